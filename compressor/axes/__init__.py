@@ -1,0 +1,27 @@
+"""What must be removed together: ids, labels, one rule per operator, one walk, the unit map.
+
+It must never hold scores, masks or weights: units follow from the graph alone.
+"""
+
+from compressor.axes.ids import Ids, Pin
+from compressor.axes.labels import Label, Value, Walked
+from compressor.axes.table import Arguments, Context, WalkOptions, rule
+from compressor.axes.units import Keep, UnitMap, find_units
+from compressor.axes.walk import Walk, walk
+
+__all__ = [
+    "Arguments",
+    "Context",
+    "Ids",
+    "Keep",
+    "Label",
+    "Pin",
+    "UnitMap",
+    "Value",
+    "Walk",
+    "WalkOptions",
+    "Walked",
+    "find_units",
+    "rule",
+    "walk",
+]

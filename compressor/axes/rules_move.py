@@ -1,0 +1,265 @@
+"""Axis rules of operators that only move data: the operator itself is run on the ids.
+
+It must never hold index arithmetic of its own. Ids along dimensions that an operator does not touch stay at size 1,
+so nothing is expanded that does not have to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from compressor.axes.ids import Ids
+from compressor.axes.labels import Label, Value, Walked, from_array, reshape_label
+from compressor.axes.table import Arguments, Context, rule
+
+aten = torch.ops.aten
+
+_ONE_LEFT = "a single position is taken out of the dimension"
+
+
+@rule(
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten._unsafe_view.default,
+    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.view_as.default,
+    aten.reshape_as.default, aten.ravel.default,
+)  # fmt: skip
+def view(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Ids reshaped; a labelled dimension that is split keeps identity along one part, the others are tied to it."""
+    x, labels = a["self"], []
+    for label in x.labels:
+        ids = reshape_label(label, x.sizes, ctx.out.sizes)
+        labels.extend(split_ties(ctx, label, ids))
+    return Value(ctx.out.sizes, tuple(labels), x.uniform)
+
+
+def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
+    """One label along one dimension for each label that a view has spread over more.
+
+    Every intermediate must stay a dense tensor: removing position k of one head means removing it of every head.
+    """
+    made = from_array(ids, before.zero)
+    if made is None:
+        ctx.ids.pin(before.ids, _ONE_LEFT, ctx.node)
+        return ()
+    if len(made.dims) <= len(before.dims):
+        return (made,)
+    kept = 0 if ctx.options.keep_heads else len(made.dims) - 1
+    first = np.moveaxis(made.ids, kept, -1).reshape(-1, made.ids.shape[kept])
+    ctx.unite(first[:1], first)
+    return (Label((made.dims[kept],), first[0], before.zero),)
+
+
+@rule(
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int, aten.movedim.intlist,
+    aten.swapaxes.default, aten.swapdims.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default,
+    aten.flip.default,
+)  # fmt: skip
+def rearrange(ctx: Context, node: Node, a: Arguments) -> Value:
+    """The operator run on ids of size 1 where they do not vary."""
+    return Value(ctx.out.sizes, _moved(ctx, node, a, a["self"], ()))
+
+
+@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+def expand(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Ids pass; new dimensions do not vary."""
+    x = a["self"]
+    by = len(ctx.out.sizes) - x.rank
+    return Value(ctx.out.sizes, tuple(label.shifted(by) for label in x.labels), x.uniform)
+
+
+@rule(aten.repeat.default, aten.tile.default)
+def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Ids repeated along the dimensions where they vary."""
+    x = a["self"]
+    times = list(a["repeats"] if "repeats" in a else a["dims"])
+    by = len(ctx.out.sizes) - x.rank
+    times = [1] * (len(ctx.out.sizes) - len(times)) + times
+    labels: list[Label] = []
+    for label in x.labels:
+        ids = label.shifted(by).at_rank(len(ctx.out.sizes))
+        tiled = np.tile(ids, [n if ids.shape[d] > 1 else 1 for d, n in enumerate(times)])
+        labels.extend(ctx.label_of(tiled, label.zero, _ONE_LEFT))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+@rule(
+    aten.slice.Tensor, aten.narrow.default, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
+    aten.split.sizes, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, aten.unbind.int,
+    aten.index_select.default, aten.repeat_interleave.self_int,
+)  # fmt: skip
+def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
+    """The operator run on ids along its dimension; elsewhere they pass, shifted if a dimension goes or comes."""
+    x = a["self"]
+    if a.get("step", 1) != 1:  # what is left of a strided dimension would not be strided any more
+        ctx.pin(x.along(x.normal_dim(a["dim"])), "only every so manyth position is taken")
+        x = Value(x.sizes, x.apart_from([x.normal_dim(a["dim"])]))
+    if isinstance(a.get("index"), Value):
+        ctx.pin(x.along(x.normal_dim(a["dim"])), "positions are chosen by another tensor")
+        return Value(ctx.out.sizes, x.apart_from([x.normal_dim(a["dim"])]))
+    dims = [x.normal_dim(a[name]) for name in ("dim", "dimension", "dim1", "dim2") if a.get(name) is not None]
+    if isinstance(ctx.out, tuple):
+        return _parts(ctx, node, a, x, dims)
+    return Value(ctx.out.sizes, _moved(ctx, node, a, x, dims), x.uniform)
+
+
+def _parts(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]) -> tuple[Value, ...]:
+    labels: list[list[Label]] = [[] for _ in ctx.out]
+    for label in x.labels:
+        for part, ids in zip(labels, _run(node, a, x, label, dims), strict=True):
+            part.extend(ctx.label_of(ids, label.zero, _ONE_LEFT))
+    return tuple(Value(out.sizes, tuple(part)) for out, part in zip(ctx.out, labels, strict=True))
+
+
+def _moved(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]) -> tuple[Label, ...]:
+    labels: list[Label] = []
+    for label in x.labels:
+        labels.extend(ctx.label_of(_run(node, a, x, label, dims), label.zero, _ONE_LEFT))
+    return tuple(labels)
+
+
+def _run(node: Node, a: Arguments, x: Value, label: Label, dims: Iterable[int]) -> Any:
+    """The node's operator on ids that have their full size along `dims` and wherever the label varies."""
+    ids = label.at_rank(x.rank)
+    shape = [x.sizes[d] if d in dims else size for d, size in enumerate(ids.shape)]
+    source = torch.from_numpy(np.ascontiguousarray(np.broadcast_to(ids, shape)))
+    result = node.target(**{**a, "self": source})  # type: ignore[operator]
+    return [part.numpy() for part in result] if isinstance(result, (tuple, list)) else result.numpy()
+
+
+@rule(aten.cat.default, aten.concat.default, aten.stack.default)
+def concatenate(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Ids concatenated along the dimension, united along the others."""
+    parts: list[Value] = list(a["tensors"])
+    rank = len(ctx.out.sizes)
+    dim = a["dim"] % rank
+    if node.target is aten.stack.default:
+        parts = [_unsqueezed(part, dim) for part in parts]
+    parts = [part for part in parts if part.rank == rank and part.sizes[dim]]
+    labels: list[Label] = []
+    if any(part.along(dim) for part in parts):
+        pieces = [_along_or_pinned(ctx, part, dim) for part in parts]
+        joined = np.concatenate([ids for ids, _ in pieces])
+        shape = [-1 if d == dim else 1 for d in range(rank)]
+        labels.extend(ctx.label_of(joined.reshape(shape), all(zero for _, zero in pieces), _ONE_LEFT))
+    from compressor.axes.rules_pointwise import unify
+
+    others = [Value(_without(part.sizes, dim), part.apart_from([dim])) for part in parts]
+    rest = unify(ctx, others, all, sizes=_without(ctx.out.sizes, dim))
+    return Value(ctx.out.sizes, (*labels, *rest.labels))
+
+
+def _without(sizes: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return tuple(1 if d == dim else size for d, size in enumerate(sizes))
+
+
+def _unsqueezed(value: Value, dim: int) -> Value:
+    sizes = (*value.sizes[:dim], 1, *value.sizes[dim:])
+    moved = tuple(Label(tuple(d + (d >= dim) for d in x.dims), x.ids, x.zero) for x in value.labels)
+    return Value(sizes, moved)
+
+
+def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
+    from compressor.axes.rules_contract import ids_along
+
+    ids = ids_along(ctx, part, dim)
+    if ids is None or len(part.along(dim)[0].dims) > 1:
+        return ctx.pinned_ids(part.sizes[dim], "is concatenated with a value that has no units along this dimension"), True
+    return ids, all(label.zero for label in part.along(dim))
+
+
+@rule(aten.pad.default, aten.constant_pad_nd.default)
+def pad(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Fresh ids on both sides of a labelled dimension; they are 0 when the padding is."""
+    x, amounts = a["self"], list(a["pad"])
+    constant = a.get("mode", "constant") == "constant"
+    fill = a.get("value") or 0.0
+    labels: list[Label] = []
+    for label in x.labels:
+        padded = [d for d in label.dims if any(amounts[2 * (x.rank - 1 - d) : 2 * (x.rank - 1 - d) + 2])]
+        if padded and (not constant or len(label.dims) > 1):
+            ctx.pin(label, "is padded with copies of itself" if not constant else "padded along several dimensions")
+        elif padded:
+            before, after = amounts[2 * (x.rank - 1 - padded[0]) :][:2]
+            if before < 0 or after < 0:
+                ctx.pin(label, "is cropped by a negative padding")
+                continue
+            ids = np.concatenate([ctx.ids.new(before), label.ids, ctx.ids.new(after)])
+            labels.append(Label(label.dims, ids, label.zero and fill == 0))
+        else:
+            labels.append(label.with_zero(label.zero and (fill == 0 or not any(amounts))))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default)
+def shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Ids moved between channels and space, then tied so that every remaining channel is whole."""
+    x, labels = a["self"], []
+    for label in x.labels:
+        if label.dims != (x.rank - 3,):
+            ctx.pin(label, "is mixed into channels")
+            continue
+        ids = _run(node, a, x, label, range(x.rank - 2, x.rank))
+        labels.extend(_whole_channels(ctx, label, ids, x.rank - 3))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+@rule(aten.channel_shuffle.default)
+def channel_shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Equal offsets of all groups are one unit, so that the groups stay equally wide; then the ids are shuffled."""
+    x = a["self"]
+    for label in x.along(1):
+        if label.dims == (1,):
+            groups = label.ids.reshape(a["groups"], -1)
+            ctx.unite(groups[:1], groups)
+        else:
+            ctx.pin(label, "varies along several dimensions at once")
+    return Value(ctx.out.sizes, _moved(ctx, node, a, x, ()))
+
+
+@rule(aten.roll.default, aten.unfold.default, aten.diagonal.default, aten.im2col.default)
+def displace(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Dimensions that are rolled or unfolded are pinned; the others pass unless their place changes."""
+    x = a["self"]
+    given = next((a[name] for name in ("dims", "dimension") if name in a), None)
+    if given is None or given == []:
+        ctx.pin(x.labels, "is rearranged over several dimensions")
+        return Value(ctx.out.sizes)
+    dims = [x.normal_dim(d) for d in (given if isinstance(given, (list, tuple)) else [given])]
+    ctx.pin((label for label in x.labels if set(label.dims) & set(dims)), "is rolled or unfolded")
+    return Value(ctx.out.sizes, x.apart_from(dims))
+
+
+def _whole_channels(ctx: Context, label: Label, ids: Ids, dim: int) -> tuple[Label, ...]:
+    """Tie everything that shares an output channel; keep ids along the channel dimension only."""
+    moved = np.moveaxis(ids, dim, 0).reshape(ids.shape[dim], -1)
+    if moved.shape[0] == 1:
+        ctx.pin(label, _ONE_LEFT)
+        return ()
+    ctx.unite(moved[:, :1], moved)
+    shape = [1] * ids.ndim
+    shape[dim] = -1
+    return ctx.label_of(np.ascontiguousarray(moved[:, 0]).reshape(shape), label.zero, _ONE_LEFT)
+
+
+@rule(aten.index.Tensor, aten.gather.default, aten.take_along_dim.default)
+def index(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Dimensions indexed by another tensor are pinned; the others pass where their place is unambiguous."""
+    x = a["self"]
+    indices = a.get("indices")
+    if indices is None:
+        ctx.pin(x.labels, "positions are chosen by another tensor")
+        return Value(ctx.out.sizes)
+    ctx.pin_values(list(indices), "used as indices")
+    used = [d for d, value in enumerate(indices) if value is not None]
+    ctx.pin((label for label in x.labels if set(label.dims) & set(used)), "positions are chosen by another tensor")
+    leading = used == list(range(len(used)))
+    rest = x.apart_from(used)
+    if not leading:
+        ctx.pin(rest, "indexed in the middle")
+        return Value(ctx.out.sizes)
+    return Value(ctx.out.sizes, tuple(label.shifted(len(ctx.out.sizes) - x.rank) for label in rest))
+

@@ -1,0 +1,174 @@
+"""Axis rules of operators that work element by element, and of normalisations that scale each channel by itself.
+
+It must never hold rules of operators that mix positions. Any operator that torch tags as pointwise is covered by
+`pointwise`; the sets below say what each does to a position that is 0 in the masked model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch.fx import Node
+
+from compressor.axes.labels import Label, Value
+from compressor.axes.rules_contract import ids_along
+from compressor.axes.table import Arguments, Context, rule, values_in
+
+aten = torch.ops.aten
+
+ZeroRule: TypeAlias = Callable[[Iterable[bool]], bool]
+
+_KEEPS_ZERO = frozenset(
+    {
+        "relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
+        "tanh", "tanhshrink", "softshrink", "hardshrink", "abs", "neg", "sin", "tan", "sinh", "asin", "asinh", "atan",
+        "atanh", "erf", "expm1", "log1p", "sqrt", "square", "sign", "sgn", "floor", "ceil", "round", "trunc", "frac",
+        "deg2rad", "rad2deg", "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "dropout", "alpha_dropout",
+        "feature_dropout", "clone", "contiguous", "to", "_to_copy", "detach", "type_as", "positive", "nan_to_num",
+        "rrelu", "lerp", "zeros_like", "bitwise_and", "logical_and", "real", "hypot", "native_dropout",
+    }
+)  # fmt: skip
+"""f(0) = 0, and f(0, 0) = 0 for the two-sided ones."""
+
+_ZERO_IF_ANY = frozenset({"mul", "multiply", "logical_and", "bitwise_and", "__and__"})
+_INFINITE_AT_ZERO = frozenset({"reciprocal", "rsqrt", "log", "log2", "log10", "digamma", "lgamma", "special_entr"})
+_UNTAGGED = (
+    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.contiguous.default,
+    aten.clone.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten.type_as.default,
+    aten._to_copy.default, aten.detach.default, aten.prelu.default, aten.hardtanh.default, aten.relu6.default,
+    aten.selu.default, aten.celu.default, aten.elu.default, aten.rrelu.default, aten.softplus.default,
+    aten.log_sigmoid.default, aten.hardswish.default, aten.hardsigmoid.default, aten.zeros_like.default,
+    aten.ones_like.default, aten.full_like.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
+    aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.fill.Scalar, aten.fill.Tensor,
+    aten.rand_like.default, aten.randn_like.default, aten.hardshrink.default, aten.softshrink.default,
+)  # fmt: skip
+
+
+@rule(*_UNTAGGED)
+def pointwise(ctx: Context, node: Node, a: Arguments) -> Value:
+    """All operands united along the dimensions that they share at full size; a size of 1 ties nothing."""
+    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    if name == "prelu":
+        return _prelu(ctx, a)
+    operands = values_in(a)
+    if name in _INFINITE_AT_ZERO:
+        _pin_zeros(ctx, operands[:1], name)
+    if name in ("div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "atan2") and len(operands) > 1:
+        _pin_zeros(ctx, operands[1:], "division by")
+    return unify(ctx, operands, _zero_rule(name, a, operands))
+
+
+def _zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
+    if name in _ZERO_IF_ANY:
+        return any
+    if name in ("div", "divide", "true_divide"):
+        return lambda zeros: next(iter(zeros), False)
+    if name == "pow":
+        exponent = a.get("exponent")
+        return all if isinstance(exponent, (int, float)) and exponent > 0 else _never
+    if name in ("clamp", "clip"):
+        low, high = a.get("min"), a.get("max")
+        plain = not isinstance(low, Value) and not isinstance(high, Value)
+        return all if plain and (low is None or low <= 0) and (high is None or high >= 0) else _never
+    if name == "clamp_min":
+        return all if isinstance(a.get("min"), (int, float)) and a["min"] <= 0 else _never
+    if name in ("masked_fill", "where"):
+        return _never
+    scalars = [a[key] for key in ("other", "value") if isinstance(a.get(key), (int, float))]
+    if name in ("add", "sub", "rsub") and any(value != 0 for value in scalars):
+        return _never
+    if name == "hardtanh":
+        return all if a["min_val"] <= 0 <= a["max_val"] else _never
+    return all if name in _KEEPS_ZERO else _never
+
+
+def _never(zeros: Iterable[bool]) -> bool:
+    return False
+
+
+def _pin_zeros(ctx: Context, operands: Sequence[Value], what: str) -> None:
+    for operand in operands:
+        ctx.pin((label for label in operand.labels if label.zero), f"{what} of a removed position would not be finite")
+
+
+def _prelu(ctx: Context, a: Arguments) -> Value:
+    """The slope belongs to dimension 1, whatever the rank."""
+    x, slope = a["self"], a["weight"]
+    dim = 1 if x.rank > 1 else 0
+    ids = ids_along(ctx, slope, 0)
+    if ids is not None:
+        shape = [-1 if d == dim else 1 for d in range(x.rank)]
+        sizes = tuple(len(ids) if d == dim else 1 for d in range(x.rank))
+        slope = Value(sizes, ctx.label_of(ids.reshape(shape), True, "one slope"))
+    else:
+        slope = Value((1,) * x.rank)
+    return unify(ctx, [x, slope], lambda zeros: next(iter(zeros), False))
+
+
+def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: tuple[int, ...] | None = None) -> Value:
+    """The value of an element-by-element operator: labels of all operands, united where they share dimensions.
+
+    `zero_rule` gets, per operand, whether it is 0 at a removed position of the label at hand, and says whether the
+    result is. An operand of full size along a label's dimension that has no label there pins it, unless it is uniform.
+    """
+    sizes = ctx.out.sizes if sizes is None else sizes
+    rank = len(sizes)
+    aligned = [_align(value, rank) for value in operands if value.rank <= rank]
+    labels: list[Label] = []
+    for position, operand in enumerate(aligned):
+        for label in operand.labels:
+            zeros = [_meet(ctx, label, other, i == position) for i, other in enumerate(aligned)]
+            known = next((i for i, l in enumerate(labels) if l.dims == label.dims), None)
+            if known is None:
+                labels.append(label.with_zero(zero_rule(zeros)))
+    return Value(sizes, tuple(labels))
+
+
+def _align(value: Value, rank: int) -> Value:
+    by = rank - value.rank
+    return Value((1,) * by + value.sizes, tuple(label.shifted(by) for label in value.labels), value.uniform)
+
+
+def _meet(ctx: Context, label: Label, other: Value, is_own: bool) -> bool:
+    """Unite `label` with what the other operand has along its dimensions; whether that is 0 at a removed position."""
+    if is_own:
+        return label.zero
+    shared = [dim for dim in label.dims if other.sizes[dim] > 1]
+    if not shared or other.uniform:
+        return False
+    partners = [partner for partner in other.labels if set(partner.dims) & set(shared)]
+    covered = {dim for partner in partners for dim in partner.dims}
+    if not set(shared) <= covered:
+        ctx.pin(label, "is combined with a value that has no units along this dimension")
+    for partner in partners:
+        ctx.unite(label.at_rank(other.rank), partner.at_rank(other.rank))
+    return bool(partners) and all(partner.zero for partner in partners)
+
+
+@rule(aten.batch_norm.default, aten.instance_norm.default)
+def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
+    """x.C = w.C = b.C = running mean.C = running variance.C."""
+    x = a["input"]
+    scales = [a[name] for name in ("weight", "bias", "running_mean", "running_var") if a.get(name) is not None]
+    channels = ids_along(ctx, x, 1) if x.rank > 1 else None
+    if "use_input_stats" in a:
+        for dim in range(2, x.rank):
+            ctx.pin(x.along(dim), "normalised over this dimension")
+    for scale in scales:
+        ids = ids_along(ctx, scale, 0)
+        if ids is not None and channels is not None:
+            ctx.unite(ids, channels)
+        elif ids is not None:
+            ctx.ids.pin(ids, "normalises channels that have no units", ctx.node)
+    if channels is not None and any(scale.sizes[0] > 1 and not scale.labels for scale in scales):
+        ctx.ids.pin(channels, "is combined with a value that has no units along this dimension", ctx.node)
+    affine = a.get("weight") is not None and a.get("bias") is not None
+    return Value(ctx.out.sizes, tuple(label.with_zero(affine and label.dims == (1,)) for label in x.labels))
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether torch itself says that the operator works element by element."""
+    return torch.Tag.pointwise in getattr(target, "tags", ())
+

@@ -1,0 +1,101 @@
+"""The table of axis rules, one per operator overload, and the context a rule speaks to.
+
+It must never hold a rule itself: those live in the `rules_*` modules, one table line each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch.fx import Node
+
+from compressor.axes.ids import Ids, IdSpace
+from compressor.axes.labels import Label, Value, Walked, from_array
+
+Arguments: TypeAlias = dict[str, Any]
+"""An operator's arguments by schema name, with the walked value in place of each node."""
+
+Rule: TypeAlias = "Callable[[Context, Node, Arguments], Walked]"
+
+RULES: dict[Any, Rule] = {}
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """`keep_heads`: a view that splits a labelled dimension keeps identity along its outer part (whole heads)."""
+
+    keep_heads: bool = False
+
+
+@dataclass
+class Context:
+    """What a rule may do: make ids, unite them, pin them. Output sizes are known beforehand."""
+
+    ids: IdSpace
+    out: Any
+    node: str = ""
+    options: WalkOptions = WalkOptions()
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def unite(self, a: Ids, b: Ids) -> None:
+        self.ids.unite(a, b, self.node)
+
+    def pin(self, labels: Label | Iterable[Label], reason: str) -> None:
+        for label in (labels,) if isinstance(labels, Label) else labels:
+            self.ids.pin(label.ids, reason, self.node)
+
+    def pin_values(self, values: Any, reason: str) -> None:
+        """Pin every label of every value in a nested structure."""
+        if isinstance(values, Value):
+            self.pin(values.labels, reason)
+        elif isinstance(values, dict):
+            for value in values.values():
+                self.pin_values(value, reason)
+        elif isinstance(values, (tuple, list)):
+            for value in values:
+                self.pin_values(value, reason)
+
+    def pinned_ids(self, n: int, reason: str) -> Ids:
+        """`n` fresh ids that may not be removed."""
+        ids = self.ids.new(n)
+        self.ids.pin(ids, reason, self.node)
+        return ids
+
+    def label_of(self, ids: Ids, zero: bool, reason: str) -> tuple[Label, ...]:
+        """The label of an array of ids as a tuple; when nothing varies any more the ids are pinned with `reason`."""
+        label = from_array(ids, zero)
+        if label is None:
+            if ids.size:
+                self.ids.pin(np.ascontiguousarray(ids), reason, self.node)
+            return ()
+        return (label,)
+
+
+def rule(*overloads: Any) -> Callable[[Rule], Rule]:
+    """Register an axis rule for operator overloads; a second rule for one operator is an error.
+
+    Raises:  ValueError if an overload already has a rule.
+    """
+
+    def register(function: Rule) -> Rule:
+        for overload in overloads:
+            if overload in RULES:
+                raise ValueError(f"{overload} already has an axis rule: {RULES[overload].__name__}")
+            RULES[overload] = function
+        return function
+
+    return register
+
+
+def values_in(arguments: Any) -> list[Value]:
+    """Every walked tensor in a nested structure of arguments, in order."""
+    if isinstance(arguments, Value):
+        return [arguments]
+    if isinstance(arguments, dict):
+        arguments = list(arguments.values())
+    if isinstance(arguments, (tuple, list)):
+        return [value for part in arguments for value in values_in(part)]
+    return []

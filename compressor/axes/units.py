@@ -1,0 +1,96 @@
+"""The unit map: which slices of which tensors go together, and what may not go; it must never hold weights or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.axes.ids import Ids, Pin
+from compressor.axes.walk import Walk, walk
+from compressor.axes.table import WalkOptions
+from compressor.program import Program
+
+Keep: TypeAlias = NDArray[np.bool_]
+"""One bool per unit, True = keep."""
+
+
+@dataclass(frozen=True)
+class UnitMap:
+    """Units counted from 0. `axes` maps (tensor, dimension) to one unit per index, -1 where the index is pinned.
+
+    Only units that touch a parameter count; `pin_at` says why the indices of an axis are pinned, where some are.
+    """
+
+    n_units: int
+    axes: Mapping[tuple[str, int], Ids]
+    pin_at: Mapping[tuple[str, int], Pin]
+    walk: Walk
+    unit_of_component: Ids
+
+    def of_ids(self, ids: Ids) -> Ids:
+        """Unit of each id of the walk, -1 where pinned or without parameters."""
+        return self.unit_of_component[self.walk.components.component[ids]]
+
+    def kept_along(self, keep: Keep, name: str, dim: int) -> Keep:
+        """Which indices of a tensor's axis stay. Shapes: keep (n_units,) -> (size of the axis,)."""
+        return self._with_pinned(keep)[self.axes[name, dim]]
+
+    def kept_ids(self, keep: Keep, ids: Ids) -> Keep:
+        """Which ids of the walk stay, in the shape of `ids`."""
+        return self._with_pinned(keep)[self.of_ids(ids)]
+
+    @staticmethod
+    def _with_pinned(keep: Keep) -> Keep:
+        """Unit -1 reads the last entry: always kept."""
+        return np.append(keep, True)
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for name, _ in self.axes))
+
+    @cached_property
+    def slices(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """For each unit the (tensor, dimension) axes it has indices on."""
+        found: list[list[tuple[str, int]]] = [[] for _ in range(self.n_units)]
+        for axis, units in self.axes.items():
+            for unit in np.unique(units[units >= 0]):
+                found[unit].append(axis)
+        return tuple(tuple(axes) for axes in found)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Units that live on exactly the same axes: the widths that a network has."""
+        by_axes: dict[tuple[tuple[str, int], ...], list[int]] = {}
+        for unit, axes in enumerate(self.slices):
+            by_axes.setdefault(axes, []).append(unit)
+        return tuple(tuple(units) for units in by_axes.values())
+
+
+def find_units(program: Program, options: WalkOptions | None = None) -> UnitMap:
+    """The units of a program.
+
+    Raises:  ModelError if the graph does not fit its tensors.
+    Source:  the labels of `walk`; a unit is a class of ids that some parameter axis holds and nothing pins.
+    """
+    walked = walk(program, options)
+    resolved = walked.components
+    parameters = {name for name, _ in program.module.named_parameters()}
+    on_parameter = np.zeros(resolved.n_components, dtype=bool)
+    for (name, _), ids in walked.axes.items():
+        if name in parameters:
+            on_parameter[resolved.component[ids]] = True
+    free = on_parameter & (resolved.pin_of < 0)
+    unit_of_component = np.full(resolved.n_components, -1, dtype=np.int64)
+    unit_of_component[free] = np.arange(int(free.sum()))
+    axes = {axis: unit_of_component[resolved.component[ids]] for axis, ids in walked.axes.items()}
+    pin_at = {
+        axis: resolved.pins[int(pins.max())]
+        for axis, ids in walked.axes.items()
+        if (pins := resolved.pin_of[resolved.component[ids]]).size and pins.max() >= 0
+    }
+    return UnitMap(int(free.sum()), axes, pin_at, walked, unit_of_component)

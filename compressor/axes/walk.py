@@ -1,0 +1,123 @@
+"""The one walk over a graph that labels every value; it must never hold a rule for an operator.
+
+Shapes are known beforehand, so nothing is computed but labels. An operator without a rule pins everything that
+reaches it and is counted: never a guess.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from compressor.axes import rules_contract, rules_move, rules_pointwise, rules_reduce
+from compressor.axes.ids import Components, Ids, IdSpace
+from compressor.axes.labels import Label, Value, Walked
+from compressor.axes.table import RULES, Context, WalkOptions, values_in
+from compressor.program import Program, TensorShape, arguments
+from compressor.program.spec import InputSpec
+
+RULE_MODULES = (rules_contract, rules_move, rules_pointwise, rules_reduce)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Labels of every value by node name, ids of every tensor axis, and the resolved components.
+
+    `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule.
+    """
+
+    values: Mapping[str, Walked]
+    axes: Mapping[tuple[str, int], Ids]
+    components: Components
+    unknown: Mapping[str, int]
+
+
+def walk(program: Program, options: WalkOptions | None = None) -> Walk:
+    """Label the whole graph once.
+
+    Raises:  ModelError if the graph does not fit its tensors.
+    """
+    shapes = program.shapes
+    ctx = Context(IdSpace(), None, options=options or WalkOptions())
+    values: dict[str, Walked] = {}
+    axes: dict[tuple[str, int], Ids] = {}
+    given = iter(program.inputs)
+    for node in program.module.graph.nodes:
+        ctx.node, ctx.out = node.name, shapes.get(node.name)
+        if node.op == "placeholder":
+            values[node.name] = _input(ctx, next(given))
+        elif node.op == "get_attr":
+            values[node.name] = _tensor(ctx, str(node.target), axes)
+        elif node.op == "call_function":
+            values[node.name] = _apply(ctx, node, values)
+        else:
+            map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
+    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown))
+
+
+def _input(ctx: Context, spec: InputSpec) -> Value:
+    """Channels (dimension 1, or the features of a matrix) carry pinned ids, so that their readers know the reason."""
+    sizes = ctx.out.sizes
+    if len(sizes) < 2 or not spec.torch_dtype.is_floating_point or sizes[1] == 1:
+        return Value(sizes)
+    ids = ctx.pinned_ids(sizes[1], "input of the network")
+    return Value(sizes, (Label((1,), ids, False),))
+
+
+def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids]) -> Value:
+    """Fresh ids for each axis of a parameter or buffer; an axis of one index has nothing to remove."""
+    sizes = ctx.out.sizes
+    labels: list[Label] = []
+    for dim, size in enumerate(sizes):
+        ids = axes.get((name, dim))
+        if ids is None:
+            ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
+            axes[name, dim] = ids
+        if size > 1:
+            labels.append(Label((dim,), ids, True))
+    return Value(sizes, tuple(labels))
+
+
+def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
+    bound: dict[str, Any] = map_arg(arguments(node), lambda n: values[n.name])
+    if node.target is operator.getitem:
+        taken = bound["self"][bound["index"]]
+        return taken
+    if not _has_tensor(ctx.out):
+        return ctx.out
+    found = RULES.get(node.target)
+    if found is None and rules_pointwise.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
+        found = rules_pointwise.pointwise
+    if found is not None:
+        return found(ctx, node, bound)
+    return _unknown(ctx, node, bound)
+
+
+def _unknown(ctx: Context, node: Node, bound: dict[str, Any]) -> Walked:
+    if any(value.labels for value in values_in(bound)):
+        ctx.unknown[str(node.target)] = ctx.unknown.get(str(node.target), 0) + 1
+        ctx.pin_values(bound, f"no axis rule for {node.target}")
+    return _bare(ctx.out)
+
+
+def _bare(shape: Any) -> Walked:
+    if isinstance(shape, TensorShape):
+        return Value(shape.sizes)
+    return tuple(_bare(part) for part in shape) if isinstance(shape, tuple) else shape
+
+
+def _has_tensor(shape: Any) -> bool:
+    if isinstance(shape, tuple):
+        return any(_has_tensor(part) for part in shape)
+    return isinstance(shape, TensorShape)
+
+
+def overload_name(target: Any) -> str:
+    """`aten.conv2d.default` for messages."""
+    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))

@@ -1,0 +1,67 @@
+"""`compress analyze`; it must never hold how anything is found or how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from compressor.cli.options import ModelOptions, option
+from compressor.cli.session import Session
+from compressor.cli.streams import Source, device_name, known_data, read_source
+from compressor.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions(ModelOptions):
+    """Options of `compress analyze`."""
+
+    explain: Annotated[
+        str | None,
+        option(
+            metavar="LAYER[:N]",
+            help="Name every tensor slice that goes with one filter of LAYER, or with filter N.",
+        ),
+    ] = None
+
+
+def analyze(options: AnalyzeOptions, session: Session) -> None:
+    """Layers, parameters, MACs, coupled units, what is pinned.
+
+    \b
+    Examples:
+      compress analyze model.pt
+      compress analyze weights.safetensors --arch torchvision:resnet50 --input 3x224x224
+      compress analyze init --arch resnet56
+      compress analyze model.pt --explain layer1.0.conv1
+      compress analyze model.pt --json | jq .n_params
+    """
+    source = read_source(options, options.model, session)
+    if options.explain is not None:
+        _explain(options.explain, source, session)
+        return
+    from compressor.analysis import analyze as find
+    from compressor.report.analysis import analysis_table
+    from compressor.report.jsonable import plain
+
+    data, task = known_data(source.program, options, session)
+    found = find(source.program, data=data, task=task, device=device_name(options))
+    body = {"model": source.name, "sha256": source.sha256, **plain(found)}
+    session.show(lambda: analysis_table(found, source.name, every_row=options.verbose), body)
+
+
+def _explain(text: str, source: Source, session: Session) -> None:
+    from compressor.analysis import explain
+    from compressor.report.analysis import explanation_table
+    from compressor.report.jsonable import plain
+
+    layer, index = _layer_and_index(text)
+    found = explain(source.program, layer, index)
+    body = {"model": source.name, "sha256": source.sha256, "explanation": plain(found)}
+    session.show(lambda: explanation_table(found), body)
+
+
+def _layer_and_index(text: str) -> tuple[str, int | None]:
+    layer, colon, index = text.partition(":")
+    if not layer or (colon and not index.isdecimal()):
+        raise UsageError(f"--explain {text}: write LAYER or LAYER:N, as conv1 or conv1:3")
+    return layer, int(index) if colon else None

@@ -1,0 +1,212 @@
+"""`compress bench`; it must never hold how anything is measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressor.cli.options import MODEL_HELP, SourceOptions, option
+from compressor.cli.session import Session
+from compressor.cli.streams import INITIAL, STREAM, read_source, stdin_bytes
+from compressor.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from compressor.progress import Progress
+    from compressor.timing import BenchReport, RoundProgress
+
+_PERCENT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(SourceOptions):
+    """Options of `compress bench`."""
+
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODELS",
+            help=f"Any number; the first is the reference. Each: {MODEL_HELP}",
+            show_default=False,
+        ),
+    ]
+    provider: Annotated[
+        str,
+        option("--provider", "-p", metavar="NAME", help="cpu, cuda, tensorrt, openvino … or torch-compile."),
+    ] = "cpu"
+    threads: Annotated[list[str] | None, option("--threads", metavar="1,2", help="Threads. Default: 1.")] = (
+        None
+    )
+    batch: Annotated[list[str] | None, option("--batch", metavar="1,16", help="Batches. Default: 1.")] = None
+    min_runs: Annotated[int, option(metavar="N", help="Least number of timed runs.")] = 50
+    min_seconds: Annotated[float, option(metavar="S", help="Least measured time of each model.")] = 3.0
+    max_seconds: Annotated[float, option(metavar="S", help="Longest time for one configuration.")] = 60.0
+    warmup: Annotated[int, option(metavar="N", help="Runs that are not timed.")] = 10
+    require: Annotated[
+        list[str] | None,
+        option(
+            "--require",
+            metavar="GATE",
+            help="speedup>=3, latency<=2ms, accuracy>=0.98, size<=1MiB, ratio>=10 …; repeat. "
+            "Exit 3 if one is not met.",
+        ),
+    ] = None
+    accuracy: Annotated[bool, option("--accuracy", help="Measure accuracy on the validation data too.")] = (
+        False
+    )
+    memory: Annotated[bool, option("--memory", help="Measure peak memory too, in a process of its own.")] = (
+        False
+    )
+
+
+def bench(options: BenchOptions, session: Session) -> None:
+    """Measures models side by side and compares with the first.
+
+    Latency, throughput and size, interleaved in one run; .onnx runs in onnxruntime, anything else in torch.
+
+    \b
+    Examples:
+      compress bench model.pt model.onnx
+      compress bench dense.onnx small.onnx --threads 1,2 --batch 1,16 --require 'speedup>=3'
+      compress bench model.onnx --accuracy --data mnist:data --require 'accuracy>=98%'
+      compress export small.pt -o - | compress bench dense.onnx -
+    """
+    from compressor.report.timing import bench_table
+    from compressor.timing import parse_requirement
+
+    gates = [parse_requirement(text) for text in options.require or ()]
+    measured = {gate.metric for gate in gates}
+    with tempfile.TemporaryDirectory(prefix="compress-bench-") as folder:
+        paths = [
+            _as_file(options, model, Path(folder, str(position)), session)
+            for position, model in enumerate(options.models)
+        ]
+        with session.progress() as progress:
+            report = _measure(options, paths, measured, progress)
+        report = _with_given_names(report, dict(zip(map(str, paths), options.models, strict=True)))
+    failures = _failures(report, [gate.text for gate in gates])
+    session.show(
+        lambda: bench_table(report, {text: failure is None for text, failure in failures.items()}),
+        _body(report, failures),
+    )
+    failed = [failure for failure in failures.values() if failure is not None]
+    if failed:
+        raise GateError("\n".join(failed[:3]))
+
+
+def _as_file(options: BenchOptions, model: str, folder: Path, session: Session) -> Path:
+    """A path that the bench can open by itself; what needs options to be opened goes into `folder`."""
+    from compressor import formats
+
+    path = Path(model)
+    if model == STREAM:
+        folder.mkdir()
+        (folder / "stdin").write_bytes(stdin_bytes())
+        return folder / "stdin"
+    needs_options = options.arch is not None or options.trust_pickle
+    if model != INITIAL and (not needs_options or not path.is_file() or formats.is_onnx(path)):
+        return path
+    program = read_source(options, model, session).program
+    folder.mkdir()
+    written = folder / (INITIAL if model == INITIAL else path.name)
+    formats.save(program, written)
+    return written
+
+
+def _measure(
+    options: BenchOptions, paths: Sequence[Path], gated: set[str], progress: Progress
+) -> BenchReport:
+    from compressor.data import open_data, open_task
+    from compressor.program import parse_input
+    from compressor.timing import bench as measure
+
+    done = 0
+
+    def on_round(now: RoundProgress) -> None:
+        nonlocal done
+        reached = int(now.fraction * _PERCENT)
+        progress.advance(reached - done, threads=now.threads, batch=now.batch)
+        done = reached
+
+    progress.start("bench", _PERCENT, "percent")
+    report = measure(
+        paths,
+        provider=options.provider,
+        threads=_counts("--threads", options.threads),
+        batches=_counts("--batch", options.batch),
+        min_runs=options.min_runs,
+        min_seconds=options.min_seconds,
+        max_seconds=options.max_seconds,
+        warmup=options.warmup,
+        seed=options.seed,
+        data=open_data(options.data) if options.data is not None else None,
+        task=open_task(options.task) if options.task is not None else None,
+        with_accuracy=options.accuracy or "accuracy" in gated,
+        with_memory=options.memory or "memory" in gated,
+        inputs=[parse_input(text, position) for position, text in enumerate(options.input or ())],
+        on_round=on_round,
+    )
+    progress.finish("bench", rounds=report.rounds)
+    return report
+
+
+def _counts(name: str, texts: Sequence[str] | None) -> tuple[int, ...]:
+    """`["1,2", "4"]` -> (1, 2, 4); 1 when nothing was given.
+
+    Raises:  UsageError if a part is not a number above 0.
+    """
+    parts = [part.strip() for text in texts or ("1",) for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise UsageError(f"{name} {wrong[0] or ','}: write whole numbers above 0, as {name} 1,2")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _with_given_names(report: BenchReport, given: dict[str, str]) -> BenchReport:
+    """The report with the models called as the user called them, wherever they were opened from."""
+    timings = [
+        replace(
+            timing,
+            subject=replace(timing.subject, path=given[path], name=_name(timing.subject.name, path, given)),
+        )
+        if (path := timing.subject.path) in given
+        else timing
+        for timing in report.timings
+    ]
+    return replace(report, timings=tuple(timings))
+
+
+def _name(name: str, path: str, given: dict[str, str]) -> str:
+    return given[path] if name == path or given[path] in (STREAM, INITIAL) else name
+
+
+def _failures(report: BenchReport, texts: Sequence[str]) -> dict[str, str | None]:
+    """Every requirement, with what failed about it."""
+    from compressor.timing import require
+
+    failures: dict[str, str | None] = {}
+    for text in texts:
+        try:
+            require(report, [text])
+            failures[text] = None
+        except GateError as error:
+            failures[text] = str(error)
+    return failures
+
+
+def _body(report: BenchReport, failures: dict[str, str | None]) -> dict[str, Any]:
+    from compressor.report.jsonable import plain
+
+    body = plain(report)
+    body["warnings"] = [
+        {**written, "hint": warning.hint}
+        for written, warning in zip(body["warnings"], report.warnings, strict=True)
+    ]
+    requirements = [
+        {"text": text, "passed": failure is None, "message": failure} for text, failure in failures.items()
+    ]
+    return {**body, "requirements": requirements, "passed": all(r["passed"] for r in requirements)}

@@ -1,0 +1,69 @@
+"""The list of commands, and how a function of options becomes one; it must never hold what a command does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+import typer
+
+from compressor.cli.options import RunOptions, option_types
+
+CommandFunction = Callable[[Any, Any], None]
+Runner = Callable[[str, CommandFunction, RunOptions], None]
+
+
+def command_functions() -> dict[str, CommandFunction]:
+    """Every command by name, in the order of --help, which is the order of the work."""
+    from compressor.cli import analyze, bench, compact, export, prune, retrain
+
+    return {
+        "analyze": analyze.analyze,
+        "prune": prune.prune,
+        "retrain": retrain.retrain,
+        "compact": compact.compact,
+        "export": export.export,
+        "bench": bench.bench,
+    }
+
+
+@cache
+def option_table() -> dict[str, dict[str, Any]]:
+    """Annotation of every option by command: what compress.toml may say."""
+    return {name: option_types(options_class(function)) for name, function in command_functions().items()}
+
+
+def options_class(function: CommandFunction) -> type[RunOptions]:
+    """The dataclass that the command's function takes."""
+    return get_type_hints(function)["options"]
+
+
+def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) -> None:
+    """Adds `function(options, session)` to the app; `runner` calls it and turns its end into an exit code."""
+    options = options_class(function)
+
+    def command(**values: Any) -> None:
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        runner(name, function, options(**given))
+
+    command.__signature__ = _signature(options)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    command.__doc__ = function.__doc__
+    app.command(name)(command)
+
+
+def _signature(options: type[RunOptions]) -> inspect.Signature:
+    defaults = {
+        f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(options)
+    }
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
+            )
+            for name, annotation in option_types(options).items()
+        ]
+    )

@@ -1,0 +1,177 @@
+"""The `compress` program: the app, and the one place where a failure becomes a message and an exit code.
+
+It must never hold what a command does, and imports nothing heavier than typer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from compressor.cli import commands
+from compressor.cli.options import RunOptions
+from compressor.cli.session import Session
+from compressor.errors import CompressError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 1
+
+_TOP = """Prune a trained network with structure, retrain, shrink, export to ONNX, and prove it is faster.
+
+\b
+  compress analyze model.pt
+  compress prune   model.pt --method admm --pattern channel --ratio 13x
+  compress retrain model.pruned.pt
+  compress compact model.retrained.pt
+  compress export  model.compact.pt -o model.onnx
+  compress bench   model.pt model.onnx --provider cpu
+
+Results go to standard output, progress and errors to standard error. MODEL and -o may be '-'. Options that
+are not given come from COMPRESS_NAME variables, then from compress.toml or [tool.compress] in pyproject.toml,
+found from here upwards.
+
+Exit codes: 0 done, 1 could not do it, 2 usage or config, 3 a gate failed, 130 interrupted.
+"""
+
+
+def run() -> NoReturn:
+    """The console script: `main`, on a clean set of warnings and streams that can print every character."""
+    warnings.simplefilter("ignore")  # libraries warn their developers; what users must know comes as notes
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code and lets no exception out."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    ending = _Ending("compress", wants_json=_asks_for_json(given))
+    try:
+        code = build_app(ending)(given, prog_name="compress", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except typer.TyperException as error:
+        return ending.refused(error)
+    except BaseException as error:
+        return ending.of(error)
+
+
+def build_app(ending: _Ending) -> typer.Typer:
+    """All commands; what they raise is told by `ending`."""
+    # Boxes are for eyes: what goes through a pipe must stay greppable.
+    app = typer.Typer(
+        rich_markup_mode="rich" if sys.stdout.isatty() else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback(help=_TOP)
+    def top(
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_version, help="Show the version."
+        ),
+    ) -> None:
+        return None
+
+    for name, function in commands.command_functions().items():
+        commands.add(app, name, function, ending.around)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from compressor import __version__
+
+        typer.echo(f"compress {__version__}")
+        raise typer.Exit
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    return "--json" in arguments or os.environ.get("COMPRESS_JSON", "").lower() in ("1", "true", "yes", "on")
+
+
+class _Ending:
+    """How a run ends: message on stderr, error object on stdout when JSON was asked for, exit code."""
+
+    def __init__(self, command: str, wants_json: bool) -> None:
+        self._command = command
+        self._wants_json = wants_json
+        self._session: Session | None = None
+
+    def around(self, name: str, function: commands.CommandFunction, options: RunOptions) -> None:
+        """Calls the command; its exceptions leave as typer.Exit, which typer passes through."""
+        self._command = f"compress {name}"
+        self._wants_json = self._wants_json or options.json
+        self._session = Session(name, options)
+        try:
+            function(options, self._session)
+            sys.stdout.flush()
+        except BaseException as error:
+            raise typer.Exit(self.of(error)) from error
+
+    def of(self, error: BaseException) -> int:
+        """The exit code of an exception, its message told."""
+        if isinstance(error, (typer.Exit, SystemExit)):
+            code = error.exit_code if isinstance(error, typer.Exit) else error.code
+            return code if isinstance(code, int) else 1
+        if isinstance(error, BrokenPipeError):
+            return _leave_the_pipe()
+        if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+            return self.failed("Interrupted", f"interrupted{self._where_to_resume()}", INTERRUPTED)
+        if isinstance(error, CompressError):
+            return self.failed(type(error).__name__, str(error), error.exit_code)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            message = "out of memory; try a smaller --batch-size, or another --device"
+            return self.failed("OutOfMemory", message, 1)
+        return self._bug(error)
+
+    def refused(self, error: typer.TyperException) -> int:
+        """The exit code of a command line that typer could not read."""
+        self._command = getattr(getattr(error, "ctx", None), "command_path", self._command)
+        message = error.format_message().replace("Value error, ", "")  # pydantic's words, not the user's
+        return self.failed("UsageError", f"{message}\nsee {self._command} --help", error.exit_code)
+
+    def failed(self, kind: str, message: str, code: int) -> int:
+        """Tells the message and gives the code back."""
+        with contextlib.suppress(BrokenPipeError):
+            typer.echo(f"{typer.style(f'{self._command}:', fg='red')} {message}", err=True)
+        if self._wants_json and not (self._session and self._session.told):
+            from compressor.report.jsonable import to_json
+
+            try:
+                body = {"error": kind, "message": message, "exit_code": code}
+                typer.echo(to_json("compress.error/1", body))
+                sys.stdout.flush()
+            except BrokenPipeError:
+                return _leave_the_pipe()
+        return code
+
+    def _bug(self, error: BaseException) -> int:
+        verbose = self._session is not None and self._session.options.verbose
+        if verbose or os.environ.get("COMPRESS_DEBUG"):
+            typer.echo("".join(traceback.format_exception(error)), err=True)
+        lines = str(error).strip().splitlines()
+        text = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+        message = f"this is a bug in compress: {text}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
+        return self.failed(type(error).__name__, message, 1)
+
+    def _where_to_resume(self) -> str:
+        point = self._session.resume_point if self._session else None
+        if point is None or not point.exists():
+            return "; nothing was written"
+        return f"; the last finished epoch is in {point}\ncontinue with the same command and --resume"
+
+
+def _leave_the_pipe() -> int:
+    """The reader has gone: nobody to tell, and nothing may be flushed at exit."""
+    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

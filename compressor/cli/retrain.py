@@ -1,0 +1,119 @@
+"""`compress retrain`; it must never hold how is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from compressor.cli import provenance
+from compressor.cli.options import ModelOptions, OutputOptions, RecipeOptions, option, recipe_values
+from compressor.cli.session import Session
+from compressor.cli.streams import (
+    choose_resume_point,
+    choose_target,
+    device_name,
+    known_data,
+    read_source,
+    write_program,
+)
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressor.program import Program
+    from compressor.pruning import RetrainReport
+    from compressor.training import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainOptions(RecipeOptions, OutputOptions, ModelOptions):
+    """Options of `compress retrain`."""
+
+    epochs: Annotated[int | None, option("--epochs", "-e", metavar="N", help="Epochs. Default: 20.")] = None
+    teacher: Annotated[
+        str | None,
+        option(metavar="MODEL", help="Learn from this model too; --distill says how much. Default: none."),
+    ] = None
+    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
+
+
+DISTILL_WITH_TEACHER = 0.7
+"""Share of the soft loss when a teacher is named and nothing else said: mostly it, corrected by labels."""
+
+
+def retrain(options: RetrainOptions, session: Session) -> None:
+    """Fine-tunes a pruned checkpoint under its masks.
+
+    What is cut stays cut. A compact checkpoint is trained as it is.
+
+    \b
+    Examples:
+      compress retrain model.pruned.pt --epochs 20
+      compress retrain model.pruned.pt --optimizer sgd --lr 0.01 --teacher model.pt
+      compress retrain model.compact.pt --data cifar10:data --augment --keep-best
+    """
+    target = choose_target(options, ".retrained.pt")
+    session.resume_point = choose_resume_point(target, options)
+    from compressor.pruning import retrain as train
+    from compressor.report.pruning import retrain_table
+
+    recipe = retrain_recipe(options)
+    source = read_source(options, options.model, session)
+    data, task = known_data(source.program, options, session, needed_for="retraining")
+    teacher = _teacher(options, session)
+    with session.progress() as progress:
+        program, report = train(
+            source.program,
+            recipe,
+            data=data,
+            task=task,
+            seed=options.seed,
+            device=device_name(options),
+            teacher=teacher,
+            progress=progress,
+            resume_file=session.resume_point,
+            resume=options.resume,
+        )
+    step = provenance.make_step("retrain", options, source, _metrics(report))
+    size = write_program(provenance.remember(program, step), target, session)
+    if session.resume_point is not None and session.is_main:
+        session.resume_point.unlink(missing_ok=True)
+    session.show(
+        lambda: retrain_table(report, target.name, size, every_row=options.verbose),
+        _body(report, {"model": source.name, "output": target.name, "size_bytes": size}),
+    )
+
+
+def retrain_recipe(options: RetrainOptions) -> Recipe:
+    """The training that the options ask for.
+
+    Raises:  UsageError for --distill without --teacher; ConfigError for a value out of range.
+    """
+    from compressor.training import Recipe
+
+    values = recipe_values(options)
+    if options.epochs is not None:
+        values["epochs"] = options.epochs
+    if options.teacher is not None:
+        values.setdefault("distill", DISTILL_WITH_TEACHER)
+    elif values.get("distill"):
+        raise UsageError("--distill needs a teacher; name the dense model with --teacher model.pt")
+    return Recipe.from_mapping(values)
+
+
+def _teacher(options: RetrainOptions, session: Session) -> Program | None:
+    """The teacher; it shares --arch with the model when it is a bare state dict."""
+    if options.teacher is None:
+        return None
+    if options.teacher == options.model == "-":
+        raise UsageError("--teacher - : standard input already holds MODEL; name a file")
+    return read_source(options, options.teacher, session).program
+
+
+def _metrics(report: RetrainReport) -> dict[str, Any]:
+    return next((dict(row.metrics) for row in reversed(report.stages) if row.metrics), {})
+
+
+def _body(report: RetrainReport, head: dict[str, Any]) -> dict[str, Any]:
+    from compressor.report.jsonable import plain
+
+    return {**head, **plain(report)}

@@ -1,0 +1,67 @@
+"""What a command tells its user: the result, notes, progress; it must never hold how a result looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compressor.cli.options import RunOptions
+    from compressor.progress import Progress
+
+
+class Session:
+    """One run of one command.
+
+    `told` is True once the result is on stdout, `resume_point` where an interrupted run can go on. Of several
+    processes that train together only the first one speaks and writes.
+    """
+
+    def __init__(self, command: str, options: RunOptions) -> None:
+        self.command = command
+        self.options = options
+        self.told = False
+        self.resume_point: Path | None = None
+        self.is_main = os.environ.get("RANK", "0") == "0"
+        self.stdout_is_model = getattr(options, "output", None) == "-"
+
+    def show(self, table: Callable[[], RenderableType], body: Mapping[str, Any]) -> None:
+        """The result on stdout: one JSON object, or a table, which moves to stderr for a model on stdout."""
+        if not self.is_main:
+            return
+        if self.options.json:
+            from compressor.report.jsonable import to_json
+
+            self.told = True
+            typer.echo(to_json(f"compress.{self.command}/1", body))
+            return
+        from compressor.report.console import print_to
+
+        print_to(sys.stderr if self.stdout_is_model else sys.stdout, table())
+        self.told = True
+
+    def note(self, text: str) -> None:
+        """One line that the user should know but that stops nothing."""
+        if self.is_main and not self.options.quiet:
+            typer.echo(f"{typer.style('note:', fg='yellow')} {text}", err=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Bars on a terminal, lines in a log, nothing with -q."""
+        if self.options.quiet or not self.is_main:
+            from compressor.progress import Silent
+
+            yield Silent()
+            return
+        from compressor.report.progress import open_progress
+
+        with open_progress(sys.stderr) as progress:
+            yield progress

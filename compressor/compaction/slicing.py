@@ -1,0 +1,264 @@
+"""Removal of units: smaller tensors and rewritten shape arguments; it must never decide what goes.
+
+A pass in the strict sense: program in, new program out. What every value must measure afterwards follows from its
+labels, and the new graph is checked against that, node by node, before it is returned.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from compressor.axes import Keep, UnitMap, Value, Walked
+from compressor.compaction.result import LayerChange
+from compressor.errors import ModelError
+from compressor.program import Program, ProgramModule, TensorShape, arguments, find_layers, set_argument
+
+aten = torch.ops.aten
+
+
+class Sizes:
+    """How long each dimension of each value will be."""
+
+    def __init__(self, units: UnitMap, keep: Keep) -> None:
+        self._units, self._keep = units, keep
+
+    def kept(self, value: Value, dim: int) -> Keep:
+        """Which positions along a dimension stay. Shapes: -> (size,)"""
+        stay = np.ones(value.sizes[dim], dtype=bool)
+        for label in value.along(dim):
+            kept = self._units.kept_ids(self._keep, label.ids)
+            at = label.dims.index(dim)
+            others = tuple(d for d in range(kept.ndim) if d != at)
+            stay &= kept.any(axis=others) if others else kept
+        return stay
+
+    def of(self, value: Value) -> tuple[int, ...]:
+        return tuple(int(self.kept(value, dim).sum()) for dim in range(value.rank))
+
+    def value(self, node: Any) -> Walked:
+        return self._units.walk.values[node.name]
+
+
+def slice_program(program: Program, units: UnitMap, keep: Keep) -> Program:
+    """The program without the units that `keep` drops; masks and tensors are cut, the graph is rewritten.
+
+    Shapes:  keep (n_units,)
+    Raises:  ModelError if an operator's arguments cannot be rewritten (a bug in an axis rule; nothing is guessed).
+    """
+    sizes = Sizes(units, keep)
+    graph = copy.deepcopy(program.module.graph)
+    for node in graph.nodes:
+        rewrite = REWRITES.get(node.target) if node.op == "call_function" else None
+        if rewrite is not None:
+            rewrite(node, sizes)
+    module = ProgramModule(
+        {name: _sliced(name, tensor, units, keep) for name, tensor in program.module.tensors().items()}, graph
+    )
+    masks = {name: _cut(name, mask, units, keep) for name, mask in program.masks.items()}
+    cut = program.replace(module=module, masks={name: mask for name, mask in masks.items() if not mask.all()})
+    _check_sizes(cut, sizes, units)
+    return cut.replace(record=replace(program.record, **_kept_positions(program, units, keep)))
+
+
+def layer_changes(before: Program, after: Program) -> tuple[LayerChange, ...]:
+    """Every layer whose weight became smaller."""
+    new = after.module.tensors()
+    changes = []
+    for layer in find_layers(before):
+        old_shape = tuple(before.module.tensors()[layer.weight].shape)
+        new_shape = tuple(new[layer.weight].shape)
+        if old_shape != new_shape:
+            changes.append(LayerChange(layer.name, old_shape, new_shape))
+    return tuple(changes)
+
+
+def _cut(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
+    for dim in range(tensor.dim()):
+        if (name, dim) in units.axes:
+            kept = units.kept_along(keep, name, dim)
+            if not kept.all():
+                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+    return tensor.detach().clone()
+
+
+def _sliced(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
+    cut = _cut(name, tensor, units, keep)
+    return nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
+
+
+def _kept_positions(program: Program, units: UnitMap, keep: Keep) -> dict[str, Any]:
+    """Original sizes and kept positions per parameter axis, seen from the first dense program."""
+    shapes = dict(program.record.dense_shapes)
+    kept_by_name = {name: dict(axes) for name, axes in program.record.kept.items()}
+    for name, parameter in program.module.named_parameters():
+        for dim in range(parameter.dim()):
+            kept = units.kept_along(keep, name, dim)
+            if kept.all():
+                continue
+            shapes.setdefault(name, list(parameter.shape))
+            before = kept_by_name.setdefault(name, {}).get(str(dim)) or list(range(len(kept)))
+            kept_by_name[name][str(dim)] = [before[i] for i in np.flatnonzero(kept)]
+    return {"dense_shapes": shapes, "kept": kept_by_name}
+
+
+def _check_sizes(program: Program, sizes: Sizes, units: UnitMap) -> None:
+    """Every value must measure what its labels say: the proof that rules and rewrites agree."""
+    for name, shape in program.shapes.items():
+        _check_size(name, shape, units.walk.values.get(name), sizes)
+
+
+def _check_size(name: str, shape: Any, value: Walked, sizes: Sizes) -> None:
+    if isinstance(shape, tuple) and isinstance(value, tuple):
+        for part, part_value in zip(shape, value, strict=True):
+            _check_size(name, part, part_value, sizes)
+    elif isinstance(shape, TensorShape) and isinstance(value, Value) and shape.sizes != sizes.of(value):
+        raise ModelError(
+            f"{name}: measures {shape.sizes} after removal where {sizes.of(value)} was planned; this is a bug in the"
+            " axis rule of its operator, please report the model\nnothing was written"
+        )
+
+
+Rewrite: TypeAlias = Callable[[Node, Sizes], None]
+REWRITES: dict[Any, Rewrite] = {}
+
+
+def rewrites(*overloads: Any) -> Callable[[Rewrite], Rewrite]:
+    """Register how an operator's shape-bearing arguments follow a removal."""
+
+    def register(function: Rewrite) -> Rewrite:
+        for overload in overloads:
+            if overload in REWRITES:
+                raise ValueError(f"{overload} is rewritten twice")
+            REWRITES[overload] = function
+        return function
+
+    return register
+
+
+def _bound(node: Node) -> Mapping[str, Any]:
+    return arguments(node)
+
+
+@rewrites(
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.broadcast_to.default
+)  # fmt: skip
+def _sizes_argument(node: Node, sizes: Sizes) -> None:
+    """Constant sizes become the new ones; one that is computed from the batch becomes -1 if it changes."""
+    name = "shape" if node.target is aten.reshape.default else "size"
+    value = sizes.value(node)
+    assert isinstance(value, Value)
+    wanted, given = sizes.of(value), list(_bound(node)[name])
+    for dim, size in enumerate(given):
+        if isinstance(size, int):
+            given[dim] = wanted[dim] if size != -1 else -1
+        elif wanted[dim] != value.sizes[dim]:
+            given[dim] = -1
+    if given.count(-1) > 1 and "expand" not in node.name:
+        raise ModelError(f"{node.name}: two sizes would have to be inferred after removal; keep this layer with --keep")
+    set_argument(node, name, given)
+
+
+@rewrites(aten.unflatten.int)
+def _unflatten(node: Node, sizes: Sizes) -> None:
+    value, bound = sizes.value(node), _bound(node)
+    assert isinstance(value, Value)
+    first = bound["dim"] % (value.rank - len(bound["sizes"]) + 1)
+    wanted = sizes.of(value)
+    new = [wanted[first + i] if isinstance(s, int) and s != -1 else s for i, s in enumerate(bound["sizes"])]
+    set_argument(node, "sizes", new)
+
+
+@rewrites(
+    aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, aten.chunk.default,
+    aten.tensor_split.sections, aten.tensor_split.indices,
+)  # fmt: skip
+def _split(node: Node, sizes: Sizes) -> None:
+    """Whatever the operator was, it becomes a split at the new boundaries, if any part changes."""
+    parts, bound = sizes.value(node), _bound(node)
+    source = sizes.value(bound["self"])
+    assert isinstance(parts, tuple) and isinstance(source, Value)
+    dim = source.normal_dim(bound["dim"])
+    new = [sizes.of(part)[dim] for part in parts if isinstance(part, Value)]
+    if new != [part.sizes[dim] for part in parts if isinstance(part, Value)]:
+        node.target = aten.split_with_sizes.default
+        node.args, node.kwargs = (bound["self"], new, dim), {}
+
+
+@rewrites(aten.slice.Tensor)
+def _slice(node: Node, sizes: Sizes) -> None:
+    bound = _bound(node)
+    source = sizes.value(bound["self"])
+    assert isinstance(source, Value)
+    dim = source.normal_dim(bound["dim"])
+    kept = sizes.kept(source, dim)
+    if not kept.all():
+        start, stop, _ = slice(bound["start"], bound["end"], 1).indices(len(kept))
+        set_argument(node, "start", int(kept[:start].sum()))
+        set_argument(node, "end", int(kept[:stop].sum()))
+
+
+@rewrites(aten.narrow.default)
+def _narrow(node: Node, sizes: Sizes) -> None:
+    bound = _bound(node)
+    source = sizes.value(bound["self"])
+    assert isinstance(source, Value)
+    kept = sizes.kept(source, source.normal_dim(bound["dim"]))
+    if not kept.all():
+        start = bound["start"] % len(kept)
+        set_argument(node, "start", int(kept[:start].sum()))
+        set_argument(node, "length", int(kept[start : start + bound["length"]].sum()))
+
+
+@rewrites(
+    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
+    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
+)  # fmt: skip
+def _groups(node: Node, sizes: Sizes) -> None:
+    """A depthwise convolution has as many groups as channels; others keep theirs."""
+    bound = _bound(node)
+    weight, source = sizes.value(bound["weight"]), sizes.value(bound["input"])
+    assert isinstance(weight, Value) and isinstance(source, Value)
+    if bound["groups"] > 1 and weight.sizes[1] == 1:
+        dim = source.rank - (weight.rank - 1)
+        set_argument(node, "groups", int(sizes.kept(source, dim).sum()))
+
+
+@rewrites(aten.layer_norm.default, aten.rms_norm.default)
+def _normalized_shape(node: Node, sizes: Sizes) -> None:
+    value, bound = sizes.value(node), _bound(node)
+    assert isinstance(value, Value)
+    set_argument(node, "normalized_shape", list(sizes.of(value)[-len(bound["normalized_shape"]) :]))
+
+
+@rewrites(aten.pad.default, aten.constant_pad_nd.default)
+def _pad(node: Node, sizes: Sizes) -> None:
+    """Padding of a labelled dimension shrinks with the padded channels that go."""
+    value, bound = sizes.value(node), _bound(node)
+    assert isinstance(value, Value)
+    amounts = list(bound["pad"])
+    for pair in range(len(amounts) // 2):
+        dim = value.rank - 1 - pair
+        before, after = amounts[2 * pair], amounts[2 * pair + 1]
+        kept = sizes.kept(value, dim)
+        if not kept.all() and (before or after):
+            amounts[2 * pair] = int(kept[:before].sum())
+            amounts[2 * pair + 1] = int(kept[len(kept) - after :].sum())
+    set_argument(node, "pad", amounts)
+
+
+@rewrites(aten.squeeze.default)
+def _squeeze(node: Node, sizes: Sizes) -> None:
+    """Name the dimensions: one that shrinks to 1 must not vanish too."""
+    source = sizes.value(_bound(node)["self"])
+    assert isinstance(source, Value)
+    dims = [dim for dim, size in enumerate(source.sizes) if size == 1]
+    node.target = aten.squeeze.dims
+    node.args, node.kwargs = (node.args[0], dims), {}

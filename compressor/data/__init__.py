@@ -1,0 +1,20 @@
+"""Data sets and tasks: `open_data` and `open_task` are the way in.
+
+It must never hold training, models, or anything that writes.
+"""
+
+from compressor.data.opening import KINDS, open_data, relocate
+from compressor.data.source import Batch, DataSource, Split
+from compressor.data.task import Classification, Task, open_task
+
+__all__ = [
+    "KINDS",
+    "Batch",
+    "Classification",
+    "DataSource",
+    "Split",
+    "Task",
+    "open_data",
+    "open_task",
+    "relocate",
+]

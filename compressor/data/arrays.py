@@ -1,0 +1,141 @@
+"""A data set held as two pairs of tensors, batched by gathering and normalised on the device.
+
+It must never hold the reader of a file format: readers only make the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compressor.data.order import augmentation_draws, batch_slices, epoch_order
+from compressor.data.source import Batch, Split
+from compressor.errors import DataError
+
+# A split up to this size is moved to the accelerator whole, at the start of an epoch: one copy instead of one
+# per step. Above it, batches are gathered on the host.
+_RESIDENT_BYTES = 1 << 30
+
+
+class Normalisation(NamedTuple):
+    """Per-channel mean and standard deviation of inputs that lie in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of torchvision's ImageNet models, and of the CIFAR-10 ResNets that were trained with them."""
+
+
+class Arrays(NamedTuple):
+    """One split. Shapes: inputs (N, ...), target (N,) or (N, ...)."""
+
+    inputs: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A DataSource over tensors; uint8 inputs stay uint8 in memory and become [0, 1] per batch.
+
+    `shift_pad` > 0 turns on the augmentation that CIFAR nets are trained with: pad by that many black pixels,
+    crop at random, flip left-right at random. Sources with 0 ignore `augment`.
+    """
+
+    ref: str
+    train: Arrays
+    val: Arrays
+    n_classes: int | None
+    normalisation: Normalisation | None = None
+    shift_pad: int = 0
+
+    def __post_init__(self) -> None:
+        for name, part in (("train", self.train), ("val", self.val)):
+            if len(part.inputs) != len(part.target):
+                raise DataError(
+                    f"{self.ref}: {name} has {len(part.inputs)} inputs but {len(part.target)} targets"
+                )
+            if len(part.inputs) == 0:
+                raise DataError(f"{self.ref}: {name} is empty")
+        if self.train.inputs.shape[1:] != self.val.inputs.shape[1:]:
+            raise DataError(
+                f"{self.ref}: train samples are {tuple(self.train.inputs.shape[1:])}, "
+                f"val samples {tuple(self.val.inputs.shape[1:])}; one model cannot take both"
+            )
+
+    @property
+    def n_train(self) -> int:
+        return len(self.train.inputs)
+
+    @property
+    def n_val(self) -> int:
+        return len(self.val.inputs)
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (tuple(self.train.inputs.shape[1:]),)
+
+    def batches(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        augment: bool = False,
+        limit: int | None = None,
+        device: str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """Batches as DataSource.batches describes."""
+        part = self.train if split == "train" else self.val
+        order = epoch_order(len(part.inputs), split, seed=seed, epoch=epoch, limit=limit, shard=shard)
+        inputs = part.inputs[:limit]
+        target = part.target[:limit].to(device)
+        if inputs.nbytes <= _RESIDENT_BYTES:
+            inputs = inputs.to(device)
+        sample_N = order.sample_N.to(inputs.device)
+        draws_N3 = None
+        if augment and split == "train" and self.shift_pad:
+            draws_N3 = augmentation_draws(len(inputs), seed=seed, epoch=epoch)[order.position_N].to(device)
+        for part_slice in batch_slices(len(sample_N), batch_size, split):
+            picked = sample_N[part_slice]
+            x = inputs.index_select(0, picked).to(device)
+            if draws_N3 is not None:
+                x = shift_and_flip(x, draws_N3[part_slice], self.shift_pad)
+            yield Batch((normalise(x, self.normalisation),), target.index_select(0, picked.to(device)))
+
+
+def shift_and_flip(x_NCHW: Tensor, draws_N3: Tensor, pad: int) -> Tensor:
+    """Every image moved by up to `pad` pixels over black and flipped left-right, as its own draws say.
+
+    Shapes:  x_NCHW (N, C, H, W), draws_N3 (N, 3) in [0, 1) -> (N, C, H, W)
+    """
+    height, width = x_NCHW.shape[2:]
+    windows = F.pad(x_NCHW, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+    down_N, right_N = (draws_N3[:, :2] * (2 * pad + 1)).long().unbind(1)
+    sample_N = torch.arange(len(x_NCHW), device=x_NCHW.device)
+    x_NCHW = windows[sample_N, :, down_N, right_N]
+    flip_N = draws_N3[:, 2] < 0.5
+    return torch.where(flip_N[:, None, None, None], x_NCHW.flip(3), x_NCHW)
+
+
+def normalise(x: Tensor, normalisation: Normalisation | None) -> Tensor:
+    """Inputs as the model reads them: uint8 divided by 255, then (x - mean) / std along dimension 1.
+
+    Shapes:  x (N, C, ...) -> the same
+    """
+    if x.dtype == torch.uint8:
+        x = x.to(torch.float32).div_(255)
+    if normalisation is None:
+        return x
+    shape = (1, -1, *([1] * (x.dim() - 2)))
+    mean = torch.tensor(normalisation.mean, dtype=x.dtype, device=x.device).view(shape)
+    std = torch.tensor(normalisation.std, dtype=x.dtype, device=x.device).view(shape)
+    return (x - mean).div_(std)

@@ -1,0 +1,130 @@
+"""Batches from a user's own pair of torch data sets, returned by a function of theirs.
+
+It must never hold a file format, nor leave the global random number generator changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from compressor.data.order import batch_slices, epoch_order, mixed_seed
+from compressor.data.source import Batch, Split
+from compressor.errors import DataError
+from compressor.reference import load_reference, resolve_path, split_reference
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSource:
+    """A DataSource over two map-style data sets whose items are (input, ..., target).
+
+    `augment` is the data set's own affair and ignored here; what it draws from torch's generator in `train`
+    is seeded per position, so it is the same for every batch size and number of processes.
+    """
+
+    ref: str
+    train: Any
+    val: Any
+    n_classes: int | None
+    input_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def n_train(self) -> int:
+        return len(self.train)
+
+    @property
+    def n_val(self) -> int:
+        return len(self.val)
+
+    def batches(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        augment: bool = False,
+        limit: int | None = None,
+        device: str = "cpu",
+        shard: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        """Batches as DataSource.batches describes; targets may be any structure of tensors."""
+        dataset = self.train if split == "train" else self.val
+        order = epoch_order(len(dataset), split, seed=seed, epoch=epoch, limit=limit, shard=shard)
+        for part in batch_slices(len(order.sample_N), batch_size, split):
+            items: list[Any] = []
+            with torch.random.fork_rng(devices=[]):
+                pairs = zip(order.sample_N[part].tolist(), order.position_N[part].tolist(), strict=True)
+                for sample, position in pairs:
+                    # Not torch.manual_seed, which reseeds the accelerators too, and with them dropout.
+                    torch.default_generator.manual_seed(mixed_seed("sample", seed, epoch, position))
+                    items.append(dataset[sample])
+            yield _to_device(_as_batch(default_collate(items), self.ref), device)
+
+
+def open_function(ref: str, base: Path | None) -> DatasetSource:
+    """The two data sets that the function named by `ref` returns.
+
+    Raises:  DataError if it cannot be loaded or called, or returns no pair of map-style data sets.
+    """
+    function = load_reference(ref, base=base, error=DataError)
+    if not callable(function):
+        raise DataError(f"{ref}: not a function but a {type(function).__name__}")
+    try:
+        pair = function()
+    except Exception as cause:
+        raise DataError(f"{ref}: calling it raised {type(cause).__name__}: {cause}") from cause
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(f"{ref}: must return two data sets (train, val), got {type(pair).__name__}")
+    train, val = pair
+    for name, dataset in (("train", train), ("val", val)):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise DataError(
+                f"{ref}: the {name} data set needs __len__ and __getitem__ (no iterable data sets)"
+            )
+        if len(dataset) == 0:
+            raise DataError(f"{ref}: the {name} data set is empty")
+    with torch.random.fork_rng(devices=[]):
+        first = _as_batch(default_collate([train[0]]), ref)
+    shapes = tuple(tuple(x.shape[1:]) for x in first.inputs)
+    classes = getattr(train, "classes", None)
+    return DatasetSource(_absolute(ref, base), train, val, len(classes) if classes else None, shapes)
+
+
+def _absolute(ref: str, base: Path | None) -> str:
+    parts = split_reference(ref)
+    if parts is None or not parts[0].endswith(".py"):
+        return ref
+    return f"{resolve_path(parts[0], base)}:{parts[1]}"
+
+
+def _as_batch(collated: Any, ref: str) -> Batch:
+    if not isinstance(collated, tuple | list) or len(collated) < 2:
+        raise DataError(f"{ref}: an item must be a tuple (input, ..., target)")
+    *inputs, target = collated
+    if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
+        inputs = list(inputs[0])
+    if not all(isinstance(x, Tensor) for x in inputs):
+        kinds = ", ".join(type(x).__name__ for x in inputs)
+        raise DataError(f"{ref}: inputs must be tensors or numbers, got {kinds}")
+    return Batch(tuple(inputs), target)
+
+
+def _to_device(batch: Batch, device: str) -> Batch:
+    return Batch(tuple(x.to(device) for x in batch.inputs), _moved(batch.target, device))
+
+
+def _moved(target: Any, device: str) -> Any:
+    if isinstance(target, Tensor):
+        return target.to(device)
+    if isinstance(target, dict):
+        return {key: _moved(value, device) for key, value in target.items()}
+    if isinstance(target, tuple | list):
+        return [_moved(value, device) for value in target]
+    return target

@@ -1,0 +1,122 @@
+"""Reads `x_train y_train x_test y_test` (and optional `mean std layout`) from one .npz file.
+
+It must never hold batching, nor unpickle anything.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.data.arrays import Arrays, ArraySource, Normalisation
+from compressor.errors import DataError
+
+_REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+_OPTIONAL = ("mean", "std", "layout")
+_LAYOUTS = ("NCHW", "NHWC", "NHW")
+
+
+def open_npz(path: Path) -> ArraySource:
+    """The data set in one file.
+
+    uint8 inputs are images: divided by 255 per batch, (N, H, W) read as (N, 1, H, W). Floats are taken as
+    they are, in float32; integers are taken as they are (tokens). `layout` (one of NCHW, NHWC, NHW) says
+    how images are stored, `mean` and `std` normalise per channel. Integer targets are class numbers, float
+    targets are not.
+
+    Raises:  DataError if the file is no npz, holds pickled objects, lacks an array, or arrays do not fit.
+    """
+    arrays = _load(path)
+    layout = _layout(arrays, path)
+    splits = [
+        Arrays(
+            _inputs(arrays[f"x_{part}"], layout, f"{path}: x_{part}"),
+            _target(arrays[f"y_{part}"], f"{path}: y_{part}"),
+        )
+        for part in ("train", "test")
+    ]
+    targets = [part.target for part in splits]
+    n_classes = None
+    if all(target.dtype == torch.int64 and target.dim() == 1 and len(target) for target in targets):
+        n_classes = 1 + max(int(target.max()) for target in targets)
+    normalisation = _normalisation(arrays, splits[0].inputs, path)
+    return ArraySource(str(path), splits[0], splits[1], n_classes, normalisation)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            held = list(archive.files)
+            arrays = {name: archive[name] for name in (*_REQUIRED, *_OPTIONAL) if name in held}
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as cause:
+        raise DataError(
+            f"{path}: cannot be read as .npz ({cause}); write it with numpy.savez, plain arrays only"
+        ) from cause
+    missing = [name for name in _REQUIRED if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: no array {', '.join(missing)}; it holds {', '.join(held) or 'nothing'}")
+    return arrays
+
+
+def _layout(arrays: dict[str, np.ndarray], path: Path) -> str | None:
+    if "layout" not in arrays:
+        return None
+    layout = str(arrays["layout"].reshape(-1)[0]) if arrays["layout"].size else ""
+    if layout not in _LAYOUTS:
+        raise DataError(f"{path}: layout `{layout}` is not one of {', '.join(_LAYOUTS)}")
+    return layout
+
+
+def _inputs(values: np.ndarray, layout: str | None, where: str) -> Tensor:
+    if layout is not None and values.ndim != len(layout):
+        raise DataError(f"{where}: shape {values.shape} does not fit layout {layout}")
+    if layout == "NHWC":
+        values = values.transpose(0, 3, 1, 2)
+    elif layout == "NHW" or (layout is None and values.dtype == np.uint8 and values.ndim == 3):
+        values = values[:, None]
+    if values.ndim < 2:
+        raise DataError(
+            f"{where}: shape {values.shape}; the first dimension counts samples, a second is needed"
+        )
+    return torch.from_numpy(np.ascontiguousarray(_native(values, where)))
+
+
+def _target(values: np.ndarray, where: str) -> Tensor:
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]  # as Keras stores CIFAR labels
+    values = _native(values.astype(np.int64) if values.dtype.kind in "iu" else values, where)
+    if values.dtype == np.int64 and values.size and values.min() < 0:
+        raise DataError(f"{where}: label {values.min()} is out of range; class numbers start at 0")
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _native(values: np.ndarray, where: str) -> np.ndarray:
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "i":
+        return values.astype(np.int64)
+    raise DataError(f"{where}: {values.dtype} values; store uint8 images, signed integers or floats")
+
+
+def _normalisation(arrays: dict[str, np.ndarray], inputs: Tensor, path: Path) -> Normalisation | None:
+    if "mean" not in arrays and "std" not in arrays:
+        return None
+    if not (inputs.dtype == torch.uint8 or inputs.is_floating_point()):
+        raise DataError(f"{path}: mean and std need uint8 or float inputs, x_train holds {inputs.dtype}")
+    mean, std = (
+        tuple(np.atleast_1d(arrays.get(name, default)).astype(float).ravel().tolist())
+        for name, default in (("mean", np.zeros(1)), ("std", np.ones(1)))
+    )
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, inputs.shape[1]):
+            raise DataError(f"{path}: {name} has {len(values)} values for {inputs.shape[1]} channels")
+    if not all(np.isfinite(mean)) or not all(0 < value < np.inf for value in std):
+        raise DataError(f"{path}: mean must be finite and std above 0, got {mean} and {std}")
+    return Normalisation(mean, std)

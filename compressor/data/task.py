@@ -1,0 +1,139 @@
+"""What the outputs are for: the loss to train on and the metrics to show.
+
+It must never hold a loop over batches, nor averages over several: metrics are sums and counts, so they merge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compressor.data.source import Batch
+from compressor.errors import DataError
+from compressor.reference import load_reference
+
+_MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
+
+
+class Task(Protocol):
+    """A loss and metrics over (outputs of the model, batch)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def primary(self) -> str:
+        """Name of the metric that is shown and gated on."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value of the primary metric is the better one."""
+        ...
+
+    def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """The scalar to minimise, a mean over the batch; `smoothing` is label smoothing."""
+        ...
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
+        """Metric -> (sum over the batch, count); over many batches the mean is all sums / all counts."""
+        ...
+
+
+class Classification:
+    """Cross entropy and accuracy over class numbers; also per position, for outputs (N, C, ...).
+
+    Shapes:  outputs (N, C, ...), batch.target (N, ...) of integers in 0..C-1
+    """
+
+    name = "classification"
+    primary = "accuracy"
+    higher_is_better = True
+
+    def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """Mean cross entropy.
+
+        Raises:  DataError if the labels do not fit the outputs.
+        """
+        logits = _logits(outputs, batch)
+        # On an accelerator the look at the labels would make every step wait; `metrics`, which waits
+        # anyway, and the validation before training look there.
+        if logits.device.type == "cpu":
+            _check_range(logits, batch.target)
+        return F.cross_entropy(logits, batch.target, label_smoothing=smoothing)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
+        """Accuracy as (number right, number looked at).
+
+        Raises:  DataError if the labels do not fit the outputs.
+        """
+        logits = _logits(outputs, batch)
+        _check_range(logits, batch.target)
+        right = (logits.argmax(1) == batch.target).sum()
+        return {"accuracy": (float(right), batch.target.numel())}
+
+
+def open_task(ref: str | None, *, base: Path | None = None) -> Task:
+    """The task that `ref` names: None or `classification`, else `file.py:Name` / `package.module:Name`.
+
+    Raises:  DataError if it cannot be loaded or lacks a part of a task.
+    """
+    if ref is None or ref == Classification.name:
+        return Classification()
+    found = load_reference(ref, base=base, error=DataError)
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as cause:
+            raise DataError(f"{ref}: creating it raised {type(cause).__name__}: {cause}") from cause
+    missing = [member for member in _MEMBERS if not hasattr(found, member)]
+    if missing:
+        raise DataError(f"{ref}: not a task, it lacks {', '.join(missing)}; a task has {', '.join(_MEMBERS)}")
+    return cast(Task, found)
+
+
+def _logits(outputs: Any, batch: Batch) -> Tensor:
+    if isinstance(outputs, tuple | list) and len(outputs) == 1:
+        outputs = outputs[0]
+    if not isinstance(outputs, Tensor):
+        raise DataError(
+            f"classification reads one tensor, the model returns {_describe(outputs)}; "
+            f"give --task file.py:Task"
+        )
+    target = batch.target
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
+        raise DataError(
+            f"classification needs integer labels, the data have {_describe(target)}; "
+            f"give --task file.py:Task"
+        )
+    if outputs.dim() < 2 or outputs.shape[:1] + outputs.shape[2:] != target.shape:
+        raise DataError(
+            f"outputs {tuple(outputs.shape)} and labels {tuple(target.shape)} do not fit: "
+            f"classification reads (N, classes) and (N,); give --task file.py:Task"
+        )
+    return outputs
+
+
+def _check_range(logits: Tensor, target: Tensor) -> None:
+    if not target.numel():
+        return
+    low, high = (int(value) for value in torch.aminmax(target))
+    if low < 0:
+        raise DataError(f"labels go down to {low}; class numbers start at 0")
+    if high >= logits.shape[1]:
+        raise DataError(
+            f"labels go up to {high} but the model has {logits.shape[1]} outputs; "
+            f"are --data and the model meant for each other?"
+        )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    if isinstance(value, tuple | list):
+        return f"{len(value)} values"
+    return type(value).__name__

@@ -1,0 +1,72 @@
+"""Every error a user can meet, as one tree; it must never hold anything that catches or prints them.
+
+    CompressError                exit 1   the tool could not do it
+    ├── UsageError               exit 2   flags or values that cannot be meant
+    │   └── ConfigError          exit 2   compress.toml and friends
+    ├── ModelError               exit 1   a file is no model, is damaged, or does not fit its architecture
+    │   └── UnsafeFileError      exit 1   opening it could run code
+    ├── DataError                exit 1   data set missing, damaged, or not fitting the model
+    ├── PatternError             exit 1   a pattern cannot be applied where it was asked
+    ├── RatioError               exit 1   the ratio cannot be reached; the message states the largest feasible one
+    ├── TrainingError            exit 1   training diverged or could not run
+    ├── ProviderError            exit 1   an execution provider or device is not there
+    ├── OutputError              exit 1   a file cannot be written
+    └── GateError                exit 3   a --require gate failed
+        └── VerificationError    exit 3   two forms of one model disagree; nothing was written
+
+A message says where, what, and what next, in at most three lines.
+"""
+
+
+class CompressError(Exception):
+    """Base of all errors that are the user's to read; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(CompressError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class ModelError(CompressError):
+    pass
+
+
+class UnsafeFileError(ModelError):
+    pass
+
+
+class DataError(CompressError):
+    pass
+
+
+class PatternError(CompressError):
+    pass
+
+
+class RatioError(CompressError):
+    pass
+
+
+class TrainingError(CompressError):
+    pass
+
+
+class ProviderError(CompressError):
+    pass
+
+
+class OutputError(CompressError):
+    pass
+
+
+class GateError(CompressError):
+    exit_code = 3
+
+
+class VerificationError(GateError):
+    pass

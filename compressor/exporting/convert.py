@@ -1,0 +1,224 @@
+"""A program as an ONNX model in memory, through torch's own exporter; it must never write files or run the
+result.
+
+What the exporter adds for its own debugging (stack traces with the paths of this machine, node by node) is
+taken out again, so that the same program gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging  # noqa: TID251 (the exporter speaks through it, and is told not to)
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.fx import Node
+
+from compressor.errors import ModelError, UsageError
+from compressor.program import Program
+
+_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def to_onnx(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
+    """The ONNX model of `program`, computed from `module`: its own module on the CPU, in evaluation mode.
+
+    Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
+    … or the keys of the dictionary that the network returns. The batch dimension is called `batch`.
+
+    Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
+    """
+    exported = _export(program, module)
+    try:
+        with quiet():
+            onnx_program = torch.onnx.export(
+                exported, dynamo=True, optimize=True, verbose=False, opset_version=opset, external_data=False
+            )
+    except Exception as error:  # the exporter wraps whatever its parts raise
+        raise ModelError(f"the model has no ONNX form: {innermost_line(error)}") from error
+    if onnx_program is None:
+        raise ModelError("the model has no ONNX form: torch.onnx.export gave nothing back")
+    model = onnx_program.model
+    written = model.opset_imports.get("", 0)
+    if opset is not None and written != opset:
+        raise UsageError(
+            f"--opset {opset}: onnxscript cannot write it for this model, it got to {written}; leave it out"
+        )
+    _strip(model)
+    _name_values(model, [spec.name for spec in program.inputs], output_names(program))
+    _name_batch(model)
+    _name_transposed(model, module)
+    return model
+
+
+def output_names(program: Program) -> list[str]:
+    """Names of the network's outputs in the order in which they are flattened; no two alike, none an
+    input's."""
+    (output,) = (node for node in program.module.graph.nodes if node.op == "output")
+    taken = {spec.name for spec in program.inputs}
+    names: list[str] = []
+    for path in _paths(output.args[0], ""):
+        wanted = path or ("output" if not names else f"output_{len(names)}")
+        name, n = wanted, 1
+        while name in taken:
+            name, n = f"{wanted}_output" if n == 1 else f"{wanted}_output_{n}", n + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _paths(value: object, path: str) -> Iterator[str]:
+    """The dictionary keys that lead to each tensor, joined by dots; empty outside dictionaries."""
+    if isinstance(value, Node):
+        yield path
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _paths(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, tuple | list):
+        for i, part in enumerate(value):
+            yield from _paths(part, f"{path}.{i}" if path else "")
+
+
+def _export(program: Program, module: nn.Module) -> torch.export.ExportedProgram:
+    batch = 2 if program.has_dynamic_batch else 1
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in program.inputs) if program.has_dynamic_batch else None
+    examples = program.example_inputs(batch, dtype=input_dtype(program))
+    try:
+        with quiet():
+            exported = torch.export.export(module, examples, dynamic_shapes=dynamic)
+    except Exception as error:  # torch.export has no common base class for what it raises
+        raise ModelError(f"the model cannot be exported: {innermost_line(error)}") from error
+    if dynamic is not None and not all(
+        _has_symbolic_batch(exported, name) for name in _user_inputs(exported)
+    ):
+        raise ModelError(
+            "the graph fixes the batch although its input leaves it open; "
+            "a reshape or expand in it holds the batch as a number"
+        )
+    return exported
+
+
+def _user_inputs(exported: torch.export.ExportedProgram) -> Sequence[str]:
+    return [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
+
+
+def _has_symbolic_batch(exported: torch.export.ExportedProgram, name: str) -> bool:
+    (node,) = (node for node in exported.graph.nodes if node.name == name)
+    return isinstance(node.meta["val"].shape[0], torch.SymInt)
+
+
+def input_dtype(program: Program) -> torch.dtype | None:
+    """Element type that the network's floating inputs must have: that of its own weights."""
+    return next((p.dtype for p in program.module.parameters() if p.is_floating_point()), None)
+
+
+def _strip(model: ir.Model) -> None:
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+
+
+def _name_values(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Gives inputs and outputs their names; another value that has one of these steps aside."""
+    graph = model.graph
+    if len(graph.inputs) != len(inputs) or len(graph.outputs) != len(outputs):
+        raise ModelError(
+            f"the ONNX form has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
+            f"the model {len(inputs)} and {len(outputs)}; make every output a tensor"
+        )
+    ends = [*graph.inputs, *graph.outputs]
+    reserved = {*inputs, *outputs}
+    for value in [*graph.initializers.values(), *ends, *(v for node in graph for v in node.outputs)]:
+        if value.name in reserved:
+            value.name = f"{value.name}_inner"
+    for value, name in zip(ends, [*inputs, *outputs], strict=True):
+        value.name = name
+
+
+def _name_batch(model: ir.Model) -> None:
+    """Calls the symbol of the inputs' first dimension `batch` wherever it occurs, as in `4*s77` too."""
+    symbols: dict[str, str] = {}
+    for value in model.graph.inputs:
+        first = value.shape[0] if value.shape is not None and len(value.shape) else None
+        if isinstance(first, ir.SymbolicDim) and first.value and first.value not in symbols:
+            symbols[first.value] = "batch" if not symbols else f"batch_{len(symbols)}"
+    if not symbols:
+        return
+    known = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b")
+    for graph in model.graphs():
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+            if value.shape is None or not any(isinstance(dim, ir.SymbolicDim) for dim in value.shape):
+                continue
+            value.shape = ir.Shape([_renamed(dim, known, symbols) for dim in value.shape])
+
+
+def _renamed(dim: int | ir.SymbolicDim, known: re.Pattern[str], symbols: dict[str, str]) -> int | str | None:
+    if isinstance(dim, int):
+        return dim
+    return None if dim.value is None else known.sub(lambda match: symbols[match[1]], str(dim.value))
+
+
+def _name_transposed(model: ir.Model, module: nn.Module) -> None:
+    """Calls a weight that the optimiser stored transposed `NAME.T`, where it would be an anonymous
+    `val_4`."""
+    initializers = model.graph.initializers
+    lost = {name: p for name, p in module.named_parameters() if p.dim() == 2 and name not in initializers}
+    for value in list(initializers.values()):
+        if value.const_value is None or value.shape is None or len(value.shape) != 2:
+            continue
+        stored = value.const_value
+        for name, parameter in lost.items():
+            if (
+                tuple(stored.shape) == tuple(parameter.T.shape)
+                and (stored.numpy() == to_numpy(parameter.T)).all()
+            ):
+                value.name = f"{name}.T"
+                del lost[name]
+                break
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Raises:  ModelError for bfloat16, which numpy does not have."""
+    if tensor.dtype == torch.bfloat16:
+        raise ModelError(
+            "bfloat16 models cannot be checked in onnxruntime on a CPU; convert the weights to float32"
+        )
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def innermost_line(error: BaseException) -> str:
+    """Class and first line of the error at the bottom of a chain: the exporter's own message is a page of
+    advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's warnings and log lines, which speak to its developers."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,109 @@
+"""Whether a call read from a file fits its operator's schema, before anything is run.
+
+It must never hold what an operator computes; that its tensors fit is found out by shape inference.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from compressor.errors import ModelError
+from compressor.program.normalise import SIZE_ARITHMETIC
+
+_ONE_OPERAND = frozenset(
+    {operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not}
+)
+_SCALARS = frozenset({"int", "float", "bool", "number", "Scalar", "SymInt"})
+_HIGHEST_POWER = 8
+"""Sizes are small integers; a tower of powers would never end computing."""
+
+
+def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Nothing, when names, count and kinds of the arguments fit.
+
+    Raises:  ModelError saying which does not.
+    """
+    if isinstance(target, OpOverload):
+        _check_overload(target, args, kwargs)
+    elif kwargs:
+        raise ModelError(f"{target.__name__} takes no named arguments")
+    elif target is operator.getitem:
+        _check_getitem(args)
+    else:
+        _check_arithmetic(target, args)
+
+
+def _check_overload(target: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    known = target._schema.arguments
+    positional = [a for a in known if not a.kwarg_only]
+    if len(args) > len(positional):
+        raise ModelError(f"{target} takes {len(positional)} positional arguments, not {len(args)}")
+    bound: dict[str, Any] = {a.name: value for a, value in zip(positional, args, strict=False)}
+    for name, value in kwargs.items():
+        if name in bound:
+            raise ModelError(f"{target} is given {name} twice")
+        bound[name] = value
+    by_name = {a.name: a for a in known}
+    unknown = [name for name in bound if name not in by_name]
+    if unknown:
+        raise ModelError(f"{target} has no argument {unknown[0][:60]!r}")
+    missing = [a.name for a in known if a.name not in bound and not a.has_default_value()]
+    if missing:
+        raise ModelError(f"{target} lacks its argument {missing[0]}")
+    for name, value in bound.items():
+        _check_kind(f"{target}: {name}", str(by_name[name].type), value)
+
+
+def _check_kind(where: str, kind: str, value: Any) -> None:
+    """Text only where the schema wants text: torch itself would look a name up in some places."""
+    if isinstance(value, str) != (kind in ("str", "Optional[str]")) and value is not None:
+        raise ModelError(f"{where} must be {kind}, not {type(value).__name__}")
+    if "Generator" in kind and value is not None:
+        raise ModelError(f"{where} must be left out")
+    parts = value if isinstance(value, (list, tuple)) else ()
+    if any(isinstance(part, str) for part in parts):
+        raise ModelError(f"{where} must be {kind}, not a list of text")
+
+
+def _check_getitem(args: tuple[Any, ...]) -> None:
+    if len(args) != 2 or not isinstance(args[0], Node):
+        raise ModelError("getitem takes a value of the graph and an index")
+    index = args[1]
+    parts = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    if not all(type(part) is int or (part is None and isinstance(index, slice)) for part in parts):
+        raise ModelError("getitem takes an integer or a slice as index")
+
+
+def _check_arithmetic(target: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    expected = 1 if target in _ONE_OPERAND else 3 if target is torch.sym_ite else 2
+    if len(args) != expected:
+        raise ModelError(f"{target.__name__} takes {expected} arguments, not {len(args)}")
+    if not all(isinstance(a, (bool, int, float)) or (isinstance(a, Node) and _is_scalar(a)) for a in args):
+        raise ModelError(f"{target.__name__} computes on numbers only")
+    if target is operator.pow and not (isinstance(args[1], (int, float)) and abs(args[1]) <= _HIGHEST_POWER):
+        raise ModelError(f"a power above {_HIGHEST_POWER} or one that is computed")
+
+
+def _is_scalar(node: Node) -> bool:
+    """Whether the node's value is one number, by schema and not by running it."""
+    target = node.target
+    if node.op != "call_function":
+        return False
+    if isinstance(target, OpOverload):
+        returns = target._schema.returns
+        return len(returns) == 1 and str(returns[0].type) in _SCALARS
+    if target is not operator.getitem:
+        return target in SIZE_ARITHMETIC
+    source = node.args[0]
+    if not isinstance(source, Node) or not isinstance(source.target, OpOverload) or type(node.args[1]) is not int:
+        return False
+    returns = source.target._schema.returns
+    if len(returns) == 1:
+        return str(returns[0].type).removeprefix("List[").removesuffix("]") in _SCALARS
+    return 0 <= node.args[1] < len(returns) and str(returns[node.args[1]].type) in _SCALARS

@@ -1,0 +1,211 @@
+"""`load`: any accepted source becomes a program, chosen by content.
+
+It must never hold the reading of a format itself, nor run what a file holds unless the user trusts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import ModelError, UsageError
+from compressor.formats.archive import open_archive, open_exported, open_safetensors
+from compressor.formats.checkpoint import is_checkpoint, read_checkpoint, with_references
+from compressor.formats.detect import Kind, detect
+from compressor.formats.state_dict import find_state_dict, load_into, suggest
+from compressor.formats.where import absolute
+from compressor.models import Built, build
+from compressor.program import InputSpec, Program, Record, capture
+
+INITIAL = "init"
+"""The source that stands for an architecture's own initial weights."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the user said about the source."""
+
+    arch: str | None = None
+    arch_args: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[InputSpec, ...] = ()
+    data: str | None = None
+    task: str | None = None
+    trust_pickle: bool = False
+    seed: int = 0
+
+    def record(self, notes: Sequence[str] = ()) -> Record:
+        arch_args = dict(self.arch_args) if self.arch is not None else {}
+        return Record(arch=self.arch, arch_args=arch_args, data=self.data, task=self.task, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    file: BinaryIO
+    name: str
+    folder: Path | None
+
+
+def load(
+    source: str | Path | BinaryIO,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    inputs: Sequence[InputSpec] = (),
+    data: str | None = None,
+    task: str | None = None,
+    trust_pickle: bool = False,
+    seed: int = 0,
+) -> Program:
+    """The program in a checkpoint, a state dict with its `arch`, or `init` with an `arch`.
+
+    `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what it
+    remembers. A stream is read whole. `trust_pickle` opens files that can run code.
+
+    Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it could
+             run code; UsageError if `arch` or `inputs` are needed and not given.
+    """
+    data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
+    request = _Request(arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed)
+    if source == INITIAL:
+        return _initial(request)
+    with _open(source) as opened:
+        return _load(opened, request)
+
+
+def from_bytes(content: bytes, **options: Any) -> Program:
+    """The program in the bytes of a file; options as for `load`."""
+    return load(BytesIO(content), **options)
+
+
+def _initial(request: _Request) -> Program:
+    if request.arch is None:
+        raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
+    built = build(request.arch, request.arch_args, seed=request.seed)
+    note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
+    return capture(built.module, _inputs(request, built), record=request.record([note]))
+
+
+def _load(opened: _Opened, request: _Request) -> Program:
+    kind = detect(opened.file, opened.name)
+    if kind is Kind.SAFETENSORS:
+        return _from_state_dict(open_safetensors(opened.file, opened.name), opened.name, request)
+    if kind is Kind.TORCH:
+        content = open_archive(opened.file, opened.name, trust_pickle=request.trust_pickle)
+        return _from_content(content, opened, request)
+    if kind is Kind.EXPORTED:
+        module = open_exported(opened.file, opened.name, trust_pickle=request.trust_pickle)
+        return _from_module(module, opened.name, request, _placeholders(module))
+    if kind is Kind.ONNX:
+        raise ModelError(f"{opened.name}: reading ONNX is not supported yet; give the PyTorch checkpoint")
+    raise ModelError(
+        f"{opened.name}: is {kind.value}, which cannot be edited any more\n"
+        f"give the state dict of the model that it was made from, with --arch"
+    )
+
+
+def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
+    if is_checkpoint(content):
+        program = read_checkpoint(content, opened.name, opened.folder)
+        return with_references(program, request.data, request.task)
+    if isinstance(content, nn.Module):
+        return _from_module(content, opened.name, request)
+    state, note = find_state_dict(content)
+    if state is None and isinstance(content, Mapping):
+        module = next((content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None)
+        if module is not None:
+            return _from_module(module, opened.name, request)
+    if state is None:
+        raise ModelError(f"{opened.name}: holds no weights by name{_found(content)}; give a state dict or a checkpoint")
+    return _from_state_dict(state, opened.name, request, [] if note is None else [note])
+
+
+def _from_state_dict(
+    state: Mapping[str, Tensor], name: str, request: _Request, notes: Sequence[str] = ()
+) -> Program:
+    if request.arch is None:
+        fitting = suggest(state)
+        hint = f"; --arch {fitting[0]} fits" if fitting else ", such as torchvision:resnet50 or path/to/net.py:Net"
+        raise ModelError(f"{name}: holds weights but not the network; say which with --arch{hint}")
+    built = build(request.arch, request.arch_args, seed=request.seed)
+    inputs = _inputs(request, built)
+    said = load_into(built.module, state, name, request.arch)
+    return capture(built.module, inputs, record=request.record([*notes, *said]))
+
+
+def _from_module(
+    module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()
+) -> Program:
+    inputs = request.inputs or known
+    if not inputs:
+        raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
+    return capture(module.cpu(), inputs, record=request.record())
+
+
+def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:
+    if request.inputs:
+        return request.inputs
+    if not built.input_shapes:
+        raise UsageError(f"--arch {request.arch}: does not say what goes in; give --input, such as 3x224x224")
+    names = ["input", *(f"input_{i}" for i in range(1, len(built.input_shapes)))]
+    return tuple(InputSpec(name, (None, *shape)) for name, shape in zip(names, built.input_shapes, strict=True))
+
+
+def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
+    """The inputs that an exported module was made for."""
+    specs = []
+    for node in module.graph.nodes:  # type: ignore[union-attr]
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        if isinstance(value, Tensor) and value.dim():
+            sizes = [size if isinstance(size, int) else 2 for size in value.shape[1:]]
+            specs.append(InputSpec(node.name, (None, *sizes), str(value.dtype).removeprefix("torch.")))
+    return tuple(specs)
+
+
+@contextlib.contextmanager
+def _open(source: str | Path | BinaryIO) -> Iterator[_Opened]:
+    """An open file that can seek; a stream or a pipe is read whole, because torch's readers go back and forth."""
+    if not isinstance(source, (str, Path)):
+        yield _Opened(BytesIO(source.read()), _stream_name(source), None)
+        return
+    try:
+        file = open(source, "rb")
+    except OSError as error:
+        raise ModelError(_unreadable(Path(source), error)) from error
+    with file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            yield _Opened(file, str(source), Path(os.path.realpath(source)).parent)
+        else:
+            yield _Opened(BytesIO(file.read()), str(source), None)
+
+
+def _stream_name(stream: BinaryIO) -> str:
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) and name != "<stdin>" else "standard input"
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, IsADirectoryError) or path.is_dir():
+        return f"{path}: is a directory; name the model file in it"
+    if not isinstance(error, FileNotFoundError):
+        return f"{path}: cannot be read: {error.strerror}"
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=2, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+    return f"{path}: no such file{hint or '; for initial weights give the word init and --arch'}"
+
+
+def _found(content: Any) -> str:
+    if isinstance(content, Mapping):
+        keys = ", ".join(str(key)[:30] for key in list(content)[:5])
+        return f" (its keys are {keys})" if content else " (it is an empty dictionary)"
+    return f" (it is a {'tensor' if isinstance(content, torch.Tensor) else type(content).__name__})"

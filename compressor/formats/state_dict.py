@@ -1,0 +1,159 @@
+"""State dicts of other programs: found in their wrappers, brought to an architecture's names, loaded strictly.
+
+It must never load a part of one: every key has its place and every place its key, or nothing is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressError, ModelError
+from compressor.formats.tensors import check_dense, check_finite
+from compressor.models import ARCHITECTURES, build
+
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_state",
+    "net_state_dict", "teacher", "student", "ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model",
+    "params_ema",
+)  # fmt: skip
+"""Keys under which training scripts put their weights; the first that is there counts."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema.")
+_DEEPEST = 4
+_SHOWN = 3
+_COUNTER = "num_batches_tracked"
+"""Batch norm's counter: missing before torch 0.4.1, and without effect on the output."""
+
+
+def find_state_dict(content: Any) -> tuple[dict[str, Tensor] | None, str | None]:
+    """The tensors by name, taken out of a training script's wrapper, and a note where there was a choice."""
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping) or not content:
+            return None, None
+        if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+            return dict(content), None
+        wrapped = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping) and content[key]]
+        if not wrapped:
+            return None, None
+        if len(wrapped) > 1:
+            found, _ = find_state_dict(content[wrapped[0]])
+            return found, f"weights taken from {wrapped[0]}; the file also holds {', '.join(wrapped[1:])}"
+        content = content[wrapped[0]]
+    return None, None
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: str) -> list[str]:
+    """Load the state dict into the module, whole; returns what there is to say about it.
+
+    Raises:  ModelError listing what is missing, unexpected or of another shape; the module is then untouched.
+    """
+    expected = module.state_dict()
+    for key, tensor in state.items():
+        check_dense(f"{name}: {key}", tensor)
+    renamed = _rename(state, expected)
+    _fill(renamed, expected)
+    problems = _problems(renamed, expected)
+    if problems:
+        raise ModelError(f"{name}: does not fit --arch {arch}: {'; '.join(problems)}\n{_advice(state)}")
+    try:
+        check_finite(renamed, dict(module.named_parameters(remove_duplicate=False)))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    module.load_state_dict(renamed, strict=True)
+    return _notes(renamed, expected)
+
+
+def suggest(state: Mapping[str, Tensor]) -> list[str]:
+    """The bundled architectures that the state dict fits exactly, by names and shapes."""
+    found = []
+    for arch in ARCHITECTURES:
+        with torch.device("meta"):
+            expected = build(arch, {}).module.state_dict()
+        renamed = _rename(state, expected)
+        _fill(renamed, expected)
+        if not _problems(renamed, expected):
+            found.append(arch)
+    return found
+
+
+def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes that wrappers of modules put before every key."""
+    best = dict(state)
+    current = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    while True:
+        if _n_common(current, expected) > _n_common(best, expected):
+            best = current
+        counter_free = {key: value for key, value in current.items() if key != "n_averaged"}
+        prefix = next((p for p in _PREFIXES if counter_free and all(k.startswith(p) for k in counter_free)), None)
+        if prefix is None:
+            return best
+        current = {key.removeprefix(prefix): value for key, value in counter_free.items()}
+
+
+def _n_common(state: Iterable[str], expected: Mapping[str, Tensor]) -> int:
+    return sum(key in expected for key in state)
+
+
+def _fill(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Adds what a file may leave out: further names of a tied tensor, and counters of batch norm."""
+    given = {_identity(expected[key]): key for key in state if key in expected}
+    for key, tensor in expected.items():
+        if key in state:
+            continue
+        if key.rpartition(".")[2] == _COUNTER:
+            state[key] = torch.zeros_like(tensor)
+        elif tensor.device.type != "meta" and _identity(tensor) in given:
+            state[key] = state[given[_identity(tensor)]]
+
+
+def _identity(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+
+
+def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    other = [
+        f"{key} ({_size(state[key])} in the file, {_size(expected[key])} in the architecture)"
+        for key in expected
+        if key in state and not _alike(state[key], expected[key])
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+    return [f"{len(keys)} {what}: {_some(keys)}" for what, keys in named if keys]
+
+
+def _alike(given: Tensor, expected: Tensor) -> bool:
+    return given.shape == expected.shape and given.is_floating_point() == expected.is_floating_point()
+
+
+def _size(tensor: Tensor) -> str:
+    size = "x".join(map(str, tensor.shape)) or "scalar"
+    return size if tensor.is_floating_point() else f"{size} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(key[:100] for key in keys[:_SHOWN]) + (" …" if len(keys) > _SHOWN else "")
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
+    try:
+        fitting = suggest(state)
+    except CompressError:
+        fitting = []
+    if fitting:
+        return f"it fits --arch {' or '.join(fitting)}"
+    return "give the --arch (and --arch-arg) that it was trained with"
+
+
+def _notes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    changed = {
+        f"weights stored as {str(state[key].dtype).removeprefix('torch.')} "
+        f"were loaded as {str(tensor.dtype).removeprefix('torch.')}"
+        for key, tensor in expected.items()
+        if tensor.is_floating_point() and state[key].dtype is not tensor.dtype
+    }
+    return sorted(changed)

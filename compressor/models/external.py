@@ -1,0 +1,81 @@
+"""Builds networks of torchvision and timm without their weights.
+
+It must never hold an import of either outside a function, nor start a download.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import ModelError, UsageError
+
+Shapes = tuple[tuple[int, ...], ...]
+
+# Classifiers stand directly in torchvision.models; detection, video ... in packages below it, with other
+# inputs.
+_TORCHVISION_SIDE = {"inception_v3": 299}
+_TORCHVISION_DEFAULT_SIDE = 224
+
+
+def build_torchvision(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:
+    """`torchvision.models.get_model(name, weights=None, ...)` and, for a classifier, the shape of its input.
+
+    Raises:  ModelError if torchvision is missing or fails; UsageError for an unknown name.
+    """
+    models = _imported("torchvision.models", "torchvision")
+    if name not in models.list_models():
+        raise UsageError(_unknown(f"torchvision:{name}", name, models.list_models()))
+    kwargs: dict[str, object] = {"weights": None, **arch_args}
+    module = _made(f"torchvision:{name}", lambda: models.get_model(name, **kwargs))
+    if models.get_model_builder(name).__module__.count(".") != 2:
+        return module, None
+    side = _TORCHVISION_SIDE.get(name, _TORCHVISION_DEFAULT_SIDE)
+    return module, ((3, side, side),)
+
+
+def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:
+    """`timm.create_model(name, pretrained=False, ...)` and the input shape that it states.
+
+    Raises:  ModelError if timm is missing or fails; UsageError for an unknown name.
+    """
+    timm = _imported("timm", "timm")
+    if not timm.is_model(name):
+        raise UsageError(_unknown(f"timm:{name}", name, timm.list_models()))
+    kwargs: dict[str, object] = {"pretrained": False, **arch_args}
+    module = _made(f"timm:{name}", lambda: timm.create_model(name, **kwargs))
+    config: Mapping[str, Any] = getattr(module, "default_cfg", None) or {}
+    shape = config.get("input_size")
+    return module, None if shape is None else (tuple(shape),)
+
+
+def _imported(module: str, package: str) -> Any:
+    try:
+        imported: ModuleType = importlib.import_module(module)
+    except (ImportError, RuntimeError) as cause:  # RuntimeError: a torchvision built for another torch
+        raise ModelError(
+            f"--arch {package}:...: {package} cannot be imported ({cause}); "
+            f"install one that fits torch with pip install 'compressor[vision]'"
+        ) from cause
+    return imported
+
+
+def _made(arch: str, make: Any) -> nn.Module:
+    try:
+        module = make()
+    except Exception as cause:
+        raise ModelError(f"{arch}: building it raised {type(cause).__name__}: {cause}") from cause
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{arch}: returned {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _unknown(arch: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"--arch {arch}: unknown name{hint}"

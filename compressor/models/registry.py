@@ -1,0 +1,174 @@
+"""The bundled architectures by name, and `build`, which makes a module from any `--arch`.
+
+It must never hold weights, nor import torchvision or timm before their prefix asks for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from compressor.errors import CompressError, ModelError, UsageError
+from compressor.models.alexnet import AlexNet, CaffeNet
+from compressor.models.external import build_timm, build_torchvision
+from compressor.models.lenet import LeNet5, LeNet300100
+from compressor.models.resnet_cifar import ResNetCifar
+from compressor.models.vgg import VGG16, VGG16Cifar
+from compressor.reference import load_reference, split_reference
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Architecture(NamedTuple):
+    """A bundled network. Shapes: input_shape without N."""
+
+    constructor: Callable[..., nn.Module]
+    input_shape: tuple[int, ...]
+    n_classes: int
+    description: str
+
+
+class Built(NamedTuple):
+    """A new module and, where known, the shapes of its inputs without N."""
+
+    module: nn.Module
+    input_shapes: Shapes | None
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "lenet-300-100": Architecture(LeNet300100, (1, 28, 28), 10, "fully connected 784-300-100-10, MNIST"),
+        "lenet5": Architecture(LeNet5, (1, 28, 28), 10, "Caffe's LeNet-5 (20-50-500-10), MNIST"),
+        "alexnet": Architecture(AlexNet, (3, 224, 224), 1000, "AlexNet as in torchvision, one column"),
+        "caffenet": Architecture(
+            CaffeNet, (3, 227, 227), 1000, "Caffe's AlexNet, with groups unless grouped=false"
+        ),
+        "vgg16": Architecture(VGG16, (3, 224, 224), 1000, "VGG-16 as in torchvision"),
+        "vgg16-bn": Architecture(
+            partial(VGG16, batch_norm=True), (3, 224, 224), 1000, "VGG-16 with batch norm, as in torchvision"
+        ),
+        "vgg16-cifar": Architecture(
+            VGG16Cifar, (3, 32, 32), 10, "VGG-16 with batch norm, one linear layer, CIFAR"
+        ),
+        **{
+            f"resnet{depth}": Architecture(
+                partial(ResNetCifar, depth),
+                (3, 32, 32),
+                10,
+                f"ResNet-{depth}, parameter-free shortcuts, CIFAR",
+            )
+            for depth in (20, 32, 44, 56, 110)
+        },
+    }
+)
+"""Every bundled name. ImageNet ResNets are `torchvision:resnet50` and the like."""
+
+ALIASES: Mapping[str, str] = MappingProxyType({"lenet300100": "lenet-300-100", "lenet-5": "lenet5"})
+
+_EXTERNAL = {"torchvision": build_torchvision, "timm": build_timm}
+
+
+def build(arch: str, arch_args: Mapping[str, object], *, seed: int | None = None) -> Built:
+    """The module that `arch` names, with its initial weights.
+
+    A bundled name, `torchvision:NAME`, `timm:NAME`, `package.module:callable` or `path/to/net.py:Net`. `seed`
+    makes the initial weights reproducible and leaves the global random number generator as it was.
+
+    Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails.
+    """
+    if seed is None:
+        return _build(arch, arch_args)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which reseeds the accelerators too, and fork_rng would not restore those.
+        torch.default_generator.manual_seed(seed)
+        return _build(arch, arch_args)
+
+
+def parse_arch_args(pairs: Sequence[str]) -> dict[str, object]:
+    """`["width=2", "fast=false"]` -> `{"width": 2, "fast": False}`; int, float, bool, None, else text.
+
+    Raises:  UsageError if a pair has no `=`, no name before it, or a name comes twice.
+    """
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--arch-arg {pair}: write it as name=value")
+        if name in values:
+            raise UsageError(f"--arch-arg {pair}: {name} was given before")
+        values[name] = _value(text.strip())
+    return values
+
+
+def _build(arch: str, arch_args: Mapping[str, object]) -> Built:
+    name = ALIASES.get(arch.lower(), arch.lower())
+    if name in ARCHITECTURES:
+        entry = ARCHITECTURES[name]
+        return Built(_call(entry.constructor, arch, arch_args), (entry.input_shape,))
+    prefix, colon, rest = arch.partition(":")
+    if colon and prefix in _EXTERNAL:
+        return Built(*_EXTERNAL[prefix](rest, arch_args))
+    if split_reference(arch) is not None:
+        return Built(_from_reference(arch, arch_args), None)
+    raise UsageError(f"--arch {arch}: {_unknown(arch)}")
+
+
+def _from_reference(arch: str, arch_args: Mapping[str, object]) -> nn.Module:
+    found = load_reference(arch, error=ModelError)
+    if isinstance(found, nn.Module):
+        if arch_args:
+            raise UsageError(
+                f"--arch {arch}: is a finished module and takes no --arch-arg ({', '.join(arch_args)})"
+            )
+        return found
+    if not callable(found):
+        raise ModelError(
+            f"{arch}: neither a module nor a function that returns one, but {type(found).__name__}"
+        )
+    return _call(found, arch, arch_args)
+
+
+def _call(constructor: Callable[..., object], arch: str, arch_args: Mapping[str, object]) -> nn.Module:
+    try:
+        inspect.signature(constructor).bind(**arch_args)
+    except TypeError as cause:
+        known = ", ".join(inspect.signature(constructor).parameters) or "none"
+        raise UsageError(f"--arch {arch}: {cause}; its --arch-arg names: {known}") from cause
+    except ValueError:
+        known = ""  # some callables written in C have no signature: then the call itself decides
+    try:
+        module = constructor(**arch_args)
+    except CompressError:
+        raise
+    except Exception as cause:
+        raise ModelError(f"{arch}: building it raised {type(cause).__name__}: {cause}") from cause
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{arch}: returned {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _unknown(arch: str) -> str:
+    near = difflib.get_close_matches(arch.lower(), [*ARCHITECTURES, *ALIASES], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(ARCHITECTURES)}"
+    others = "torchvision:NAME, timm:NAME, package.module:Net, path/to/net.py:Net"
+    return f"unknown architecture; {hint}\nothers: {others}"
+
+
+def _value(text: str) -> object:
+    word = {"true": True, "false": False, "none": None}
+    if text.lower() in word:
+        return word[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,31 @@
+"""The one representation of a network: an ATen graph with its tensors, masks, inputs and history.
+
+It must never hold knowledge of axes, patterns or file formats.
+"""
+
+from compressor.program.arguments import arguments, set_argument
+from compressor.program.capture import capture
+from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name
+from compressor.program.module import ProgramModule
+from compressor.program.program import Program
+from compressor.program.record import Record, Step
+from compressor.program.shapes import TensorShape, infer_shapes
+from compressor.program.spec import InputSpec, parse_input
+
+__all__ = [
+    "CONTRACTIONS",
+    "InputSpec",
+    "Layer",
+    "Program",
+    "ProgramModule",
+    "Record",
+    "Step",
+    "TensorShape",
+    "arguments",
+    "capture",
+    "find_layers",
+    "infer_shapes",
+    "layer_name",
+    "parse_input",
+    "set_argument",
+]

@@ -1,0 +1,66 @@
+"""Reading and writing of operator arguments by schema name; it must never hold positions of any operator.
+
+ATen overloads put the same argument at different places (`dropout(input, p, train)`, `batch_norm(..., training, ...)`),
+and exported graphs leave trailing defaults out. Everything that looks into a node goes through here.
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+_PYTHON_SIGNATURES: dict[Any, tuple[str, ...]] = {operator.getitem: ("self", "index")}
+
+
+@lru_cache(maxsize=4096)
+def _signature(target: Any) -> tuple[tuple[str, Any], ...]:
+    """(name, default) per schema argument; `...` marks one without default."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        names = _PYTHON_SIGNATURES.get(target, ("self", "other"))
+        return tuple((name, ...) for name in names)
+    return tuple((a.name, a.default_value if a.has_default_value() else ...) for a in schema.arguments)
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """Every argument of the node by schema name, defaults filled in.
+
+    Raises:  KeyError if a required argument is missing (a graph that torch itself could not run).
+    """
+    bound: dict[str, Any] = {}
+    for position, (name, default) in enumerate(_signature(node.target)):
+        if position < len(node.args):
+            bound[name] = node.args[position]
+        elif name in node.kwargs:
+            bound[name] = node.kwargs[name]
+        elif default is ...:
+            raise KeyError(f"{node.name}: {node.target} has no argument {name}")
+        else:
+            bound[name] = default
+    return bound
+
+
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Set one argument, where the node already gives it or else as a keyword.
+
+    Raises:  KeyError if the operator has no such argument.
+    """
+    names = [known for known, _ in _signature(node.target)]
+    if name not in names:
+        raise KeyError(f"{node.name}: {node.target} has no argument {name}")
+    position = names.index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def is_aten(target: Any, *overloads: Any) -> bool:
+    """Whether the target is one of the overloads, or any ATen overload when none is named."""
+    if overloads:
+        return target in overloads
+    return isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"

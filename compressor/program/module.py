@@ -1,0 +1,71 @@
+"""The runnable form of a program: an `nn.Module` whose `train()` and `eval()` reach into the graph.
+
+It must never hold masks or anything else that a plain training loop would not expect of a module.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import Node
+
+from compressor.program.arguments import arguments, set_argument
+
+aten = torch.ops.aten
+
+_MODE_ARGUMENT = {
+    aten.batch_norm.default: "training",
+    aten.dropout.default: "train",
+    aten.feature_dropout.default: "train",
+    aten.alpha_dropout.default: "train",
+    aten.feature_alpha_dropout.default: "train",
+    aten.rrelu.default: "training",
+}
+
+
+class ProgramModule(fx.GraphModule):
+    """A GraphModule that keeps the original tensor names and switches between training and inference.
+
+    `torch.export` writes the training flag of batch norm and dropout into the graph as an argument, so `train()` and
+    `eval()` set that argument. Batch norm without running statistics always uses those of the batch and is left alone.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], graph: fx.Graph) -> None:
+        super().__init__(dict(tensors), graph, class_name="ProgramModule")
+
+    def train(self, mode: bool = True) -> ProgramModule:
+        super().train(mode)
+        changed = [_set_mode(node, mode) for node in self.graph.nodes if node.op == "call_function"]
+        if any(changed):
+            self.recompile()
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name: the very objects, not copies."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def clone(self, dtype: torch.dtype | None = None) -> ProgramModule:
+        """An independent copy of graph and tensors; floating tensors in `dtype` if one is given."""
+        return ProgramModule(
+            {name: _copy(tensor, dtype) for name, tensor in self.tensors().items()}, copy.deepcopy(self.graph)
+        )
+
+
+def _set_mode(node: Node, mode: bool) -> bool:
+    name = _MODE_ARGUMENT.get(node.target)  # type: ignore[arg-type]
+    if name is None:
+        return False
+    bound = arguments(node)
+    if bound[name] == mode or ("running_mean" in bound and bound["running_mean"] is None):
+        return False
+    set_argument(node, name, mode)
+    return True
+
+
+def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    copied = tensor.detach().to(dtype=target, copy=True)
+    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied

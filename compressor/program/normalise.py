@@ -1,0 +1,178 @@
+"""Exported graph -> the one form that everything else may rely on; it must never change what the network computes.
+
+After it: no in-place operator whose effect can be seen elsewhere, no guards or no-op copies, one name per tied tensor,
+an explicit `scale` for attention (its default depends on the head width, which pruning changes), and a short source
+location at `node.meta["where"]`.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx
+from torch.fx import Node
+
+from compressor.errors import ModelError
+from compressor.program.arguments import arguments, set_argument
+
+aten = torch.ops.aten
+
+_CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
+_NO_OPS = (aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
+SIZE_ARITHMETIC = frozenset(
+    {
+        operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv,
+        operator.mod, operator.pow, operator.neg, operator.eq, operator.ne, operator.lt, operator.le, operator.gt,
+        operator.ge, operator.and_, operator.or_, operator.pos, operator.abs, torch.sym_max, torch.sym_min,
+        torch.sym_int, torch.sym_float, torch.sym_not, torch.sym_ite,
+    }
+)  # fmt: skip
+"""Everything outside ATen that a program's graph may call: integer arithmetic on sizes and taking apart tuples."""
+
+
+def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph, dict[str, str]]:
+    """The normalised graph (edited in place) and the further names of tied tensors.
+
+    Raises:  ModelError on an operator that no checkpoint could hold.
+    """
+    _remove_checks(graph)
+    _keep_where(graph)
+    _refuse_foreign_operators(graph)
+    _make_functional(graph)
+    _remove_no_ops(graph)
+    _pin_attention_scale(graph)
+    aliases = _merge_tied(graph, tensors)
+    graph.lint()
+    return graph, aliases
+
+
+def _remove_checks(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        is_guard = node.op == "call_module" and str(node.target).startswith("_guards_fn")
+        packet = getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
+        if is_guard or packet in _CHECKS:
+            graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and node.target in SIZE_ARITHMETIC:
+            graph.erase_node(node)
+
+
+def _keep_where(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        where = _where(node.meta.get("stack_trace") or "")
+        node.meta["where"] = where
+
+
+def _where(stack_trace: str) -> str:
+    """`net.py:12 x = self.conv(x)`: the innermost frame that is the user's and not torch's."""
+    frames = [m.groupdict() for m in _FRAME.finditer(stack_trace)]
+    own = [f for f in frames if "/torch/" not in f["file"].replace("\\", "/")]
+    if not own:
+        return ""
+    frame = own[-1]
+    file = frame["file"].replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{file}:{frame['line']} {frame['code'].strip()}"[:160]
+
+
+def _refuse_foreign_operators(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if node.op == "call_module" or (node.op == "call_function" and not _is_known(node)):
+            where = node.meta.get("where") or node.name
+            raise ModelError(f"{where}: operator {node.target} is not an ATen operator; a checkpoint could not hold it")
+
+
+def _is_known(node: Node) -> bool:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target.namespace == "aten"
+    return node.target in SIZE_ARITHMETIC
+
+
+def _make_functional(graph: fx.Graph) -> None:
+    """`relu_(x)` -> `relu(x)`, later readers of x redirected; left alone where a view of x is read afterwards."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        functional = _functional_form(node)
+        if functional is None:
+            continue
+        written = node.args[0]
+        if not isinstance(written, Node) or _view_is_read_later(written, node, order):
+            continue
+        with graph.inserting_after(node):
+            new = graph.call_function(functional, node.args, node.kwargs)
+        new.meta = dict(node.meta)
+        order[new] = order[node]
+        node.replace_all_uses_with(new)
+        for user in list(written.users):
+            if user is not new and user is not node and order[user] > order[node]:
+                user.replace_input_with(written, new)
+        graph.erase_node(node)
+
+
+def _functional_form(node: Node) -> torch._ops.OpOverload | None:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return None
+    packet, overload = schema.name.removeprefix("aten::"), schema.overload_name or "default"
+    if not packet.endswith("_") or packet.startswith("_") or not schema.arguments[0].alias_info:
+        return None
+    found = getattr(getattr(aten, packet[:-1], None), overload, None)
+    return found if isinstance(found, torch._ops.OpOverload) else None
+
+
+def _view_is_read_later(written: Node, at: Node, order: Mapping[Node, int]) -> bool:
+    """Whether another name of the same memory is read after the write."""
+    root = written
+    while _may_alias(root) and root.args and isinstance(root.args[0], Node):
+        root = root.args[0]
+    family, frontier = {root}, [root]
+    while frontier:
+        for user in frontier.pop().users:
+            if _may_alias(user) and user not in family and order[user] < order[at]:
+                family.add(user)
+                frontier.append(user)
+    family.discard(written)
+    return any(order[user] > order[at] for member in family for user in member.users)
+
+
+_ALIASING = frozenset({"reshape", "contiguous", "flatten", "to", "dropout", "expand_as", "movedim", "view_as", "reshape_as"})
+
+
+def _may_alias(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return node.op == "call_function" and node.target is operator.getitem
+    if schema.name.removeprefix("aten::") in _ALIASING:
+        return True
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
+
+
+def _remove_no_ops(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _NO_OPS:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _pin_attention_scale(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if node.target is aten.scaled_dot_product_attention.default and arguments(node)["scale"] is None:
+            width = int(node.args[0].meta["val"].shape[-1])
+            set_argument(node, "scale", width**-0.5)
+
+
+def _merge_tied(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """One name per tensor: the first one; returns the others."""
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        canonical = first.setdefault(id(tensor), name)
+        if canonical != name:
+            aliases[name] = canonical
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target in aliases:
+            node.target = aliases[node.target]
+    return aliases

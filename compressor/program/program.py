@@ -1,0 +1,74 @@
+"""`Program`: graph, tensors, masks, inputs and history in one value; it must never hold how any of them is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.program.module import ProgramModule
+from compressor.program.record import Record
+from compressor.program.shapes import Shapes, infer_shapes
+from compressor.program.spec import InputSpec
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network that needs no Python class.
+
+    `masks` maps a parameter's name to a bool tensor of its shape, True = keep; a parameter without an entry is whole.
+    `aliases` maps a further name of a tied parameter to the one the graph uses.
+    """
+
+    module: ProgramModule
+    inputs: tuple[InputSpec, ...]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.module.named_parameters())
+
+    @property
+    def n_parameters(self) -> int:
+        """Elements of all parameters, tied ones once; zeroed ones count."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def n_zeroed(self) -> int:
+        """Elements that the masks cut."""
+        return sum(int((~mask).sum()) for mask in self.masks.values())
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Shape and type of every value in the graph at batch `sampled_batch`, by node name."""
+        return infer_shapes(self.module, self.inputs, batch=self.sampled_batch)
+
+    @property
+    def sampled_batch(self) -> int:
+        """The batch size at which `shapes` are given: 2, or what the network fixes."""
+        if self.has_dynamic_batch or not self.inputs:
+            return 2
+        return next((spec.shape[0] or 2 for spec in self.inputs if spec.shape), 1)
+
+    @property
+    def has_dynamic_batch(self) -> bool:
+        return all(spec.shape and spec.shape[0] is None for spec in self.inputs)
+
+    def example_inputs(self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
+        """Random inputs, reproducible; floating ones in `dtype` if given."""
+        examples = [spec.example(batch, seed + i) for i, spec in enumerate(self.inputs)]
+        return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
+
+    def clone(self) -> Program:
+        """An independent copy: changing one never shows in the other."""
+        return self.replace(module=self.module.clone(), masks={name: mask.clone() for name, mask in self.masks.items()})
+
+    def replace(self, **changes: Any) -> Program:
+        """The program with some fields changed; the rest is shared."""
+        return replace(self, **changes)

@@ -1,0 +1,65 @@
+"""A program's history: where it came from, what was done to it, which data it was measured on.
+
+It must never hold tensors; everything in it is plain JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from compressor.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command that made this program out of its parent."""
+
+    command: str
+    options: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    parent_sha256: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    time_utc: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a program remembers.
+
+    `dense_shapes` and `kept` describe a compacted program: the original size of each sliced parameter axis and the
+    positions that were kept, by `name` and `axis`.
+    """
+
+    arch: str | None = None
+    arch_args: dict[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    task: str | None = None
+    dense_params: int | None = None
+    dense_macs: int | None = None
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    dense_shapes: dict[str, list[int]] = field(default_factory=dict)
+    kept: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+
+    def after(self, step: Step, **changes: Any) -> Record:
+        """The record with one more step."""
+        return replace(self, steps=(*self.steps, step), **changes)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {**asdict(self), "steps": [asdict(step) for step in self.steps], "notes": list(self.notes)}
+
+    @staticmethod
+    def from_mapping(entry: dict[str, Any]) -> Record:
+        """Raises:  ModelError if the entry is not a record; keys of a newer version are ignored."""
+        try:
+            known = {f.name for f in fields(Record)}
+            step_keys = {f.name for f in fields(Step)}
+            values = {key: value for key, value in entry.items() if key in known}
+            steps = tuple(
+                Step(**{k: v for k, v in step.items() if k in step_keys}) for step in values.pop("steps", ())
+            )
+            return Record(**{**values, "steps": steps, "notes": tuple(values.get("notes", ()))})
+        except (AttributeError, TypeError) as error:
+            raise ModelError(f"the checkpoint's history cannot be read: {error}") from error

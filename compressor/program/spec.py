@@ -1,0 +1,84 @@
+"""What goes into a network: name, shape and type of each input; it must never hold data.
+
+A shape has None where the batch goes, so one specification serves every batch size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.errors import ModelError, UsageError
+
+_TEXT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)[:=])?(?:(?P<dtype>[a-z]+\d+):)?(?P<dims>[\d]+(?:[x,][\d]+)*)(?:<(?P<high>\d+))?$")
+_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input: `shape` has None at the batch dimension; `high` bounds integer values (exclusive)."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    high: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ModelError(f"input {self.name}: element type {self.dtype} is not supported; use one of {', '.join(_DTYPES)}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def concrete(self, batch: int) -> tuple[int, ...]:
+        """The shape with `batch` put in."""
+        return tuple(batch if size is None else size for size in self.shape)
+
+    def example(self, batch: int, seed: int = 0) -> Tensor:
+        """A random input: standard normal, or uniform integers below `high`; the same for the same seed.
+
+        Shapes:  -> (batch, ...)
+        """
+        generator = torch.Generator().manual_seed(seed)
+        shape = self.concrete(batch)
+        if self.torch_dtype.is_floating_point:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(self.torch_dtype)
+        return torch.randint(0, self.high or 2, shape, generator=generator).to(self.torch_dtype)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @staticmethod
+    def from_mapping(entry: dict[str, Any]) -> InputSpec:
+        """Raises:  ModelError if the entry is not an input specification."""
+        try:
+            shape = tuple(None if size is None else int(size) for size in entry["shape"])
+            high = None if entry.get("high") is None else int(entry["high"])
+            return InputSpec(str(entry["name"]), shape, str(entry["dtype"]), high)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"input specification {entry!r} cannot be read: {error}") from error
+
+
+def parse_input(text: str, position: int = 0) -> InputSpec:
+    """An input from `3x224x224`, `ids:int64:128<30522` or `x=1,28,28`; the batch dimension is put in front.
+
+    Raises:  UsageError if the text is not a shape.
+    """
+    match = _TEXT.match(text.replace(" ", ""))
+    if match is None:
+        raise UsageError(
+            f"--input {text}: not a shape; write it without the batch, as 3x224x224 or ids:int64:128<30522"
+        )
+    sizes = tuple(int(size) for size in re.split("[x,]", match["dims"]))
+    if 0 in sizes:
+        raise UsageError(f"--input {text}: a dimension of size 0")
+    dtype = match["dtype"] or ("int64" if match["high"] else "float32")
+    if dtype not in _DTYPES:
+        raise UsageError(f"--input {text}: unknown type {dtype}; use one of {', '.join(_DTYPES)}")
+    name = match["name"] or ("input" if position == 0 else f"input_{position}")
+    return InputSpec(name, (None, *sizes), dtype, int(match["high"]) if match["high"] else None)

@@ -1,0 +1,8 @@
+"""The verbs that cut and heal: `prune` and `retrain`; it must never remove anything physically."""
+
+from compressor.pruning.prune import prune
+from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+from compressor.pruning.retrain import retrain
+from compressor.pruning.settings import Admm, PruneSettings
+
+__all__ = ["Admm", "LayerCut", "PruneReport", "PruneSettings", "RetrainReport", "StageRow", "prune", "retrain"]

@@ -1,0 +1,65 @@
+"""What `prune` was asked and what it got, as plain values; it must never hold tensors or how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compressor.units import Macs, Params
+
+
+@dataclass(frozen=True)
+class LayerCut:
+    """Kept and dense filters (or weights, for `unstructured`) of one layer."""
+
+    name: str
+    kept: int
+    dense: int
+    kept_params: Params
+    dense_params: Params
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the run: `dense`, `admm`, `hard prune`, `retrain`, `step 2/4` … with what was measured after it.
+
+    `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data.
+    """
+
+    name: str
+    ratio: float
+    params: Params
+    epochs: int
+    seconds: float
+    metrics: dict[str, float] | None
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """Asked and got. `got` is counted on what compaction will leave, `zeroed` are masked weights that it cannot remove."""
+
+    method: str
+    pattern: str
+    of: str
+    asked: float
+    got: float
+    dense_params: Params
+    kept_params: Params
+    dense_macs: Macs
+    kept_macs: Macs
+    zeroed: int
+    layers: tuple[LayerCut, ...]
+    stages: tuple[StageRow, ...]
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RetrainReport:
+    """Before and after of a retraining, and every epoch between: `epoch`, `lr`, `train_loss` and the metrics."""
+
+    stages: tuple[StageRow, ...]
+    history: tuple[dict[str, float], ...]
+    n_zeroed: int
+    stopped: str | None = None
+    seconds: float = 0.0

@@ -1,0 +1,129 @@
+"""One run's machinery: executes phases, reports progress, leaves resume points; it must never know a method."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from compressor.data import DataSource, Task
+from compressor.errors import TrainingError
+from compressor.progress import Progress
+from compressor.program import Program
+from compressor.pruning.result import StageRow
+from compressor.training import EpochRecord, FitResult, Recipe, StepHook, StepReport, evaluate, fit, load_state, save_state
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What every training stretch of a run shares."""
+
+    data: DataSource
+    task: Task
+    seed: int
+    device: str
+    progress: Progress
+    teacher: Program | None = None
+
+    def train(
+        self, stage: str, program: Program, recipe: Recipe, hooks: Sequence[StepHook], start: Mapping[str, Any] | None,
+        on_state: Any = None,
+    ) -> FitResult:  # fmt: skip
+        """Train in place under hooks, with a progress bar."""
+        n_steps = max(1, -(-self.data.n_train // recipe.batch_size))
+        done = len(start["history"]) if start else 0
+        self.progress.start(stage, max(recipe.epochs - done, 0) * n_steps, "step")
+        latest: dict[str, float] = {}
+
+        def on_step(step: StepReport) -> None:
+            self.progress.advance(1, loss=step.loss, **latest)
+
+        def on_epoch(epoch: EpochRecord) -> None:
+            latest.update(_shown(epoch, self.task))
+            self.progress.advance(0, loss=epoch.train_loss, **latest)
+
+        result = fit(
+            program.module, self.data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
+            teacher=self.teacher.module if self.teacher is not None else None,
+            start=start, on_step=on_step, on_epoch=on_epoch, on_state=on_state,
+        )  # fmt: skip
+        self.progress.finish(stage, **latest)
+        program.module.to("cpu")
+        return result
+
+    def evaluate(self, program: Program) -> dict[str, float]:
+        return evaluate(program.module, self.data, self.task, device=self.device)
+
+
+def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
+    shown = {key: value for key, value in epoch.extra.items() if key == "residual"}
+    if task.primary in epoch.metrics:
+        shown[task.primary] = epoch.metrics[task.primary]
+    return shown
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run stood: the phase it was in, that fit's own state, the masks in force, and the stages behind it."""
+
+    phase: int
+    fit: dict[str, Any] | None
+    module: dict[str, Tensor] | None
+    masks: dict[str, Tensor]
+    stages: tuple[StageRow, ...]
+
+
+class ResumeFile:
+    """The resume point of one run on disk; a file of another run is refused, not overwritten silently."""
+
+    def __init__(self, path: Path | None, identity: str) -> None:
+        self.path, self._identity = path, identity
+
+    def read(self) -> ResumePoint | None:
+        """Raises:  TrainingError if the file belongs to a run with other settings or another model."""
+        if self.path is None or not self.path.exists():
+            return None
+        state = load_state(self.path)
+        if state.get("identity") != self._identity:
+            raise TrainingError(
+                f"{self.path}: belongs to a run with another model or other options\n"
+                "give the same options as then, or start afresh without --resume"
+            )
+        stages = tuple(StageRow(**row) for row in state["stages"])
+        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages)
+
+    def write(self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow]) -> None:
+        """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept)."""
+        if self.path is None:
+            return
+        module = None if fit_state is not None else dict(program.module.state_dict())
+        rows = [asdict(row) for row in stages]
+        state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
+        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows})
+
+
+def identity_of(program: Program, options: Mapping[str, Any], data: str) -> str:
+    """A digest of model and options: two runs that share it would do the same."""
+    digest = hashlib.sha256(json.dumps({"options": options, "data": data}, sort_keys=True, default=str).encode())
+    for name, tensor in program.module.tensors().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).double().sum().numpy().tobytes())
+        digest.update(str(tuple(tensor.shape)).encode())
+    return digest.hexdigest()
+
+
+class Clock:
+    """Seconds since it was made. Units: seconds."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began

@@ -1,0 +1,125 @@
+"""Loads a user's object named as `package.module:attr` or `path/to/file.py:attr`.
+
+It must never hold knowledge of what the object is for: callers check what they got.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from compressor.errors import CompressError, UsageError
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def split_reference(ref: str) -> tuple[str, str] | None:
+    """(`package.module` or `file.py`, attribute) of a reference, None when the text has not that form."""
+    source, colon, attribute = ref.rpartition(":")
+    if not colon or not _MODULE.fullmatch(attribute):
+        return None
+    if source.endswith(".py") or _MODULE.fullmatch(source):
+        return source, attribute
+    return None
+
+
+def load_reference(ref: str, *, base: Path | None = None, error: type[CompressError] = UsageError) -> object:
+    """The object that `ref` names; this runs the user's code.
+
+    A file is looked for below `base` first, then below the working directory. Modules are found as with
+    `python -m`: the working directory counts, for a file its own directory too.
+
+    Raises:  `error` if the text is no reference, the file, module or attribute is missing, or importing
+             raises.
+    """
+    parts = split_reference(ref)
+    if parts is None:
+        raise error(f"{ref}: not a reference; write package.module:name or path/to/file.py:name")
+    source, attribute = parts
+    if source.endswith(".py"):
+        found: object = _import_file(_find_file(source, base, error), ref, error)
+    else:
+        found = _import_module(source, ref, error)
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError as cause:
+            raise error(f"{ref}: {source} has no `{name}`{_offer(found)}") from cause
+    return found
+
+
+def resolve_path(text: str, base: Path | None) -> Path:
+    """Absolute path: below `base` if it exists there, else below the working directory; `~` is expanded."""
+    path = Path(text).expanduser()
+    if base is not None and (base / path).exists():
+        return (base / path).absolute()
+    return path.absolute()
+
+
+def _find_file(source: str, base: Path | None, error: type[CompressError]) -> Path:
+    path = resolve_path(source, base)
+    if not path.is_file():
+        raise error(f"{source}: no such file (looked at {path})")
+    return path
+
+
+def _import_file(path: Path, ref: str, error: type[CompressError]) -> ModuleType:
+    # The name is made from the path so that two files called net.py do not meet in sys.modules, where
+    # dataclasses and pickle need to find the module.
+    name = f"_compressor_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise error(f"{ref}: {path} cannot be imported as Python source")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with _on_path(path.parent, Path.cwd()):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as cause:
+        del sys.modules[name]
+        raise error(f"{ref}: importing {path.name} raised {type(cause).__name__}: {cause}") from cause
+    return module
+
+
+def _import_module(name: str, ref: str, error: type[CompressError]) -> ModuleType:
+    try:
+        with _on_path(Path.cwd()):
+            importlib.invalidate_caches()
+            return importlib.import_module(name)
+    except ModuleNotFoundError as cause:
+        if cause.name is not None and (name == cause.name or name.startswith(f"{cause.name}.")):
+            raise error(
+                f"{ref}: no module `{cause.name}` here or among the installed packages; "
+                f"for a file write path/to/file.py:name"
+            ) from cause
+        raise error(f"{ref}: importing {name} raised ModuleNotFoundError: {cause}") from cause
+    except (Exception, SystemExit) as cause:
+        raise error(f"{ref}: importing {name} raised {type(cause).__name__}: {cause}") from cause
+
+
+@contextlib.contextmanager
+def _on_path(*directories: Path) -> Iterator[None]:
+    # A console script does not have the working directory on sys.path, unlike `python -m`.
+    before = list(sys.path)
+    sys.path[:0] = [str(directory) for directory in directories]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _offer(found: object) -> str:
+    here = getattr(found, "__name__", "")
+    names = [
+        name
+        for name, value in getattr(found, "__dict__", {}).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == here
+    ]
+    return f"; it defines {', '.join(names[:8])}" if names else ""

@@ -1,0 +1,147 @@
+"""The tables of `analyze` and `analyze --explain`; it must never hold how anything was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from compressor.report.console import group, lines, make_table
+from compressor.report.text import metrics, percent, plural, shape, shorten
+from compressor.units import format_bytes, format_count, format_macs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compressor.analysis.result import Analysis, Explanation, LayerRow, PinRow, UnitGroup
+
+_ROWS = 15
+"""Rows of the secondary tables unless every row is wanted."""
+_BYTES_PER_WEIGHT = 4
+
+
+def analysis_table(found: Analysis, name: str, *, every_row: bool = False) -> RenderableType:
+    """Headline, layers, what goes together, what is pinned and why, what is unknown."""
+    limit = None if every_row else _ROWS
+    return group(
+        lines(*_headline(found, name)),
+        _layers(found),
+        _groups(found.groups, limit),
+        _pins(found.pins, limit),
+        lines(*_unknown(found.unknown_operators)),
+        lines(*(f"note: {note}" for note in found.notes)),
+    )
+
+
+def _headline(found: Analysis, name: str) -> list[str]:
+    zeroed = f" ({format_count(found.n_zeroed)} zeroed)" if found.n_zeroed else ""
+    size = format_bytes(found.n_params * _BYTES_PER_WEIGHT)
+    share = percent(found.prunable_params / found.n_params) if found.n_params else "0 %"
+    measured = metrics(found.metrics)
+    return [
+        shorten(name, 100),
+        f"{format_count(found.n_params)} parameters{zeroed}, {size} as float32, "
+        f"{format_macs(found.macs)} MACs, {format_macs(found.n_activations)} activations",
+        f"{plural(found.n_units, 'unit')} can be removed; {share} of the parameters belong to one"
+        + (f"; {measured}" if measured else ""),
+    ]
+
+
+def _layers(found: Analysis) -> Table:
+    table = make_table("Layer", "Kind", "Weight", "Output", ">Params", ">MACs", ">Zero", ">Prunable")
+    for row in found.layers:
+        table.add_row(*_layer_cells(row))
+    zero = percent(found.n_zeroed / found.n_params) if found.n_params else "0 %"
+    table.add_row("total", "", "", "", format_count(found.n_params), format_macs(found.macs), zero, "")
+    return table
+
+
+def _layer_cells(row: LayerRow) -> tuple[str, ...]:
+    return (
+        shorten(row.name, 26),
+        shorten(row.kind, 10),
+        shorten(shape(row.weight_shape), 13),
+        shorten(shape(row.output_shape), 14),
+        format_count(row.params),
+        format_macs(row.macs),
+        percent(row.sparsity),
+        f"{row.n_prunable}/{row.n_filters}",
+    )
+
+
+def _groups(groups: Sequence[UnitGroup], limit: int | None) -> RenderableType | None:
+    if not groups:
+        return None
+    table = make_table(">Units", ">Params each", "Removed together from")
+    for unit in groups[:limit]:
+        table.add_row(format_count(unit.n_units), f"{unit.params_per_unit:,.0f}", _listed(unit.layers, 75))
+    return group(table, _more(len(groups), limit, "group"))
+
+
+def _pins(pins: Sequence[PinRow], limit: int | None) -> RenderableType | None:
+    """One row per reason: the places of one reason are one story."""
+    if not pins:
+        return None
+    by_reason: dict[str, list[PinRow]] = {}
+    for pin in pins:
+        by_reason.setdefault(pin.reason, []).append(pin)
+    table = make_table(">Pinned", "Because", "Where")
+    for reason, rows in list(by_reason.items())[:limit]:
+        n = sum(row.n_indices for row in rows)
+        table.add_row(format_count(n), shorten(reason, 46), _listed([row.where for row in rows], 42))
+    return group(table, _more(len(by_reason), limit, "reason"))
+
+
+def _unknown(operators: Sequence[str]) -> list[str]:
+    if not operators:
+        return []
+    return [f"no axis rule for {', '.join(operators)}: everything that reaches them stays whole"]
+
+
+def _listed(names: Sequence[str], width: int) -> str:
+    """As many names as fit, and how many more there are."""
+    for n in range(len(names), 1, -1):
+        rest = f" and {len(names) - n} more" if n < len(names) else ""
+        if len(", ".join(names[:n]) + rest) <= width:
+            return ", ".join(names[:n]) + rest
+    rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return shorten(names[0], width - len(rest)) + rest if names else ""
+
+
+def _more(n: int, limit: int | None, noun: str) -> RenderableType | None:
+    hidden = n - limit if limit is not None else 0
+    return lines(f"… and {plural(hidden, f'more {noun}')}; -v shows all") if hidden > 0 else None
+
+
+def explanation_table(found: Explanation) -> RenderableType:
+    """What leaves with one filter, and what ties it."""
+    title = f"filter {found.index} of {found.layer}"
+    if found.pinned is not None:
+        return group(lines(f"{title} is pinned: {found.pinned}"), _chain(found.chain))
+    table = make_table("Parameter", ">Axis", ">Positions", "Which")
+    for part in found.slices:
+        table.add_row(
+            shorten(part.parameter, 44),
+            str(part.axis),
+            format_count(len(part.positions)),
+            _runs(part.positions),
+        )
+    head = f"{title}: {plural(found.params, 'parameter')} go together"
+    return group(lines(head), table, _chain(found.chain))
+
+
+def _chain(chain: Sequence[str]) -> RenderableType | None:
+    return lines("tied by:", *(f"  {shorten(link, 96)}" for link in chain)) if chain else None
+
+
+def _runs(positions: Sequence[int]) -> str:
+    """`0, 1, 2, 7` -> `0–2, 7`."""
+    runs: list[list[int]] = []
+    for position in sorted(positions):
+        if runs and position == runs[-1][1] + 1:
+            runs[-1][1] = position
+        else:
+            runs.append([position, position])
+    texts = [str(first) if first == last else f"{first}–{last}" for first, last in runs]
+    return _listed(texts, 36)

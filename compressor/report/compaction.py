@@ -1,0 +1,107 @@
+"""The table of `compact`; it must never hold how anything was removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from compressor.report.console import group, lines, make_table
+from compressor.report.text import duration, metrics, percent, plural, shape, shorten
+from compressor.units import format_bytes, format_count, format_macs, format_ratio
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compressor.compaction.result import Agreement, CompactReport, LayerChange
+
+_ROWS = 40
+_SKIPS = 8
+
+
+def compact_table(
+    report: CompactReport, output: str, size_bytes: int | None, *, every_row: bool = False
+) -> RenderableType:
+    """Removed and merely zeroed apart, the check, layer by layer, and why anything stayed."""
+    return group(
+        _totals(report),
+        lines(*_headline(report)),
+        _layers(report.layers, None if every_row else _ROWS),
+        _skips(report.skipped, None if every_row else _SKIPS),
+        lines(_written(output, size_bytes, report.seconds)),
+    )
+
+
+def _totals(report: CompactReport) -> Table:
+    table = make_table("", ">Dense", ">Before", ">After", ">Dense ÷ after")
+    table.add_row(
+        "parameters",
+        format_count(report.dense_params),
+        format_count(report.masked_params),
+        format_count(report.compact_params),
+        _ratio(report.dense_params, report.compact_params),
+    )
+    table.add_row(
+        "MACs",
+        format_macs(report.dense_macs),
+        "",
+        format_macs(report.compact_macs),
+        _ratio(report.dense_macs, report.compact_macs),
+    )
+    return table
+
+
+def _ratio(dense: int, kept: int) -> str:
+    return format_ratio(dense / kept) if kept else "all gone"
+
+
+def _headline(report: CompactReport) -> list[str]:
+    share = percent(report.still_zeroed / report.compact_params) if report.compact_params else "0 %"
+    rows = [
+        f"removed {plural(report.n_units_removed, 'unit')}, {format_count(report.removed)} parameters; "
+        f"still zeroed {format_count(report.still_zeroed)} ({share} of what is left)",
+        _agreement(report.agreement),
+    ]
+    measured = metrics(report.metrics)
+    return [*rows, f"measured: {measured}"] if measured else rows
+
+
+def _agreement(check: Agreement) -> str:
+    where = "random and real" if check.on_data else "random"
+    return (
+        f"agrees with the masked model on {check.n_inputs} {where} inputs: "
+        f"float64 {check.float64_relative:.1e} (limit {check.float64_limit:.0e}), "
+        f"float32 {check.float32_relative:.1e} (limit {check.float32_limit:.0e})"
+    )
+
+
+def _layers(layers: Sequence[LayerChange], limit: int | None) -> RenderableType | None:
+    changed = [layer for layer in layers if layer.before != layer.after]
+    if not changed:
+        return None
+    table = make_table("Parameter", ">Before", ">After", ">Kept")
+    for layer in changed[:limit]:
+        kept = _elements(layer.after) / max(_elements(layer.before), 1)
+        table.add_row(shorten(layer.name, 44), shape(layer.before), shape(layer.after), percent(kept))
+    hidden = len(changed) - len(changed[:limit])
+    return group(table, lines(f"… and {hidden} more parameters; -v shows all") if hidden else None)
+
+
+def _elements(sizes: Sequence[int]) -> int:
+    n = 1
+    for size in sizes:
+        n *= size
+    return n
+
+
+def _skips(skipped: Sequence[str], limit: int | None) -> RenderableType | None:
+    hidden = len(skipped) - len(skipped[:limit])
+    more = f"… and {plural(hidden, 'more reason')}; -v shows all" if hidden else None
+    return lines(*(f"kept: {reason}" for reason in skipped[:limit]), more)
+
+
+def _written(output: str, size_bytes: int | None, seconds: float) -> str:
+    where = "standard output" if output == "-" else output
+    size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
+    return f"wrote {where}{size} after {duration(seconds)}"

@@ -1,0 +1,62 @@
+"""Renderables onto a stream: coloured on a terminal, plain lines for everything else.
+
+It must never hold what is rendered. In a pipe there is no colour, no box drawing and no trailing
+blank, so that `grep`, `cut` and a golden file see what they expect.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 100
+"""Columns of every table; a terminal that has less wraps."""
+
+_NUMBERS = "right"
+
+
+def print_to(stream: TextIO, body: RenderableType) -> None:
+    """Prints in the manner that fits the stream."""
+    if stream.isatty():
+        Console(file=stream, highlight=False, width=max(WIDTH, Console(file=stream).width)).print(body)
+    else:
+        stream.write(plain_text(body))
+
+
+def plain_text(body: RenderableType) -> str:
+    """The lines as a pipe gets them."""
+    held = io.StringIO()
+    console = Console(
+        file=held, width=WIDTH, force_terminal=False, color_system=None, highlight=False, legacy_windows=False
+    )
+    console.print(body, soft_wrap=True)  # prose is not broken: a line is what grep finds
+    return "".join(line.rstrip() + "\n" for line in held.getvalue().splitlines())
+
+
+def make_table(*columns: str, title: str | None = None) -> Table:
+    """A table without borders. A column's name starts with `>` when it holds numbers, right-aligned."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+    table.title_style = "bold"
+    table.header_style = "bold"
+    for column in columns:
+        numbers = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if numbers else "left", no_wrap=True)
+    return table
+
+
+def group(*parts: RenderableType | None) -> Group:
+    """The parts below each other, an empty line between them; None is left out."""
+    spaced: list[RenderableType] = []
+    for part in (part for part in parts if part is not None):
+        spaced += [Text(""), part] if spaced else [part]
+    return Group(*spaced)
+
+
+def lines(*texts: str | None, style: str = "") -> Text | None:
+    """Lines that wrap at words; None when there are none."""
+    kept = [text for text in texts if text]
+    return Text("\n".join(kept), style=style) if kept else None

@@ -1,0 +1,150 @@
+"""The tables of `prune` and `retrain`; it must never hold how was pruned or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from compressor.report.console import group, lines, make_table
+from compressor.report.text import duration, metric, percent, shorten
+from compressor.units import format_bytes, format_count, format_macs, format_ratio
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+
+_ROWS = 40
+_COLUMNS = 4
+"""Measured values beside the fixed columns of a stage: more do not fit."""
+
+
+def prune_table(
+    report: PruneReport,
+    *,
+    output: str | None = None,
+    size_bytes: int | None = None,
+    every_row: bool = False,
+    would: str | None = None,
+) -> RenderableType:
+    """Asked and got, stage by stage and layer by layer; `would` names the method of a dry run."""
+    return group(
+        lines(*_headline(report, would)),
+        _stages(report.stages) if len(report.stages) > 1 or _measured(report.stages) else None,
+        _cuts(report.layers, report.pattern, None if every_row else _ROWS),
+        lines(*(f"warning: {warning}" for warning in report.warnings)),
+        lines(_written(output, size_bytes, report.seconds)),
+    )
+
+
+def _headline(report: PruneReport, would: str | None) -> list[str]:
+    first = f"{report.method}, {report.pattern}: asked {format_ratio(report.asked)} in {report.of}, "
+    first += f"got {format_ratio(report.got)}"
+    if would is not None:
+        chosen = (
+            ""
+            if would == report.method
+            else f"; {would} chooses while it trains, and may spread it otherwise"
+        )
+        first = f"dry run, nothing written. By the weights as they are{chosen}\n{first}"
+    rows = [
+        first,
+        f"parameters {format_count(report.dense_params)} -> {format_count(report.kept_params)} "
+        f"({_ratio(report.dense_params, report.kept_params)}), "
+        f"MACs {format_macs(report.dense_macs)} -> {format_macs(report.kept_macs)} "
+        f"({_ratio(report.dense_macs, report.kept_macs)}), once compacted",
+    ]
+    if report.zeroed:
+        rows.append(f"weights set to zero: {format_count(report.zeroed)}")
+    return rows
+
+
+def _ratio(dense: int, kept: int) -> str:
+    return format_ratio(dense / kept) if kept else "all gone"
+
+
+def _measured(stages: Sequence[StageRow]) -> bool:
+    return any(stage.metrics for stage in stages)
+
+
+def _stages(stages: Sequence[StageRow]) -> Table:
+    names = _value_names(stages)
+    table = make_table(
+        "Stage", ">Ratio", ">Params", ">Epochs", *(f">{shorten(n, 14)}" for n in names), ">Time"
+    )
+    for stage in stages:
+        values = {**stage.extra, **(stage.metrics or {})}
+        cells = [metric(name, values[name]) if name in values else "" for name in names]
+        table.add_row(
+            shorten(stage.name, 24),
+            format_ratio(stage.ratio),
+            format_count(stage.params),
+            str(stage.epochs) if stage.epochs else "",
+            *cells,
+            duration(stage.seconds),
+        )
+    return table
+
+
+def _value_names(stages: Sequence[StageRow]) -> list[str]:
+    """Metrics in the order in which they first came, then the rest, without the number of samples."""
+    names = dict.fromkeys(name for stage in stages for name in stage.metrics or {})
+    names |= dict.fromkeys(name for stage in stages for name in stage.extra)
+    return [name for name in names if name != "n"][:_COLUMNS]
+
+
+def _cuts(layers: Sequence[LayerCut], pattern: str, limit: int | None) -> RenderableType | None:
+    if not layers:
+        return None
+    noun = "weights" if pattern == "unstructured" else "filters"
+    table = make_table("Layer", f">Kept {noun}", ">Of", ">Kept params", ">Of", ">Ratio", ">Kept")
+    for cut in layers[:limit]:
+        table.add_row(
+            shorten(cut.name, 36),
+            format_count(cut.kept),
+            format_count(cut.dense),
+            format_count(cut.kept_params),
+            format_count(cut.dense_params),
+            _ratio(cut.dense_params, cut.kept_params),
+            percent(cut.kept_params / cut.dense_params) if cut.dense_params else "",
+        )
+    hidden = len(layers) - len(layers[:limit])
+    return group(table, lines(f"… and {hidden} more layers; -v shows all") if hidden else None)
+
+
+def _written(output: str | None, size_bytes: int | None, seconds: float) -> str | None:
+    if output is None:
+        return None
+    where = "standard output" if output == "-" else output
+    size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
+    return f"wrote {where}{size} after {duration(seconds)}"
+
+
+def retrain_table(
+    report: RetrainReport, output: str, size_bytes: int | None, *, every_row: bool = False
+) -> RenderableType:
+    """Before and after; with every row each epoch too."""
+    return group(
+        _stages(report.stages),
+        _epochs(report.history) if every_row and report.history else None,
+        lines(f"stopped early: {report.stopped}" if report.stopped else None),
+        lines(_written(output, size_bytes, report.seconds)),
+    )
+
+
+def _epochs(history: Sequence[Mapping[str, float]]) -> Table:
+    fixed = ("epoch", "lr", "train_loss", "seconds", "n")
+    names = [name for name in dict.fromkeys(key for row in history for key in row) if name not in fixed]
+    names = names[:_COLUMNS]
+    table = make_table(">Epoch", ">Rate", ">Train loss", *(f">{name}" for name in names), ">Time")
+    for row in history:
+        table.add_row(
+            f"{row['epoch']:.0f}",
+            f"{row['lr']:.3g}",
+            f"{row['train_loss']:.4g}",
+            *(metric(name, row[name]) if name in row else "" for name in names),
+            duration(row["seconds"]),
+        )
+    return table

@@ -1,0 +1,60 @@
+"""Numbers and names as they stand in tables; it must never hold a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+_SHARES = ("accuracy", "agreement", "sparsity", "top1", "top5", "top-1", "top-5")
+"""Names whose values are shares of 1, shown as percentages."""
+
+
+def shorten(text: str, width: int) -> str:
+    """`features.denseblock1.denselayer6.conv1` -> `features.den…er6.conv1`: both ends tell names apart."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def shape(sizes: Sequence[int | None]) -> str:
+    """`(None, 20, 24, 24)` -> `N×20×24×24`; a scalar is `1`."""
+    return "×".join("N" if size is None else str(size) for size in sizes) or "1"
+
+
+def percent(share: float) -> str:
+    """`0.9231` -> `92.3 %`; what is not quite all or nothing never looks like it."""
+    if share in (0, 1):
+        return f"{share * 100:.0f} %"
+    return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
+
+
+def metric(name: str, value: float) -> str:
+    """`accuracy 0.98765` -> `98.77 %`, `loss 0.0345678` -> `0.03457`, a count as it is."""
+    if math.isnan(value):
+        return "nan"
+    if name.lower().endswith(_SHARES):
+        return f"{value * 100:.2f} %"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def metrics(values: Mapping[str, float] | None) -> str:
+    """`accuracy 98.77 %, loss 0.03457`; without the number of samples."""
+    shown = {name: value for name, value in (values or {}).items() if name != "n"}
+    return ", ".join(f"{name} {metric(name, value)}" for name, value in shown.items())
+
+
+def duration(seconds: float) -> str:
+    """`75.3` -> `1 min 15 s`; below a minute three digits."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 unit`, `3 units`, `1,234 units`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

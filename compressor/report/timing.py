@@ -1,0 +1,85 @@
+"""The tables of `bench`; it must never measure or compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from compressor.report.console import group, lines, make_table
+from compressor.report.text import metric, plural, shorten
+from compressor.units import format_bytes, format_ratio, format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from compressor.timing import BenchReport, Environment, Timing
+
+_NAME = 34
+_OPTIONAL_COLUMN = 10
+"""What a column for accuracy or memory takes from the names, so that the table stays within 100 columns."""
+
+
+def bench_table(report: BenchReport, requirements: Mapping[str, bool] | None = None) -> RenderableType:
+    """A table and a summary per configuration, requirements, warnings, and where it was measured."""
+    parts = [part for timings in _configurations(report.timings) for part in _configuration(timings)]
+    return group(
+        *parts,
+        lines(*(f"{'met' if met else 'NOT MET'}: {text}" for text, met in (requirements or {}).items())),
+        lines(*(f"warning: {warning.message}; {warning.hint}" for warning in report.warnings)),
+        lines(_environment(report.environment)),
+    )
+
+
+def _configurations(timings: Sequence[Timing]) -> Iterator[list[Timing]]:
+    for _, rows in groupby(timings, key=lambda timing: (timing.provider, timing.threads, timing.batch)):
+        yield list(rows)
+
+
+def _configuration(timings: list[Timing]) -> Iterator[RenderableType | None]:
+    first = timings[0]
+    yield lines(f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}", style="bold")
+    yield _latencies(timings)
+    yield lines(*(_compared(timing, first) for timing in timings[1:]))
+
+
+def _latencies(timings: list[Timing]) -> Table:
+    has_accuracy = any(timing.accuracy is not None for timing in timings)
+    has_memory = any(timing.peak_memory_bytes is not None for timing in timings)
+    width = _NAME - _OPTIONAL_COLUMN * (has_accuracy + has_memory)
+    optional = [">Accuracy"] * has_accuracy + [">Memory"] * has_memory
+    table = make_table("Model", "Via", ">Median", ">± MAD", ">p90", ">p99", ">Samples/s", ">Size", *optional)
+    for timing in timings:
+        cells = [metric("accuracy", timing.accuracy) if timing.accuracy is not None else ""] * has_accuracy
+        peak = timing.peak_memory_bytes
+        cells += [format_bytes(peak) if peak is not None else ""] * has_memory
+        table.add_row(
+            shorten(timing.subject.name, width),
+            timing.subject.kind.removeprefix("torch-"),
+            format_seconds(timing.median_s),
+            format_seconds(timing.mad_s),
+            format_seconds(timing.p90_s),
+            format_seconds(timing.p99_s),
+            f"{timing.throughput_per_s:,.0f}",
+            format_bytes(timing.subject.size_bytes),
+            *cells,
+        )
+    return table
+
+
+def _compared(timing: Timing, first: Timing) -> str:
+    name, reference = shorten(timing.subject.name, 36), shorten(first.subject.name, 36)
+    interval = f"(95 %: {format_ratio(timing.speedup_low)} to {format_ratio(timing.speedup_high)})"
+    if timing.verdict == "no difference":
+        return f"{name}: no difference to {reference} {interval}"
+    return f"{name}: {format_ratio(timing.speedup)} the speed of {reference} {interval}, {timing.verdict}"
+
+
+def _environment(where: Environment) -> str:
+    gpu = f", {where.gpu}" if where.gpu else ""
+    return (
+        f"{where.cpu}, {plural(where.n_cores, 'core')}{gpu}; torch {where.torch}, "
+        f"onnxruntime {where.onnxruntime}, Python {where.python}, {where.system}"
+    )

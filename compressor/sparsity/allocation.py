@@ -1,0 +1,125 @@
+"""From scores and a budget to a choice of units; it must never compute scores or look at weights.
+
+A ranking is cut at the point where the budget is met (bisection on the number of units that go), then filled up again
+with units that fit, because one unit of a wide layer can be worth several per cent of a small network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.axes import Ids, Keep
+from compressor.errors import RatioError
+from compressor.sparsity.scores import Scores, normalise_lamp
+from compressor.units import format_ratio
+
+_FILL_TRIES = 512
+"""Units that are tried again after the cut: enough for the granularity of small networks, bounded for large ones."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a choice must respect. `group` numbers the width that each unit belongs to.
+
+    `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
+    `round_to` where it has as many.
+    """
+
+    group: Ids
+    free: NDArray[np.bool_]
+    floor: float
+    round_to: int
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.group.max()) + 1 if len(self.group) else 0
+
+
+def rank_scores(scores: Scores, rules: Rules, allocation: str) -> Scores:
+    """Scores that can be compared across groups.
+
+    `uniform`: the place within the group, so that every group loses the same share. `global`: LAMP within the group,
+    which protects a group the more, the more of its energy the remaining units carry.
+    """
+    ranked = np.empty_like(scores)
+    for g in range(rules.n_groups):
+        members = np.flatnonzero(rules.group == g)
+        if allocation == "uniform":
+            places = np.empty(len(members))
+            places[np.argsort(scores[members], kind="stable")] = np.arange(len(members))
+            ranked[members] = places / len(members)
+        else:
+            ranked[members] = normalise_lamp(scores[members])
+    return ranked
+
+
+def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float, ratio: float) -> Keep:
+    """The units to keep so that dense ÷ cost is at least `ratio` and as close to it as units allow.
+
+    Shapes:  ranked (n_units,) -> (n_units,)
+    Raises:  RatioError with the largest feasible ratio if the floors forbid it.
+    """
+    order = _removal_order(ranked, rules)
+    target = dense / ratio
+    low, high = 0, len(order)
+    least = cost(_without(order, high, rules))
+    if least > target:
+        raise RatioError(
+            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; what stays is pinned"
+            f" or under the floor of each layer\nlower --floor (now {rules.floor:g}) or --round-to (now"
+            f" {rules.round_to}), or see `compress analyze` for what is pinned and why"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if cost(_without(order, middle, rules)) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    keep = _without(order, high, rules)
+    return _fill(keep, order[:high], cost, target) if rules.round_to == 1 else keep
+
+
+def _removal_order(ranked: Scores, rules: Rules) -> Ids:
+    """Units that may go, the least important first; each group's best stay out of it up to its floor."""
+    removable = rules.free.copy()
+    for g in range(rules.n_groups):
+        members = np.flatnonzero(rules.group == g)
+        n_floor = min(len(members), max(1, math.ceil(rules.floor * len(members))))
+        n_pinned = int((~rules.free[members]).sum())
+        protect = max(n_floor - n_pinned, 0)
+        candidates = members[rules.free[members]]
+        if protect:
+            best = candidates[np.argsort(ranked[candidates], kind="stable")[-protect:]]
+            removable[best] = False
+    units = np.flatnonzero(removable)
+    return units[np.argsort(ranked[units], kind="stable")]
+
+
+def _without(order: Ids, n: int, rules: Rules) -> Keep:
+    """Everything but the first `n` of the removal order, rounded up to whole multiples per group."""
+    keep = np.ones(len(rules.group), dtype=bool)
+    keep[order[:n]] = False
+    if rules.round_to > 1:
+        sizes = np.bincount(rules.group, minlength=rules.n_groups)
+        kept = np.bincount(rules.group[keep], minlength=rules.n_groups)
+        wanted = np.minimum(-(-kept // rules.round_to) * rules.round_to, sizes)
+        missing = wanted - kept
+        for unit in order[:n][::-1]:
+            if missing[rules.group[unit]] > 0:
+                keep[unit] = True
+                missing[rules.group[unit]] -= 1
+    return keep
+
+
+def _fill(keep: Keep, cut: Ids, cost: Callable[[Keep], float], target: float) -> Keep:
+    """Give back units, the most important first, while the cost stays within the target."""
+    for unit in cut[::-1][:_FILL_TRIES]:
+        keep[unit] = True
+        if cost(keep) > target:
+            keep[unit] = False
+    return keep

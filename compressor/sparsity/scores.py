@@ -1,0 +1,74 @@
+"""Scores: one pure function per criterion, a larger score is kept; it must never hold budgets or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.axes import UnitMap
+
+Scores: TypeAlias = NDArray[np.float64]
+
+SliceChoice: TypeAlias = Callable[[str, int], bool]
+"""Whether the slices of (parameter, dimension) count towards a unit's score."""
+
+
+def score_units(units: UnitMap, tensors: Mapping[str, Tensor], counts: SliceChoice, order: int = 2) -> Scores:
+    """Mean magnitude of each unit over all its slices, each tensor scaled to mean 1 before.
+
+    Scaling makes layers comparable: raw magnitudes differ by the fan-in of the layer, and a global ranking on them
+    would empty the layers with many small weights first.
+
+    Shapes:  -> (n_units,)
+    Units:   multiples of the mean |w|^order of each tensor; comparable between layers.
+    Source:  group magnitude of coupled slices (Fang et al. 2023, "DepGraph", sec. 3.3), normalised per tensor instead
+             of per group.
+    """
+    total, n_elements = np.zeros(units.n_units), np.zeros(units.n_units)
+    for (name, dim), of_index in units.axes.items():
+        tensor, used = tensors.get(name), of_index >= 0
+        if tensor is None or not used.any() or not counts(name, dim):
+            continue
+        energy = tensor.detach().to(torch.float64).abs().pow(order)
+        mean = float(energy.mean()) or 1.0
+        others = [d for d in range(tensor.dim()) if d != dim]
+        along = (energy.sum(dim=others) if others else energy).cpu().numpy() / mean
+        np.add.at(total, of_index[used], along[used])
+        np.add.at(n_elements, of_index[used], tensor.numel() / tensor.shape[dim])
+    return total / np.maximum(n_elements, 1.0)
+
+
+def normalise_lamp(squares: Scores) -> Scores:
+    """Each score divided by the sum of all that are not smaller: how much of the layer's energy hangs on it.
+
+    Shapes:  (n,) -> (n,)
+    Source:  Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning" (LAMP), eq. 3.
+    """
+    order = np.argsort(squares, kind="stable")
+    ordered = squares[order]
+    remaining = np.cumsum(ordered[::-1])[::-1]
+    lamp = np.empty_like(squares)
+    lamp[order] = ordered / np.maximum(remaining, np.finfo(np.float64).tiny)
+    return lamp
+
+
+def score_weights(weight: Tensor) -> Scores:
+    """LAMP score of every weight of one layer, flat.
+
+    Shapes:  (...) -> (numel,)
+    Units:   comparable between layers.
+    """
+    return normalise_lamp(weight.detach().to(torch.float64).square().flatten().cpu().numpy())
+
+
+def random_scores(n: int, seed: int) -> Scores:
+    """Uniform noise: the control that every criterion has to beat. Shapes: -> (n,)"""
+    return np.random.default_rng(seed).random(n)
+
+
+SCORES = ("magnitude", "random")

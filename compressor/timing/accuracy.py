@@ -1,0 +1,99 @@
+"""The primary metric of each model on validation data, through the runtime it is timed in; it must never
+train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.data import DataSource, Task, open_data, open_task
+from compressor.errors import DataError, UsageError
+from compressor.program import InputSpec
+from compressor.timing.onnx_runner import OnnxRunner
+from compressor.timing.providers import Provider, require_torch
+from compressor.timing.subjects import Opened
+from compressor.training import evaluate
+
+_BATCH = 250
+
+
+class _OnnxModule(nn.Module):
+    """A session called like a module; gives tensors, a single output alone."""
+
+    def __init__(self, runner: OnnxRunner) -> None:
+        super().__init__()
+        self._runner = runner
+
+    def forward(self, *inputs: Tensor) -> Any:
+        outputs = tuple(torch.from_numpy(output) for output in self._runner.outputs(inputs))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def accuracies(
+    opened: Sequence[Opened],
+    provider: Provider,
+    *,
+    data: DataSource | None,
+    task: Task | None,
+    threads: int,
+    inputs: Sequence[InputSpec] = (),
+) -> list[float]:
+    """One number per subject.
+
+    Without `data` a program is measured on the data that it remembers, and an ONNX file on those of the
+    programs beside it if they agree.
+
+    Raises:  UsageError if there are no data for a subject; DataError if they do not fit it.
+    """
+    refs = {o.program.record.data for o in opened if o.program is not None and o.program.record.data}
+    shared = refs.pop() if len(refs) == 1 else None
+    sources: dict[str, DataSource] = {}
+    found: list[float] = []
+    for entry in opened:
+        source = data if data is not None else _remembered(entry, shared, sources)
+        found.append(_accuracy(entry, provider, source, task or _task_of(entry, opened), threads, inputs))
+    return found
+
+
+def _remembered(entry: Opened, shared: str | None, sources: dict[str, DataSource]) -> DataSource:
+    ref = entry.program.record.data if entry.program is not None else shared
+    if ref is None:
+        raise UsageError(
+            f"no data: {entry.subject.name} remembers none to measure its accuracy on; give --data"
+        )
+    if ref not in sources:
+        sources[ref] = open_data(ref)
+    return sources[ref]
+
+
+def _task_of(entry: Opened, opened: Sequence[Opened]) -> Task:
+    if entry.program is not None:
+        return open_task(entry.program.record.task)
+    refs = {o.program.record.task for o in opened if o.program is not None}
+    return open_task(refs.pop() if len(refs) == 1 else None)
+
+
+def _accuracy(
+    entry: Opened, provider: Provider, data: DataSource, task: Task, threads: int, inputs: Sequence[InputSpec]
+) -> float:
+    limit = None
+    if entry.program is not None:
+        module, specs = entry.program.module.clone(), entry.program.inputs
+        device, batch = require_torch(provider), _BATCH if entry.program.has_dynamic_batch else 1
+    else:
+        runner = entry.runner(provider, threads, inputs=inputs)
+        assert isinstance(runner, OnnxRunner)
+        module, specs, device, batch = _OnnxModule(runner), runner.specs, torch.device("cpu"), _BATCH
+        if runner.fixed_batch is not None:  # such a file cannot take the last, short batch
+            batch = runner.fixed_batch
+            limit = data.n_val - data.n_val % batch
+    wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
+    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
+        raise DataError(
+            f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}"
+        )
+    metrics = evaluate(module, data, task, device=device, batch_size=batch, limit=limit)
+    return metrics[task.primary]

@@ -1,0 +1,171 @@
+"""The bench: models opened, measured configuration by configuration, compared with the first; it must never
+print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.data import DataSource, Task
+from compressor.errors import UsageError
+from compressor.program import InputSpec, Program
+from compressor.timing.accuracy import accuracies
+from compressor.timing.cautions import cautions
+from compressor.timing.environment import environment
+from compressor.timing.measure import Plan, RoundProgress, Samples, measure
+from compressor.timing.memory import peak_memory
+from compressor.timing.onnx_runner import OnnxRunner
+from compressor.timing.providers import Provider, find_provider, require_onnxruntime, require_torch
+from compressor.timing.result import BenchReport, Environment, Timing
+from compressor.timing.statistics import Comparison, compare, summarise
+from compressor.timing.subjects import Opened, open_subjects
+from compressor.timing.torch_runner import TorchRunner
+
+
+def bench(
+    models: Sequence[str | Path | Program],
+    *,
+    provider: str = "cpu",
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    min_runs: int = 50,
+    min_seconds: float = 3.0,
+    max_seconds: float = 60.0,
+    warmup: int = 10,
+    seed: int = 0,
+    data: DataSource | None = None,
+    task: Task | None = None,
+    with_accuracy: bool = False,
+    with_memory: bool = False,
+    inputs: Sequence[InputSpec] = (),
+    on_round: Callable[[RoundProgress], None] | None = None,
+) -> BenchReport:
+    """Latency of each model at each number of threads and batch size, all against the first, in one run.
+
+    A program, or a file that `load` takes, runs in torch; an ONNX file in onnxruntime. `inputs` says how
+    large the dimensions are that an ONNX file leaves open behind the batch. Peak memory starts a process per
+    model and configuration, so it is measured only on request.
+
+    Units:   seconds per inference of a whole batch; throughput in samples per second.
+    Raises:  ModelError if a file is no model or cannot run; ProviderError if the provider is not there;
+             UsageError for numbers that cannot be meant, or accuracy without data; DataError if the data do
+             not fit a model.
+    """
+    plan = Plan(min_runs, min_seconds, max_seconds, warmup)
+    _check_counts("--threads", threads)
+    _check_counts("--batch", batches)
+    chosen = find_provider(provider)
+    where = environment()
+    opened = open_subjects(models, chosen)
+    for entry in opened:
+        _ = require_torch(chosen) if entry.program is not None else require_onnxruntime(chosen)
+    setting = _Setting(opened, chosen, plan, seed, tuple(inputs), where)
+    configurations = [(n, size) for n in threads for size in batches]
+    timings: list[Timing] = []
+    memory_reasons: list[str] = []
+    for position, (n_threads, batch) in enumerate(configurations):
+        report = _progress(on_round, n_threads, batch, position, len(configurations))
+        samples = setting.measure(n_threads, batch, report)
+        peaks = setting.memory(n_threads, batch, memory_reasons) if with_memory else [None] * len(opened)
+        timings += setting.timings(samples, n_threads, batch, peaks)
+    if with_accuracy:
+        found = accuracies(opened, chosen, data=data, task=task, threads=where.n_cores, inputs=inputs)
+        timings = [replace(timing, accuracy=found[i % len(opened)]) for i, timing in enumerate(timings)]
+    rounds = sum(timing.n_runs for timing in timings[:: len(opened)])
+    return BenchReport(tuple(timings), cautions(timings, where, plan, memory_reasons), where, rounds)
+
+
+class _Setting:
+    """What stays the same over all configurations of one bench."""
+
+    def __init__(
+        self,
+        opened: Sequence[Opened],
+        provider: Provider,
+        plan: Plan,
+        seed: int,
+        inputs: tuple[InputSpec, ...],
+        where: Environment,
+    ) -> None:
+        self._opened, self._provider, self._plan = opened, provider, plan
+        self._seed, self._inputs, self._where = seed, inputs, where
+
+    def measure(self, threads: int, batch: int, report: Callable[[int, float], None] | None) -> Samples:
+        """Samples of all subjects at one configuration."""
+        with _torch_threads(threads):
+            return measure(lambda: self._open(threads, batch), self._plan, on_round=report)
+
+    def _open(self, threads: int, batch: int) -> list[OnnxRunner | TorchRunner]:
+        runners: list[OnnxRunner | TorchRunner] = []
+        for entry in self._opened:
+            crowded = threads > self._where.n_cores
+            runner = entry.runner(self._provider, threads, oversubscribed=crowded, inputs=self._inputs)
+            runner.prepare(batch, self._seed)
+            runners.append(runner)
+        return runners
+
+    def memory(self, threads: int, batch: int, reasons: list[str]) -> list[int | None]:
+        """Peak memory of each subject; why one has none joins `reasons`."""
+        peaks: list[int | None] = []
+        for entry in self._opened:
+            peak, reason = peak_memory(entry, self._provider, threads, batch, self._inputs)
+            peaks.append(peak)
+            reasons += [reason] if peak is None else []
+        return peaks
+
+    def timings(
+        self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]
+    ) -> Iterator[Timing]:
+        """One row per subject."""
+        rng = np.random.default_rng(self._seed)
+        reference = samples.seconds[:, 0]
+        for i, entry in enumerate(self._opened):
+            own = samples.seconds[:, i]
+            against = (
+                compare(reference, own, rng, samples.opening) if i else Comparison(1.0, 1.0, 1.0, "reference")
+            )
+            summary = summarise(own)
+            yield Timing(
+                subject=entry.subject,
+                provider=self._provider.name,
+                threads=threads,
+                batch=batch,
+                n_inner=samples.n_inner[i],
+                n_openings=int(samples.opening[-1]) + 1,
+                throughput_per_s=batch / summary.median_s,
+                peak_memory_bytes=peaks[i],
+                accuracy=None,
+                speedup=against.speedup,
+                speedup_low=against.low,
+                speedup_high=against.high,
+                verdict=against.verdict,
+                **asdict(summary),
+            )
+
+
+def _progress(
+    on_round: Callable[[RoundProgress], None] | None, threads: int, batch: int, position: int, n: int
+) -> Callable[[int, float], None] | None:
+    if on_round is None:
+        return None
+    return lambda rounds, share: on_round(RoundProgress(threads, batch, rounds, (position + share) / n))
+
+
+def _check_counts(option: str, values: Sequence[int]) -> None:
+    if not values or min(values) < 1:
+        raise UsageError(f"{option} {','.join(map(str, values))}: give one or more numbers, each 1 or more")
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

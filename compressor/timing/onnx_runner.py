@@ -1,0 +1,154 @@
+"""An ONNX file ready to run in onnxruntime on one provider; it must never fall back to another one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from torch import Tensor
+
+from compressor.errors import ModelError, ProviderError, UsageError
+from compressor.program import InputSpec
+from compressor.timing.providers import Provider, require_onnxruntime
+
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+}
+
+
+class OnnxRunner:
+    """A session whose inputs are bound once and stay on the provider's device.
+
+    Copies to and from the device are not part of a block, and neither is the conversion of Python values.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        provider: Provider,
+        threads: int,
+        *,
+        oversubscribed: bool = False,
+        inputs: Sequence[InputSpec] = (),
+    ) -> None:
+        require_onnxruntime(provider)
+        self._path, self._provider = path, provider
+        self.session = _open(path, provider, threads, oversubscribed)
+        self.specs = tuple(_spec(path, given, inputs) for given in self.session.get_inputs())
+        self._binding = self.session.io_binding()
+
+    def prepare(self, batch: int, seed: int) -> None:
+        """Binds random inputs of that batch size and runs once.
+
+        Raises:  UsageError if the file has its batch fixed at another size; ModelError if it cannot run.
+        """
+        self.require_batch(batch)
+        self._binding = self.session.io_binding()
+        for i, spec in enumerate(self.specs):
+            array = spec.example(batch, seed + i).numpy()
+            value = ort.OrtValue.ortvalue_from_numpy(array, self._provider.memory, 0)
+            self._binding.bind_ortvalue_input(spec.name, value)
+        for output in self.session.get_outputs():
+            self._binding.bind_output(output.name, self._provider.memory)
+        try:
+            self.block(1)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise ModelError(
+                f"{self._path}: onnxruntime cannot run it at batch {batch}: {_first_line(error)}"
+            ) from error
+
+    def block(self, n_inner: int) -> float:
+        """Seconds of `n_inner` inferences, the device's queue emptied at both ends."""
+        session, binding = self.session, self._binding
+        binding.synchronize_outputs()
+        started = time.perf_counter()
+        for _ in range(n_inner):
+            session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return time.perf_counter() - started
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size written into the file, None if it is open."""
+        if not self.specs or any(spec.shape and spec.shape[0] is None for spec in self.specs):
+            return None
+        return self.specs[0].shape[0] if self.specs[0].shape else None
+
+    def require_batch(self, batch: int) -> None:
+        """Raises:  UsageError if the file's batch is fixed at another size."""
+        if self.fixed_batch is not None and self.fixed_batch != batch:
+            raise UsageError(
+                f"--batch {batch}: {self._path} has its batch fixed at {self.fixed_batch}; "
+                "bench it at that, or export it again with a dynamic batch"
+            )
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
+        """The network's outputs for real inputs."""
+        feeds = {
+            spec.name: x.cpu().to(spec.torch_dtype).numpy()
+            for spec, x in zip(self.specs, inputs, strict=True)
+        }
+        return [np.asarray(output) for output in self.session.run(None, feeds)]
+
+
+def _open(path: Path, provider: Provider, threads: int, oversubscribed: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Waiting threads spin. Within one model that is what makes it fast; after its last inference they would
+    # take the cores from the next subject, and with more threads than cores from the very thread that they
+    # wait for.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if oversubscribed:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider.ort_name])
+    except Exception as error:
+        raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from error
+    used = session.get_providers()[0]
+    if used != provider.ort_name:
+        raise ProviderError(
+            f"--provider {provider.name}: onnxruntime has it but could not start it and fell back to {used}\n"
+            f"its libraries or its device are missing: check {provider.package} and the driver"
+        )
+    return session
+
+
+def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec]) -> InputSpec:
+    """Name, shape and type of an input; open dimensions behind the batch come from the user's
+    specification."""
+    dtype = _TYPES.get(given.type)
+    if dtype is None:
+        raise ModelError(f"{path}: input {given.name} is a {given.type}; bench can make {', '.join(_TYPES)}")
+    wanted = next((spec for spec in inputs if spec.name == given.name), None)
+    shape: list[int | None] = []
+    for axis, size in enumerate(given.shape):
+        if isinstance(size, int) and size >= 0:
+            shape.append(size)
+        elif axis == 0:
+            shape.append(None)
+        elif wanted is not None and len(wanted.shape) == len(given.shape):
+            shape.append(wanted.shape[axis])
+        else:
+            raise ModelError(
+                f"{path}: input {given.name} leaves dimension {axis} ({size}) open; "
+                f"say how large it is, as in --input {given.name}:{dtype}:128"
+            )
+    return InputSpec(given.name, tuple(shape), dtype, wanted.high if wanted is not None else None)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

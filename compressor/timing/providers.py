@@ -1,0 +1,95 @@
+"""Execution providers by the names that users write, and whether they are there; it must never open a
+model."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import onnxruntime as ort
+import torch
+
+from compressor.errors import ProviderError, UsageError
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One name for `--provider`.
+
+    `ort_name` is onnxruntime's; `package` what to install for it; `memory` where onnxruntime keeps its
+    tensors; `torch_device` the device on which a .pt runs beside it, None where torch has none.
+    """
+
+    name: str
+    ort_name: str
+    package: str
+    memory: str = "cpu"
+    torch_device: str | None = None
+    torch_compile: bool = False
+
+
+_TABLE = {
+    provider.name: provider
+    for provider in (
+        Provider("cpu", "CPUExecutionProvider", "onnxruntime", torch_device="cpu"),
+        Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", memory="cuda", torch_device="cuda"),
+        Provider("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu and tensorrt", memory="cuda"),
+        Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino"),
+        Provider("dml", "DmlExecutionProvider", "onnxruntime-directml (Windows)"),
+        Provider("coreml", "CoreMLExecutionProvider", "onnxruntime (macOS)"),
+        Provider("migraphx", "MIGraphXExecutionProvider", "onnxruntime-migraphx"),
+        Provider("qnn", "QNNExecutionProvider", "onnxruntime-qnn"),
+        Provider(
+            "torch-compile", "CPUExecutionProvider", "onnxruntime", torch_device="cpu", torch_compile=True
+        ),
+    )
+}
+_ALIASES = {"torch": "cpu", "gpu": "cuda", "trt": "tensorrt", "directml": "dml"}
+
+
+def available_providers() -> dict[str, bool]:
+    """Each provider's name and whether the installed onnxruntime has it."""
+    there = set(ort.get_available_providers())
+    return {name: entry.ort_name in there for name, entry in _TABLE.items() if not entry.torch_compile}
+
+
+def find_provider(name: str) -> Provider:
+    """The provider of that name, there or not.
+
+    Raises:  UsageError if there is no such name.
+    """
+    wanted = name.strip().lower()
+    wanted = _ALIASES.get(wanted, wanted)
+    if wanted in _TABLE:
+        return _TABLE[wanted]
+    near = difflib.get_close_matches(wanted, [*_TABLE, *_ALIASES], n=1)
+    advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_TABLE)}"
+    raise UsageError(f"--provider {name}: no such provider; {advice}")
+
+
+def require_onnxruntime(provider: Provider) -> None:
+    """Raises:  ProviderError if the installed onnxruntime lacks it."""
+    if provider.ort_name in ort.get_available_providers():
+        return
+    there = ", ".join(name for name, found in available_providers().items() if found)
+    raise ProviderError(
+        f"--provider {provider.name}: onnxruntime {ort.__version__} here has no {provider.ort_name}\n"
+        f"install {provider.package} (in place of onnxruntime), or use one that is there: {there}"
+    )
+
+
+def require_torch(provider: Provider) -> torch.device:
+    """The torch device that goes with the provider.
+
+    Raises:  ProviderError if torch has none or it is not there.
+    """
+    if provider.torch_device is None:
+        raise ProviderError(
+            f"--provider {provider.name}: torch cannot run a .pt there; make it ONNX first: compress export"
+        )
+    if provider.torch_device == "cuda" and not torch.cuda.is_available():
+        raise ProviderError(
+            f"--provider cuda: torch {torch.__version__} finds no CUDA device here\n"
+            "install a CUDA build of torch on a machine with an NVIDIA GPU, or use --provider cpu"
+        )
+    return torch.device(provider.torch_device)

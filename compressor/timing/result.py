@@ -1,0 +1,116 @@
+"""What a bench found, as plain values; it must never hold models, sessions or samples.
+
+All times are seconds per inference (one batch), all sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Kind = Literal["onnx", "torch", "torch-compile"]
+Verdict = Literal["faster", "slower", "no difference", "reference"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as it was measured: through which runtime, how large.
+
+    `size_bytes` is that of the file with its external data, or of the tensors where there is no file.
+    `n_params` counts what the model holds, zeroed ones included; normalisations that an export folded are no
+    longer there.
+    """
+
+    name: str
+    path: str | None
+    kind: Kind
+    size_bytes: int
+    n_params: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One subject at one number of threads and one batch size.
+
+    `n_runs` timed blocks of `n_inner` inferences each, spread over `n_openings` of the model; the statistics
+    are over blocks. `speedup` is the ratio of medians to the first subject of the same configuration, with
+    its 95 % interval. `mad_s` is the median distance from the median, unscaled.
+    """
+
+    subject: Subject
+    provider: str
+    threads: int
+    batch: int
+    n_runs: int
+    n_inner: int
+    n_openings: int
+    median_s: float
+    mean_s: float
+    p90_s: float
+    p99_s: float
+    min_s: float
+    mad_s: float
+    n_outliers: int
+    throughput_per_s: float
+    peak_memory_bytes: int | None
+    accuracy: float | None
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    verdict: Verdict
+
+
+class WarningKind(Enum):
+    """Everything that can make these numbers worth less; the value is the hint."""
+
+    FEW_RUNS = "raise --max-seconds or --min-runs, or take a smaller --batch"
+    NOISY = "close other programs, fix the clock frequency, or raise --min-seconds"
+    OUTLIERS = "close other programs or raise --min-runs; compare medians, not means or p99"
+    OVERSUBSCRIBED = "lower --threads to the number of cores"
+    LOADED = "wait until the other programs are done; other work takes cores, caches and memory bandwidth"
+    TORCH_VS_ORT = "compare like with like: export the reference too and give its .onnx file"
+    FAST = "raise --batch: at this speed the call itself, some microseconds, is part of the number"
+    MEMORY_UNKNOWN = "leave the memory column out, or measure a file on Linux with --provider cpu"
+
+    @property
+    def hint(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class BenchWarning:
+    """What was found, and through `hint` what to do about it."""
+
+    kind: WarningKind
+    message: str
+
+    @property
+    def hint(self) -> str:
+        return self.kind.hint
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where it was measured; `n_cores` is what this process may use, `load` the 1-minute average before it
+    began."""
+
+    cpu: str
+    n_cores: int
+    gpu: str | None
+    torch: str
+    onnxruntime: str
+    python: str
+    system: str
+    load: float | None
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Timings by configuration, in the order in which the models were given; `rounds` over all
+    configurations."""
+
+    timings: tuple[Timing, ...]
+    warnings: tuple[BenchWarning, ...]
+    environment: Environment
+    rounds: int

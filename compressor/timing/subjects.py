@@ -1,0 +1,122 @@
+"""Models to be measured, opened: which runtime they belong to, how large they are; it must never time
+them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from compressor.errors import ModelError, UsageError
+from compressor.formats import is_onnx, load
+from compressor.program import InputSpec, Program
+from compressor.timing.onnx_runner import OnnxRunner
+from compressor.timing.providers import Provider
+from compressor.timing.result import Kind, Subject
+from compressor.timing.torch_runner import TorchRunner
+
+_FLOATING = frozenset(getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A subject and what runs it: a program, or the path of an ONNX file."""
+
+    subject: Subject
+    program: Program | None
+    path: Path | None
+
+    def runner(
+        self,
+        provider: Provider,
+        threads: int,
+        *,
+        oversubscribed: bool = False,
+        inputs: Sequence[InputSpec] = (),
+    ) -> OnnxRunner | TorchRunner:
+        """Ready to be prepared for a batch size.
+
+        Raises:  ProviderError if the provider is not there for this kind; ModelError if the model cannot be
+                 opened.
+        """
+        if self.program is not None:
+            return TorchRunner(self.program, provider, self.subject.name)
+        if self.path is None:
+            raise ModelError(f"{self.subject.name}: neither a program nor a file")
+        return OnnxRunner(self.path, provider, threads, oversubscribed=oversubscribed, inputs=inputs)
+
+
+def open_subjects(models: Sequence[str | Path | Program], provider: Provider) -> tuple[Opened, ...]:
+    """All models, each with a name of its own.
+
+    Raises:  UsageError if there is none; ModelError if a file is no model.
+    """
+    if not models:
+        raise UsageError("bench: no model given; name at least one .pt or .onnx file")
+    names = _names(models)
+    return tuple(_open(model, name, provider) for model, name in zip(models, names, strict=True))
+
+
+def _open(model: str | Path | Program, name: str, provider: Provider) -> Opened:
+    if isinstance(model, Program):
+        return Opened(_program_subject(model, name, provider, None), model, None)
+    path = Path(model)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+    if is_onnx(path):
+        return Opened(_onnx_subject(path, name), None, path)
+    program = load(path)
+    return Opened(_program_subject(program, name, provider, path), program, path)
+
+
+def _program_subject(program: Program, name: str, provider: Provider, path: Path | None) -> Subject:
+    kind: Kind = "torch-compile" if provider.torch_compile else "torch"
+    if path is not None:
+        return Subject(name, str(path), kind, path.stat().st_size, program.n_parameters)
+    size = sum(tensor.nbytes for tensor in program.module.tensors().values())
+    return Subject(name, None, kind, size, program.n_parameters)
+
+
+def _onnx_subject(path: Path, name: str) -> Subject:
+    """The file's size with its external data, and its parameters as `export` counts them."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf has its own classes, by implementation
+        raise ModelError(
+            f"{path}: not a readable ONNX file: {str(error).strip().splitlines()[0][:200]}"
+        ) from error
+    size, external, n_params = path.stat().st_size, set[str](), 0
+    for tensor in model.graph.initializer:
+        if tensor.data_type in _FLOATING and len(tensor.dims):
+            n_params += math.prod(tensor.dims)
+        external.update(entry.value for entry in tensor.external_data if entry.key == "location")
+    for location in external:
+        beside = path.parent / location
+        if not beside.is_file():
+            raise ModelError(
+                f"{path}: its weights are in {location}, which is not there; keep the two files together"
+            )
+        size += beside.stat().st_size
+    return Subject(name, str(path), "onnx", size, n_params)
+
+
+def _names(models: Sequence[str | Path | Program]) -> list[str]:
+    """File names; whole paths where two are alike; numbered where those are too."""
+    short = [_short(model, i) for i, model in enumerate(models)]
+    longer = [
+        name if short.count(name) == 1 or isinstance(model, Program) else str(model)
+        for name, model in zip(short, models, strict=True)
+    ]
+    return [
+        name if longer.count(name) == 1 else f"{name} #{longer[:i].count(name) + 1}"
+        for i, name in enumerate(longer)
+    ]
+
+
+def _short(model: str | Path | Program, position: int) -> str:
+    if isinstance(model, Program):
+        return model.record.arch or f"program {position + 1}"
+    return Path(model).name

@@ -1,0 +1,23 @@
+"""Training of any module on any data and task; it must never know of sparsity, masks or programs."""
+
+from compressor.training.devices import resolve_device
+from compressor.training.evaluation import evaluate
+from compressor.training.hooks import BaseHook, StepHook
+from compressor.training.loop import fit
+from compressor.training.recipe import Recipe
+from compressor.training.records import EpochRecord, FitResult, StepReport
+from compressor.training.resume import load_state, save_state
+
+__all__ = [
+    "BaseHook",
+    "EpochRecord",
+    "FitResult",
+    "Recipe",
+    "StepHook",
+    "StepReport",
+    "evaluate",
+    "fit",
+    "load_state",
+    "resolve_device",
+    "save_state",
+]

@@ -1,0 +1,97 @@
+"""Devices by name, their random numbers and precision; it must never know of models or other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.errors import ProviderError
+from compressor.training.recipe import Precision
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(text: str) -> torch.device:
+    """`auto` (the best there is), `cpu`, `cuda`, `cuda:1` or `mps` as a device that is there.
+
+    Raises:  ProviderError if it is no such name or not there.
+    """
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise ProviderError(f"--device {text}: no such device; use auto, cpu, cuda, cuda:N or mps") from error
+    n_there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= n_there:
+        raise ProviderError(
+            f"--device {text}: torch {torch.__version__} finds {n_there} device(s) of that kind here; "
+            "use --device cpu, or install a torch build for it"
+        )
+    return device
+
+
+@contextmanager
+def forked_rng(device: torch.device) -> Iterator[None]:
+    """Gives the caller's random numbers (CPU and `device`) back as they were, whatever the block draws."""
+    with torch.random.fork_rng(devices=[]):
+        if device.type == "cpu":
+            yield
+            return
+        with _selected(device):
+            before = torch.get_device_module(device).get_rng_state()
+        try:
+            yield
+        finally:
+            with _selected(device):
+                torch.get_device_module(device).set_rng_state(before)
+
+
+def seed_epoch(device: torch.device, seed: int, epoch: int, rank: int) -> None:
+    """Seeds CPU and `device` from (seed, epoch, rank): an epoch then needs no state of the one before."""
+    mixed = int(np.random.SeedSequence([seed % 2**64, epoch, rank]).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(mixed)
+    if device.type != "cpu":
+        with _selected(device):
+            torch.get_device_module(device).manual_seed(mixed)
+
+
+def _selected(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs at that precision."""
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")
+
+
+def gradient_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
+    """Loss scaling for fp16, whose gradients underflow without it; passes everything through otherwise."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+class LossReading:
+    """The loss as a number, read while the backward pass already runs, so that a GPU need not wait for it."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self._loss = loss.detach()
+        self._arrived: torch.cuda.Event | None = None
+        if loss.device.type == "cuda":
+            host = torch.empty((), dtype=loss.dtype, pin_memory=True)
+            self._loss = host.copy_(self._loss, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def value(self) -> float:
+        """Waits for the forward pass only."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return float(self._loss)

@@ -1,0 +1,70 @@
+"""One process or several that train together; it must never import accelerate for one alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from torch import nn
+
+from compressor.training.devices import resolve_device
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's device and place among those that train together; one alone has no accelerator."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    accelerator: Accelerator | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        return self.rank, self.world
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """What to call in place of `module` so that gradients are averaged over all processes."""
+        return module if self.accelerator is None else self.accelerator.prepare_model(module)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in the order of ranks; every process must call it."""
+        if self.accelerator is None:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return gather_object([value])
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the first one's buffers: running statistics saw different batches on each."""
+        if self.accelerator is not None:
+            from accelerate.utils import broadcast
+
+            for buffer in module.buffers():
+                buffer.copy_(cast(torch.Tensor, broadcast(buffer.clone())))
+
+
+def open_processes(device: str | torch.device) -> Processes:
+    """This process's place, from the WORLD_SIZE that `torchrun` and `accelerate launch` set.
+
+    Raises:  ProviderError if the device is not there.
+    """
+    found = resolve_device(str(device))
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes(found)
+    from accelerate import Accelerator
+
+    # Precision is the loop's own matter: accelerate would patch the module's forward for it.
+    accelerator = Accelerator(cpu=found.type == "cpu", mixed_precision="no")
+    return Processes(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)

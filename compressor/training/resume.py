@@ -1,0 +1,78 @@
+"""Resume points: a fit's state as plain values and as a file; it must never hold what a state means."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.atomic import atomic_write
+from compressor.errors import ModelError, OutputError, TrainingError
+
+_KIND = "compressor resume point"
+_VERSION = 1
+
+
+def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Writes the state to `path`, over the one before, so that a kill at any instant leaves one of the two.
+
+    Raises:  OutputError if it cannot be written.
+    """
+    with atomic_write(path, force=True) as temporary:
+        try:
+            torch.save({"kind": _KIND, "version": _VERSION, "state": dict(state)}, temporary)
+        except RuntimeError as error:  # torch's own writer tells a full disk this way
+            raise OutputError(f"{path}: cannot write the resume point: {error}") from error
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state that `save_state` wrote, on the CPU; nothing in the file can run code.
+
+    Raises:  ModelError if the file is missing, damaged, or no resume point of this version.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch's reader skips the checksums
+        if damaged is not None:
+            raise ModelError(f"{path}: damaged at {damaged}; delete it and start again without --resume")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ModelError(f"{path}: cannot be read as a resume point: {_first_line(error)}") from error
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise ModelError(f"{path}: is no resume point; --resume takes the file that a stopped run left")
+    if content.get("version") != _VERSION:
+        raise ModelError(
+            f"{path}: resume point of version {content.get('version')}, this program reads {_VERSION}; "
+            "finish the run with the program that started it"
+        )
+    return content["state"]
+
+
+def plain_copy(value: Any, where: str) -> Any:
+    """A deep copy on the CPU in types that `torch.load(weights_only=True)` takes back.
+
+    Raises:  TrainingError naming the entry that is of any other type.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: plain_copy(entry, f"{where}.{key}") for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain_copy(entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TrainingError(
+        f"{where}: a resume point holds tensors and plain values only, got {type(value).__name__}; "
+        "convert it in state_dict()"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,82 @@
+"""Typed quantities and their text forms; it must never hold arithmetic on models or anything that needs torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NewType
+
+from compressor.errors import UsageError
+
+Macs = NewType("Macs", int)
+"""Multiply-adds of one forward pass at batch 1. The word FLOP is not used: tools differ by 2 on it."""
+
+Params = NewType("Params", int)
+"""Elements of trainable tensors."""
+
+Bytes = NewType("Bytes", int)
+Seconds = NewType("Seconds", float)
+
+_RATIO = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*[xX]?\s*$")
+
+
+def parse_ratio(text: str) -> float:
+    """Dense ÷ kept from `13x` or `13`.
+
+    Raises:  UsageError if it is no number or not above 1.
+    """
+    match = _RATIO.match(text)
+    if match is None:
+        raise UsageError(f"--ratio {text}: not a ratio; write it as 13x or 13 (dense ÷ kept)")
+    value = float(match.group(1))
+    if not math.isfinite(value) or value <= 1:
+        raise UsageError(
+            f"--ratio {text}: a ratio is dense ÷ kept and must be above 1; to keep half of the model write 2x"
+        )
+    return value
+
+
+def ratio_from_sparsity(sparsity: float) -> float:
+    """Dense ÷ kept from the removed share: 0.923 is about 13x.
+
+    Raises:  UsageError unless 0 < sparsity < 1.
+    """
+    if not 0 < sparsity < 1:
+        raise UsageError(f"--sparsity {sparsity:g}: must lie between 0 and 1 (0.923 asks for the same as --ratio 13x)")
+    return 1 / (1 - sparsity)
+
+
+def format_count(n: int) -> str:
+    """`431080` -> `431,080`."""
+    return f"{n:,}"
+
+
+def format_ratio(ratio: float) -> str:
+    """`13.04` -> `13.0x`; three significant digits below 10."""
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+
+
+def format_macs(macs: int) -> str:
+    """`2293000` -> `2.29 M`."""
+    return _scaled(macs, 1000, ("", " k", " M", " G", " T"))
+
+
+def format_bytes(size: int) -> str:
+    """`1724320` -> `1.64 MiB`."""
+    return _scaled(size, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.00123` -> `1.23 ms`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def _scaled(value: float, step: int, suffixes: tuple[str, ...]) -> str:
+    for suffix in suffixes[:-1]:
+        if abs(value) < step:
+            return f"{value:.0f}{suffix}" if suffix == suffixes[0] else f"{value:.3g}{suffix}"
+        value /= step
+    return f"{value:.3g}{suffixes[-1]}"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.training.processes import Processes, open_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Without dropout, and with every global batch cut into equal shares, two processes compute what one does.
+SCRIPT = """
+import json, sys
+import torch
+from torch import nn
+from compressor.data.opening import open_data
+from compressor.data.task import Classification
+from compressor.training import Recipe, evaluate, fit
+
+norm = sys.argv[3] == "norm"
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(12, 16), *([nn.BatchNorm1d(16)] if norm else []), nn.ReLU(), nn.Linear(16, 4))
+data, told = open_data(sys.argv[1]), []
+recipe = Recipe(epochs=3, batch_size=16, optimizer="sgd", lr=0.05)
+result = fit(net, data, Classification(), recipe, seed=1, on_step=told.append, on_state=told.append)
+metrics = evaluate(net, data, Classification(), batch_size=7)
+state = {name: value.tolist() for name, value in net.state_dict().items()}
+answer = {
+    "state": state, "metrics": metrics, "losses": [r.train_loss for r in result.history],
+    "steps": result.steps, "n_told": len(told), "accelerate": "accelerate" in sys.modules,
+}
+open(sys.argv[2], "w").write(json.dumps(answer))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "random.npz"
+    rng = np.random.default_rng(0)
+    x_train, x_test = (rng.normal(size=(n, 12)).astype(np.float32) for n in (64, 31))
+    y_train, y_test = (x[:, :4].argmax(1) for x in (x_train, x_test))
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+def _train(npz: Path, folder: Path, world: int, kind: str) -> list[dict[str, Any]]:
+    """What each of `world` processes that train together reports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running, answers = [], []
+    for rank in range(world):
+        answers.append(folder / f"{kind}-{world}-{rank}.json")
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **place} if world > 1 else {}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **{name: str(value) for name, value in together.items()},
+        }
+        command = [sys.executable, "-c", SCRIPT, str(npz), str(answers[-1]), kind]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    return [json.loads(answer.read_text()) for answer in answers]
+
+
+def test_two_processes_train_as_one_and_only_the_first_tells(npz: Path, tmp_path: Path) -> None:
+    (alone,) = _train(npz, tmp_path, 1, "plain")
+    first, second = _train(npz, tmp_path, 2, "plain")
+    assert first["state"] == second["state"]
+    for name, value in alone["state"].items():
+        assert np.allclose(first["state"][name], value, atol=1e-5), name
+    assert first["losses"] == second["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert first["metrics"] == second["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
+    assert first["metrics"]["n"] == 31
+    assert alone["steps"] == first["steps"] == 12
+    assert (alone["n_told"], first["n_told"], second["n_told"]) == (15, 15, 0)
+    assert (alone["accelerate"], first["accelerate"]) == (False, True)
+
+
+def test_running_statistics_are_the_same_on_all_processes(npz: Path, tmp_path: Path) -> None:
+    first, second = _train(npz, tmp_path, 2, "norm")
+    assert first["state"] == second["state"]
+    assert first["metrics"] == second["metrics"]
+    assert any(first["state"]["1.running_mean"])
+
+
+def test_one_process_is_alone() -> None:
+    processes = open_processes("cpu")
+    assert processes == Processes(torch.device("cpu"), 0, 1, None)
+    assert processes.is_main and processes.shard == (0, 1)
+    assert processes.gather("x") == ["x"]
+    module = torch.nn.BatchNorm1d(2)
+    assert processes.wrap(module) is module
+    processes.share_buffers(module)
+    assert module.running_mean is not None and module.running_mean.tolist() == [0, 0]
