@@ -1,6 +1,7 @@
 # Everything a developer runs. A fresh clone needs python3 (3.11 or newer), make and a way to PyPI, nothing else.
 #
 #   make test TEST_ARGS="-n 2 tests/cli"       part of the tests, in two processes
+#   make bench BENCH_ARGS="--mnist DIR"        one of the benchmarks, BENCH= names another
 #   make PYTHON=python3.12 TORCH_SPEC="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu" test
 
 PYTHON ?= python3
@@ -8,6 +9,8 @@ VENV ?= .venv
 TORCH_SPEC ?= torch==2.13.0
 CONSTRAINTS ?= constraints.txt
 TEST_ARGS ?=
+BENCH ?= benchmarks/mnist.py
+BENCH_ARGS ?= --help
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -52,7 +55,7 @@ demo: venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash sample_models/demo.sh
 
 bench: venv
-	$(BIN)/python -m benchmarks
+	$(BIN)/python $(BENCH) $(BENCH_ARGS)
 
 fuzz: venv
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis $(TEST_ARGS)

@@ -35,9 +35,10 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
       compress analyze model.pt --explain layer1.0.conv1
       compress analyze model.pt --json | jq .n_params
     """
+    asked = _layer_and_index(options.explain) if options.explain is not None else None
     source = read_source(options, options.model, session)
-    if options.explain is not None:
-        _explain(options.explain, source, session)
+    if asked is not None:
+        _explain(asked, source, session)
         return
     from compressor.analysis import analyze as find
     from compressor.report.analysis import analysis_table
@@ -49,18 +50,18 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     session.show(lambda: analysis_table(found, source.name, every_row=options.verbose), body)
 
 
-def _explain(text: str, source: Source, session: Session) -> None:
+def _explain(asked: tuple[str, int | None], source: Source, session: Session) -> None:
     from compressor.analysis import explain
     from compressor.report.analysis import explanation_table
     from compressor.report.jsonable import plain
 
-    layer, index = _layer_and_index(text)
-    found = explain(source.program, layer, index)
+    found = explain(source.program, *asked)
     body = {"model": source.name, "sha256": source.sha256, "explanation": plain(found)}
     session.show(lambda: explanation_table(found), body)
 
 
 def _layer_and_index(text: str) -> tuple[str, int | None]:
+    """Raises:  UsageError if the text is neither LAYER nor LAYER:N."""
     layer, colon, index = text.partition(":")
     if not layer or (colon and not index.isdecimal()):
         raise UsageError(f"--explain {text}: write LAYER or LAYER:N, as conv1 or conv1:3")

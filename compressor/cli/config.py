@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from compressor.errors import ConfigError
 
 FILE_NAME = "compress.toml"
 PREFIX = "COMPRESS_"
+_OWN_TABLE = re.compile(r"^\s*\[tool\.compress[\].]", re.MULTILINE)
 _NEVER = ("model", "models", "config", "output", "force", "resume", "dry_run", "explain")
 """What is about one call only, and so stands on the command line only."""
 _NEVER_IN_FILES = ("trust_pickle",)
@@ -35,7 +37,7 @@ def find_config(start: Path) -> Path | None:
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
         project = folder / "pyproject.toml"
-        if project.is_file() and "[tool.compress" in project.read_text(encoding="utf-8", errors="replace"):
+        if project.is_file() and _OWN_TABLE.search(project.read_text(encoding="utf-8", errors="replace")):
             return project
     return None
 

@@ -44,14 +44,15 @@ def export(options: ExportOptions, session: Session) -> None:
     data, _ = known_data(source.program, options, session)
     if not session.is_main:
         return
-    report = export_onnx(
-        source.program,
-        target.opened(),
-        opset=options.opset,
-        force=options.force,
-        data=data,
-        metadata=_metadata(options, source),
-    )
+    with target.opened() as stream:
+        report = export_onnx(
+            source.program,
+            stream,
+            opset=options.opset,
+            force=options.force,
+            data=data,
+            metadata=_metadata(options, source),
+        )
     session.show(
         lambda: export_table(report, target.name),
         {"model": source.name, "output": target.name, **plain(report)},

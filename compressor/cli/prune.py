@@ -64,7 +64,8 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         Literal["global", "uniform"], option(panel=_BUDGET, help="How the budget is spread over layers.")
     ] = "global"
     method: Annotated[
-        Literal["admm", "magnitude", "random"], option("--method", "-m", panel=_METHOD, help="How is chosen.")
+        Literal["admm", "magnitude", "random"],
+        option("--method", "-m", panel=_METHOD, help="How to choose what is cut."),
     ] = "admm"
     pattern: Annotated[
         Literal["channel", "filter", "unstructured"],

@@ -43,10 +43,12 @@ class Session:
             self.told = True
             typer.echo(to_json(f"compress.{self.command}/1", body))
             return
+        self.told = True
+        if self.stdout_is_model and self.options.quiet:
+            return
         from compressor.report.console import print_to
 
         print_to(sys.stderr if self.stdout_is_model else sys.stdout, table())
-        self.told = True
 
     def note(self, text: str) -> None:
         """One line that the user should know but that stops nothing."""

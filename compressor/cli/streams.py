@@ -6,9 +6,11 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from compressor.errors import DataError, OutputError, UsageError
 
@@ -49,9 +51,19 @@ class Target:
         """Where an interrupted run leaves what it has; a stream has no such place."""
         return None if self.path is None else self.path.with_name(self.path.name + ".resume")
 
-    def opened(self) -> Any:
-        """What the writers of formats take: the path, or the binary stream."""
-        return sys.stdout.buffer if self.path is None else self.path
+    @contextmanager
+    def opened(self) -> Iterator[Path | BinaryIO]:
+        """What the writers of formats take: the path, or a binary stream onto standard output.
+
+        Not `sys.stdout.buffer`: under PYTHONUNBUFFERED that is the raw file, which writes a part and says
+        nothing when the reader of a pipe goes away.
+        """
+        if self.path is not None:
+            yield self.path
+            return
+        sys.stdout.flush()
+        with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+            yield stream
 
 
 def read_source(options: SourceOptions, model: str, session: Session) -> Source:
@@ -200,13 +212,9 @@ def write_program(program: Program, target: Target, session: Session) -> int | N
 
     if not session.is_main:
         return None
-    if target.path is None:
-        sys.stdout.flush()
-    formats.save(program, target.opened(), force=target.force)
-    if target.path is None:
-        sys.stdout.buffer.flush()
-        return None
-    return target.path.stat().st_size
+    with target.opened() as stream:
+        formats.save(program, stream, force=target.force)
+    return None if target.path is None else target.path.stat().st_size
 
 
 def known_data(

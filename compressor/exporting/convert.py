@@ -33,6 +33,10 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
+    if input_dtype(program) == torch.bfloat16:
+        raise ModelError(
+            "onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32"
+        )
     exported = _export(program, module)
     try:
         with quiet():
@@ -191,11 +195,7 @@ def _name_transposed(model: ir.Model, module: nn.Module) -> None:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Raises:  ModelError for bfloat16, which numpy does not have."""
-    if tensor.dtype == torch.bfloat16:
-        raise ModelError(
-            "bfloat16 models cannot be checked in onnxruntime on a CPU; convert the weights to float32"
-        )
+    """A copy on the host. Raises:  TypeError for bfloat16, which numpy does not have."""
     return tensor.detach().cpu().contiguous().numpy()
 
 

@@ -21,7 +21,7 @@ from compressor.errors import OutputError, UsageError
 from compressor.exporting.convert import to_onnx
 from compressor.exporting.metadata import stamp
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import check_file, compare_with_torch
+from compressor.exporting.verify import check_data, check_file, compare_with_torch
 from compressor.program import Program
 
 Build = Callable[[Path], ExportReport]
@@ -54,6 +54,8 @@ def export_onnx(
     started = time.perf_counter()
     if not batch_sizes or min(batch_sizes) < 1:
         raise UsageError(f"batch sizes {tuple(batch_sizes)}: give at least one, each 1 or more")
+    if data is not None:
+        check_data(program, data)
     extra = dict(metadata or {})
 
     def build(path: Path) -> ExportReport:

@@ -58,13 +58,20 @@ def check_file(path: Path) -> None:
         ) from error
 
 
+def check_data(program: Program, data: DataSource) -> None:
+    """Raises:  DataError if the samples have another shape than the inputs."""
+    wanted = tuple(tuple(spec.shape[1:]) for spec in program.inputs)
+    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
+        raise DataError(f"{data.ref}: its samples are {data.input_shapes}, the model reads {wanted}")
+
+
 def compare_with_torch(
     program: Program, module: nn.Module, path: Path, batch_sizes: Sequence[int], data: DataSource | None
 ) -> Agreement:
     """How far onnxruntime, reading `path`, is from torch, running `module`.
 
     Raises:  VerificationError if they differ by more than the limit or onnxruntime cannot run the file;
-             DataError if the data do not fit the program.
+             ModelError if torch cannot run the program.
     """
     session = _open(path)
     limit = LIMITS.get(input_dtype(program) or torch.float32, LIMITS[torch.float32])
@@ -165,9 +172,6 @@ def _worse(
 
 def _data_inputs(program: Program, data: DataSource) -> Iterator[tuple[Tensor, ...]]:
     """Validation inputs in the program's element types, up to 1,000 samples."""
-    wanted = tuple(tuple(spec.shape[1:]) for spec in program.inputs)
-    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
-        raise DataError(f"{data.ref}: its samples are {data.input_shapes}, the model reads {wanted}")
     floating = input_dtype(program)
     size = _DATA_BATCH if program.has_dynamic_batch else 1
     for batch in data.batches("val", size, limit=N_DATA_SAMPLES):

@@ -19,7 +19,27 @@ from compressor.program.normalise import SIZE_ARITHMETIC
 _ONE_OPERAND = frozenset(
     {operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not}
 )
-_SCALARS = frozenset({"int", "float", "bool", "number", "Scalar", "SymInt"})
+_SCALARS = frozenset({"int", "float", "bool", "number", "SymInt"})
+_FROM_NODES = frozenset({"Tensor", "int", "float", "bool", "number", "SymInt", "SymBool"})
+_BROADCAST = frozenset({"int", "float", "SymInt", "bool"})
+"""One number stands for a list of equal ones in some schemas (`int[2] stride=1`)."""
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "Tensor": (bool, int, float),
+    "number": (bool, int, float),
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "ScalarType": torch.dtype,
+    "Layout": torch.layout,
+    "MemoryFormat": torch.memory_format,
+    "Device": torch.device,
+}
+"""Schema kind -> what a file may give for it, besides values of the graph; a generator or a storage never."""
+
+_LOWEST = -(2**62)
+"""Sizes and positions lie above; at the very lowest integer torch's own loops do not end (matrix_power)."""
+
 _HIGHEST_POWER = 8
 """Sizes are small integers; a tower of powers would never end computing."""
 
@@ -57,18 +77,24 @@ def _check_overload(target: OpOverload, args: tuple[Any, ...], kwargs: Mapping[s
     if missing:
         raise ModelError(f"{target} lacks its argument {missing[0]}")
     for name, value in bound.items():
-        _check_kind(f"{target}: {name}", str(by_name[name].type), value)
+        if not _fits(value, str(by_name[name].real_type)):
+            kind = by_name[name].type
+            raise ModelError(f"{target}: {name} must be {kind}, not {type(value).__name__} {str(value)[:40]}")
 
 
-def _check_kind(where: str, kind: str, value: Any) -> None:
-    """Text only where the schema wants text: torch itself would look a name up in some places."""
-    if isinstance(value, str) != (kind in ("str", "Optional[str]")) and value is not None:
-        raise ModelError(f"{where} must be {kind}, not {type(value).__name__}")
-    if "Generator" in kind and value is not None:
-        raise ModelError(f"{where} must be left out")
-    parts = value if isinstance(value, (list, tuple)) else ()
-    if any(isinstance(part, str) for part in parts):
-        raise ModelError(f"{where} must be {kind}, not a list of text")
+def _fits(value: Any, kind: str) -> bool:
+    """Whether the value is of the schema's kind; torch itself casts, looks up and loops on more than that."""
+    if kind.startswith("Optional["):
+        return value is None or _fits(value, kind[len("Optional[") : -1])
+    if kind.startswith("List["):
+        inner = kind[len("List[") : -1]
+        whole = isinstance(value, (list, tuple)) and all(_fits(part, inner) for part in value)
+        return whole or isinstance(value, Node) or (inner in _BROADCAST and _fits(value, inner))
+    if isinstance(value, Node):
+        return kind in _FROM_NODES
+    if kind == "int":
+        return type(value) is int and value > _LOWEST
+    return isinstance(value, _KINDS.get(kind, ()))
 
 
 def _check_getitem(args: tuple[Any, ...]) -> None:

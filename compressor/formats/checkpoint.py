@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -233,12 +234,17 @@ def _inputs(metadata: Mapping[str, Any], module: ProgramModule) -> tuple[InputSp
 
 def _check_shapes(program: Program) -> None:
     """Runs shape inference once: every operator must fit its tensors."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was = logger.disabled
+    logger.disabled = True  # it prints a stack trace for every operator that does not fit, before raising
     try:
         _ = program.shapes
     except CompressError:
         raise
     except Exception as error:  # what the graph computes can break the inference itself in torch's own ways
         raise ModelError(f"its graph does not fit its tensors: {first_line(error)}") from error
+    finally:
+        logger.disabled = was
 
 
 def with_references(program: Program, data: str | None, task: str | None) -> Program:

@@ -42,7 +42,12 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     module = ProgramModule({name: _own(tensor) for name, tensor in tensors.items()}, graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     specs = tuple(
-        replace(spec, name=node.name, shape=(None if _is_dynamic(node) else 1, *spec.shape[1:]))
+        replace(
+            spec,
+            name=node.name,
+            shape=(None if _is_dynamic(node) else 1, *spec.shape[1:]),
+            dtype=str(node.meta["val"].dtype).removeprefix("torch."),
+        )
         for spec, node in zip(inputs, placeholders, strict=True)
     )
     module.eval()

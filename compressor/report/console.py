@@ -22,7 +22,8 @@ _NUMBERS = "right"
 def print_to(stream: TextIO, body: RenderableType) -> None:
     """Prints in the manner that fits the stream."""
     if stream.isatty():
-        Console(file=stream, highlight=False, width=max(WIDTH, Console(file=stream).width)).print(body)
+        width = max(WIDTH, Console(file=stream).width)
+        Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(body)
     else:
         stream.write(plain_text(body))
 
@@ -31,7 +32,13 @@ def plain_text(body: RenderableType) -> str:
     """The lines as a pipe gets them."""
     held = io.StringIO()
     console = Console(
-        file=held, width=WIDTH, force_terminal=False, color_system=None, highlight=False, legacy_windows=False
+        file=held,
+        width=WIDTH,
+        force_terminal=False,
+        color_system=None,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     console.print(body, soft_wrap=True)  # prose is not broken: a line is what grep finds
     return "".join(line.rstrip() + "\n" for line in held.getvalue().splitlines())

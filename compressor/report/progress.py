@@ -38,7 +38,7 @@ def open_progress(stream: TextIO) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(file=stream), transient=True) as bars:
+    with RichProgress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False) as bars:
         yield Bars(bars)
 
 

@@ -89,8 +89,9 @@ def _stages(stages: Sequence[StageRow]) -> Table:
 
 
 def _value_names(stages: Sequence[StageRow]) -> list[str]:
-    """Metrics in the order in which they first came, then the rest, without the number of samples."""
+    """Metrics, the loss behind what it stands for, then the rest, without the number of samples."""
     names = dict.fromkeys(name for stage in stages for name in stage.metrics or {})
+    names = {name: None for name in sorted(names, key=lambda name: name == "loss")}
     names |= dict.fromkeys(name for stage in stages for name in stage.extra)
     return [name for name in names if name != "n"][:_COLUMNS]
 

@@ -40,12 +40,16 @@ class Rules:
         return int(self.group.max()) + 1 if len(self.group) else 0
 
 
-def rank_scores(scores: Scores, rules: Rules, allocation: str) -> Scores:
+def rank_scores(scores: Scores, rules: Rules, allocation: str, of: str = "params") -> Scores:
     """Scores that can be compared across groups.
 
     `uniform`: the place within the group, so that every group loses the same share. `global`: LAMP within the group,
-    which protects a group the more, the more of its energy the remaining units carry.
+    which protects a group the more, the more of its energy the remaining units carry, times the group's size to a
+    power. Plain LAMP (power 0) would leave all groups equally many units, whatever their width; power 1 equal shares.
+    Measured one-shot on the CIFAR-10 ResNet-20 with batch-norm re-calibration: at 2x MACs power 1 keeps 56 % accuracy,
+    1/2 46 %, 0 29 %; at 2x parameters 48, 61 and 60 %, because narrow groups hold few parameters.
     """
+    power = 1.0 if of == "macs" else 0.5
     ranked = np.empty_like(scores)
     for g in range(rules.n_groups):
         members = np.flatnonzero(rules.group == g)
@@ -54,7 +58,7 @@ def rank_scores(scores: Scores, rules: Rules, allocation: str) -> Scores:
             places[np.argsort(scores[members], kind="stable")] = np.arange(len(members))
             ranked[members] = places / len(members)
         else:
-            ranked[members] = normalise_lamp(scores[members])
+            ranked[members] = len(members) ** power * normalise_lamp(scores[members])
     return ranked
 
 

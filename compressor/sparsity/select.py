@@ -146,7 +146,7 @@ class UnitSelector:
         return self.budget.dense
 
     def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
-        ranked = rank_scores(self._scores(tensors), self.rules, self.choice.allocation)
+        ranked = rank_scores(self._scores(tensors), self.rules, self.choice.allocation, self.choice.of)
         keep = choose_units(ranked, self.rules, self.budget.cost, self.dense, ratio)
         masks = mask_units(self.program.module, self.units, keep)
         return Selection(masks, self.dense, self.budget.cost(keep), keep)

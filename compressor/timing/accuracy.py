@@ -4,6 +4,7 @@ train."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,30 +33,61 @@ class _OnnxModule(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def accuracies(
-    opened: Sequence[Opened],
-    provider: Provider,
-    *,
-    data: DataSource | None,
-    task: Task | None,
-    threads: int,
-    inputs: Sequence[InputSpec] = (),
-) -> list[float]:
-    """One number per subject.
+@dataclass(frozen=True)
+class Question:
+    """A subject, and what its accuracy is asked on."""
+
+    entry: Opened
+    data: DataSource
+    task: Task
+
+
+def questions(opened: Sequence[Opened], data: DataSource | None, task: Task | None) -> list[Question]:
+    """What to measure each subject on, found before anything is timed.
 
     Without `data` a program is measured on the data that it remembers, and an ONNX file on those of the
-    programs beside it if they agree.
+    programs beside it if they agree; the same for `task`, which is classification where nothing is
+    remembered.
 
-    Raises:  UsageError if there are no data for a subject; DataError if they do not fit it.
+    Raises:  UsageError if there are no data for a subject; DataError if they cannot be opened.
     """
     refs = {o.program.record.data for o in opened if o.program is not None and o.program.record.data}
     shared = refs.pop() if len(refs) == 1 else None
     sources: dict[str, DataSource] = {}
-    found: list[float] = []
-    for entry in opened:
-        source = data if data is not None else _remembered(entry, shared, sources)
-        found.append(_accuracy(entry, provider, source, task or _task_of(entry, opened), threads, inputs))
-    return found
+    return [
+        Question(
+            entry,
+            data if data is not None else _remembered(entry, shared, sources),
+            task if task is not None else _task_of(entry, opened),
+        )
+        for entry in opened
+    ]
+
+
+def accuracy(
+    question: Question, provider: Provider, *, threads: int, inputs: Sequence[InputSpec] = ()
+) -> float:
+    """The task's primary metric over the validation split.
+
+    Raises:  DataError if the samples have another shape than the model's inputs.
+    """
+    entry, data, limit = question.entry, question.data, None
+    if entry.program is not None:
+        module, specs = entry.program.module.clone(), entry.program.inputs
+        device, batch = require_torch(provider), _BATCH if entry.program.has_dynamic_batch else 1
+    else:
+        runner = entry.onnx_runner(provider, threads, inputs=inputs)
+        module, specs, device, batch = _OnnxModule(runner), runner.specs, torch.device("cpu"), _BATCH
+        if runner.fixed_batch is not None:  # such a file cannot take the last, short batch
+            batch = runner.fixed_batch
+            limit = data.n_val - data.n_val % batch
+    wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
+    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
+        raise DataError(
+            f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}"
+        )
+    metrics = evaluate(module, data, question.task, device=device, batch_size=batch, limit=limit)
+    return metrics[question.task.primary]
 
 
 def _remembered(entry: Opened, shared: str | None, sources: dict[str, DataSource]) -> DataSource:
@@ -74,26 +106,3 @@ def _task_of(entry: Opened, opened: Sequence[Opened]) -> Task:
         return open_task(entry.program.record.task)
     refs = {o.program.record.task for o in opened if o.program is not None}
     return open_task(refs.pop() if len(refs) == 1 else None)
-
-
-def _accuracy(
-    entry: Opened, provider: Provider, data: DataSource, task: Task, threads: int, inputs: Sequence[InputSpec]
-) -> float:
-    limit = None
-    if entry.program is not None:
-        module, specs = entry.program.module.clone(), entry.program.inputs
-        device, batch = require_torch(provider), _BATCH if entry.program.has_dynamic_batch else 1
-    else:
-        runner = entry.runner(provider, threads, inputs=inputs)
-        assert isinstance(runner, OnnxRunner)
-        module, specs, device, batch = _OnnxModule(runner), runner.specs, torch.device("cpu"), _BATCH
-        if runner.fixed_batch is not None:  # such a file cannot take the last, short batch
-            batch = runner.fixed_batch
-            limit = data.n_val - data.n_val % batch
-    wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
-    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
-        raise DataError(
-            f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}"
-        )
-    metrics = evaluate(module, data, task, device=device, batch_size=batch, limit=limit)
-    return metrics[task.primary]

@@ -14,7 +14,7 @@ import torch
 from compressor.data import DataSource, Task
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program
-from compressor.timing.accuracy import accuracies
+from compressor.timing.accuracy import accuracy, questions
 from compressor.timing.cautions import cautions
 from compressor.timing.environment import environment
 from compressor.timing.measure import Plan, RoundProgress, Samples, measure
@@ -64,6 +64,7 @@ def bench(
     opened = open_subjects(models, chosen)
     for entry in opened:
         _ = require_torch(chosen) if entry.program is not None else require_onnxruntime(chosen)
+    asked = questions(opened, data, task) if with_accuracy else []
     setting = _Setting(opened, chosen, plan, seed, tuple(inputs), where)
     configurations = [(n, size) for n in threads for size in batches]
     timings: list[Timing] = []
@@ -73,8 +74,8 @@ def bench(
         samples = setting.measure(n_threads, batch, report)
         peaks = setting.memory(n_threads, batch, memory_reasons) if with_memory else [None] * len(opened)
         timings += setting.timings(samples, n_threads, batch, peaks)
-    if with_accuracy:
-        found = accuracies(opened, chosen, data=data, task=task, threads=where.n_cores, inputs=inputs)
+    if asked:
+        found = [accuracy(question, chosen, threads=where.n_cores, inputs=inputs) for question in asked]
         timings = [replace(timing, accuracy=found[i % len(opened)]) for i, timing in enumerate(timings)]
     rounds = sum(timing.n_runs for timing in timings[:: len(opened)])
     return BenchReport(tuple(timings), cautions(timings, where, plan, memory_reasons), where, rounds)

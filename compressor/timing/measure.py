@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +24,7 @@ _WARM_UP_S, _WARM_UP_AGAIN_S = 0.1, 0.02
 second is for a model that is opened again."""
 
 _MOST_WARM_UPS = 100_000
+_CALIBRATING_RUNS = 9
 _MOST_INNER = 1000
 
 _MOST_OPENINGS = 12
@@ -177,13 +180,16 @@ def order(n: int, round_index: int) -> list[int]:
 
 
 def _calibrate(runner: Runner, warmup: int, is_first: bool, clock: Callable[[], float]) -> int:
-    """Warms up and finds how many inferences make a block."""
-    started, n_done, last = clock(), 0, 0.0
+    """Warms up and finds how many inferences make a block, by the median of the last: one alone may be a
+    hiccup."""
+    started, n_done = clock(), 0
+    last = deque[float](maxlen=_CALIBRATING_RUNS)
     least_s = _WARM_UP_S if is_first else _WARM_UP_AGAIN_S
     while n_done < max(1, warmup) or (clock() - started < least_s and n_done < _MOST_WARM_UPS):
-        last = runner.block(1)
+        last.append(runner.block(1))
         n_done += 1
-    return max(1, math.ceil(BLOCK_S / last)) if last > 0 else _MOST_INNER
+    typical_s = median(last)
+    return max(1, math.ceil(BLOCK_S / typical_s)) if typical_s > 0 else _MOST_INNER
 
 
 @contextmanager

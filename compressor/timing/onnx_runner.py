@@ -114,7 +114,9 @@ def _open(path: Path, provider: Provider, threads: int, oversubscribed: bool) ->
     if oversubscribed:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider.ort_name])
+        session = ort.InferenceSession(
+            str(path), options, providers=[provider.ort_name, *provider.before_cpu]
+        )
     except Exception as error:
         raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from error
     used = session.get_providers()[0]

@@ -17,7 +17,8 @@ class Provider:
     """One name for `--provider`.
 
     `ort_name` is onnxruntime's; `package` what to install for it; `memory` where onnxruntime keeps its
-    tensors; `torch_device` the device on which a .pt runs beside it, None where torch has none.
+    tensors; `torch_device` the device on which a .pt runs beside it, None where torch has none;
+    `before_cpu` who takes the operators that it cannot run.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Provider:
     memory: str = "cpu"
     torch_device: str | None = None
     torch_compile: bool = False
+    before_cpu: tuple[str, ...] = ()
 
 
 _TABLE = {
@@ -33,7 +35,13 @@ _TABLE = {
     for provider in (
         Provider("cpu", "CPUExecutionProvider", "onnxruntime", torch_device="cpu"),
         Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", memory="cuda", torch_device="cuda"),
-        Provider("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu and tensorrt", memory="cuda"),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            "onnxruntime-gpu and tensorrt",
+            memory="cuda",
+            before_cpu=("CUDAExecutionProvider",),
+        ),
         Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino"),
         Provider("dml", "DmlExecutionProvider", "onnxruntime-directml (Windows)"),
         Provider("coreml", "CoreMLExecutionProvider", "onnxruntime (macOS)"),

@@ -17,7 +17,7 @@ from compressor.timing.result import BenchReport, Timing
 from compressor.units import format_bytes, format_ratio, format_seconds
 
 _TEXT = re.compile(
-    r"^\s*(?P<name>[a-z0-9_-]+)\s*(?P<op>>=|<=|>|<)\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<unit>\S*)\s*$",
+    r"^\s*(?P<name>[a-z0-9_-]+)\s*(?P<op>>=|<=|>|<)\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<unit>[^\s\d.]\S*)?\s*$",
     re.I,
 )
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -86,7 +86,7 @@ def parse_requirement(text: str) -> Gate:
         advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_METRICS)}"
         raise UsageError(f"--require {text}: {name} is not measured; {advice}")
     units = _METRICS[name].units
-    scale = units.get(match["unit"].lower())
+    scale = units.get((match["unit"] or "").lower())
     if scale is None:
         known = ", ".join(unit or "none" for unit in units)
         got = f"unknown unit {match['unit']}" if match["unit"] else "a unit is missing"

@@ -44,8 +44,19 @@ class Opened:
         """
         if self.program is not None:
             return TorchRunner(self.program, provider, self.subject.name)
+        return self.onnx_runner(provider, threads, oversubscribed=oversubscribed, inputs=inputs)
+
+    def onnx_runner(
+        self,
+        provider: Provider,
+        threads: int,
+        *,
+        oversubscribed: bool = False,
+        inputs: Sequence[InputSpec] = (),
+    ) -> OnnxRunner:
+        """The same where it is known to be an ONNX file."""
         if self.path is None:
-            raise ModelError(f"{self.subject.name}: neither a program nor a file")
+            raise ModelError(f"{self.subject.name}: not an ONNX file")
         return OnnxRunner(self.path, provider, threads, oversubscribed=oversubscribed, inputs=inputs)
 
 
@@ -104,10 +115,13 @@ def _onnx_subject(path: Path, name: str) -> Subject:
 
 
 def _names(models: Sequence[str | Path | Program]) -> list[str]:
-    """File names; whole paths where two are alike; numbered where those are too."""
+    """File names; whole paths where different files have one; numbered where even those are alike."""
+    paths: dict[str, set[str]] = {}
     short = [_short(model, i) for i, model in enumerate(models)]
+    for name, model in zip(short, models, strict=True):
+        paths.setdefault(name, set()).add("" if isinstance(model, Program) else str(model))
     longer = [
-        name if short.count(name) == 1 or isinstance(model, Program) else str(model)
+        name if len(paths[name]) == 1 or isinstance(model, Program) else str(model)
         for name, model in zip(short, models, strict=True)
     ]
     return [

@@ -34,8 +34,8 @@ class Normalised(nn.Module):
         self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.drop, self.out = nn.Dropout(), nn.Linear(4, 5)
         for bn in (self.bn1, self.bn2):
-            nn.init.uniform_(bn.running_mean, -1, 1)
-            nn.init.uniform_(bn.running_var, 0.5, 2)
+            bn.register_buffer("running_mean", torch.empty(4).uniform_(-1, 1))
+            bn.register_buffer("running_var", torch.empty(4).uniform_(0.5, 2))
             nn.init.uniform_(bn.bias, -1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

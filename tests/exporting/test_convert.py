@@ -51,7 +51,7 @@ def test_outputs_are_named_by_their_place(make: Callable[[Tensor], object], name
 
 def test_nested_outputs_are_named_by_their_path() -> None:
     program, model = convert(Nested(), InputSpec("x", (None, 4)))
-    assert output_names(program) == ["output", "1.a", "1.b.c", "1.b.x"]
+    assert output_names(program) == ["output", "a", "b.c", "b.x"]
     assert len({value.name for value in model.graph.outputs}) == 4
 
 

@@ -1,0 +1,107 @@
+"""`analyze`: what a network consists of and what of it could be removed; it must never change anything."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+
+from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
+from compressor.axes import UnitMap, find_units
+from compressor.cost import count_activations, count_macs, macs_of_layers
+from compressor.data import DataSource, Task, open_task
+from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
+from compressor.training import evaluate
+from compressor.units import Macs, Params
+
+_STRUCTURAL = ("kernel window", "the only index")
+"""Pins of positions that no pattern would remove; they are no news to anyone."""
+
+
+def analyze(
+    program: Program, *, data: DataSource | None = None, task: Task | None = None, device: str = "cpu"
+) -> Analysis:
+    """Layers, costs, coupled units, and what is pinned and why; accuracy if data is given.
+
+    Raises:  ModelError if the graph does not fit its tensors; DataError if the data does not fit the network.
+    """
+    began = time.perf_counter()
+    units = find_units(program)
+    macs = macs_of_layers(program)
+    metrics = evaluate(program.module, data, task or open_task(None), device=device) if data is not None else None
+    return Analysis(
+        n_params=Params(program.n_parameters),
+        n_zeroed=program.n_zeroed,
+        macs=count_macs(program),
+        n_activations=count_activations(program),
+        n_units=units.n_units,
+        prunable_params=Params(_prunable(program, units)),
+        layers=tuple(_row(program, units, layer, macs) for layer in find_layers(program)),
+        groups=_groups(program, units),
+        pins=_pins(program, units),
+        unknown_operators=tuple(f"{name} ({n}x)" if n > 1 else name for name, n in units.walk.unknown.items()),
+        notes=program.record.notes,
+        metrics=metrics,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _prunable(program: Program, units: UnitMap) -> int:
+    """Parameters that lie in at least one unit."""
+    total = 0
+    for name, parameter in program.module.named_parameters():
+        pinned = [int((units.axes[name, dim] < 0).sum()) for dim in range(parameter.dim())]
+        total += parameter.numel() - int(np.prod(pinned, dtype=np.int64))
+    return total
+
+
+def _row(program: Program, units: UnitMap, layer: Layer, macs: dict[str, Macs]) -> LayerRow:
+    parameters = program.parameters
+    owned = [name for name in layer.tensors if name in parameters]
+    of_index = units.axes.get((layer.weight, layer.out_dim))
+    n_prunable = 0 if of_index is None else int((of_index >= 0).sum())
+    pin = units.pin_at.get((layer.weight, layer.out_dim))
+    n_zeroed = sum(int((~program.masks[name]).sum()) for name in owned if name in program.masks)
+    shape = program.shapes.get(layer.node)
+    sizes = shape.sizes if isinstance(shape, TensorShape) else ()
+    weight = program.module.tensors()[layer.weight]
+    return LayerRow(
+        name=layer.name,
+        kind=layer.kind,
+        weight_shape=tuple(weight.shape),
+        output_shape=(None, *sizes[1:]) if program.has_dynamic_batch else sizes,
+        params=Params(sum(parameters[name].numel() for name in owned)),
+        macs=macs.get(layer.node, Macs(0)),
+        n_zeroed=n_zeroed,
+        n_filters=weight.shape[layer.out_dim] if weight.dim() else 1,
+        n_prunable=n_prunable,
+        pinned=pin.reason if pin is not None else None,
+    )
+
+
+def _groups(program: Program, units: UnitMap) -> tuple[UnitGroup, ...]:
+    """Widths of the network: units on the same axes, the largest saving first."""
+    parameters = program.parameters
+    groups: list[UnitGroup] = []
+    for members in units.groups:
+        axes = [(name, dim) for name, dim in units.slices[members[0]] if name in parameters]
+        size = sum(
+            int(np.isin(units.axes[name, dim], members).sum()) * parameters[name].numel() // parameters[name].shape[dim]
+            for name, dim in axes
+        )
+        layers = tuple(dict.fromkeys(layer_name(name) for name, _ in axes))
+        groups.append(UnitGroup(len(members), size / len(members), layers))
+    return tuple(sorted(groups, key=lambda group: -group.n_units * group.params_per_unit))
+
+
+def _pins(program: Program, units: UnitMap) -> tuple[PinRow, ...]:
+    """Pinned indices of weight axes by place and reason, the most first."""
+    where = {node.name: node.meta.get("where") or node.name for node in program.module.graph.nodes}
+    counted: Counter[tuple[str, str]] = Counter()
+    parameters = program.parameters
+    for (name, dim), pin in units.pin_at.items():
+        if name in parameters and pin.reason not in _STRUCTURAL:
+            place = f"{layer_name(name)} at {where.get(pin.node, pin.node)}"
+            counted[place, pin.reason] += int((units.axes[name, dim] < 0).sum())
+    return tuple(PinRow(place, reason, n) for (place, reason), n in counted.most_common())

@@ -1,0 +1,55 @@
+"""The table of compact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from rich.console import RenderableType
+
+from compressor.compaction.result import Agreement, CompactReport, LayerChange
+from compressor.report.compaction import compact_table
+from compressor.report.console import plain_text
+from compressor.units import Macs, Params
+
+Golden = Callable[[str, RenderableType], None]
+
+
+def report() -> CompactReport:
+    return CompactReport(
+        dense_params=Params(431080),
+        masked_params=Params(431080),
+        compact_params=Params(33058),
+        dense_macs=Macs(2293000),
+        compact_macs=Macs(310000),
+        n_units_removed=523,
+        still_zeroed=120,
+        layers=(
+            LayerChange("conv1.weight", (20, 1, 5, 5), (7, 1, 5, 5)),
+            LayerChange("fc1.weight", (500, 800), (40, 208)),
+            LayerChange("fc2.bias", (10,), (10,)),
+        ),
+        skipped=("conv2: 3 channels feed a padding that is not zero",),
+        agreement=Agreement(3.1e-16, 2.4e-07, 1e-10, 1e-5, 6, True),
+        metrics={"accuracy": 0.9926, "loss": 0.03, "n": 10000},
+        seconds=1.25,
+    )
+
+
+def test_compact(golden: Golden) -> None:
+    golden("compact", compact_table(report(), "model.compact.pt", 140288))
+
+
+def test_removed_and_zeroed_are_told_apart() -> None:
+    text = plain_text(compact_table(report(), "m.pt", None))
+    assert "removed 523 units, 398,022 parameters; still zeroed 120 (0.4 % of what is left)" in text
+
+
+def test_what_did_not_change_is_not_listed() -> None:
+    assert "fc2.bias" not in plain_text(compact_table(report(), "m.pt", None, every_row=True))
+
+
+def test_many_reasons_are_cut_and_verbose_shows_all() -> None:
+    many = replace(report(), skipped=tuple(f"layer{i}: why" for i in range(20)))
+    assert "… and 12 more reasons; -v shows all" in plain_text(compact_table(many, "m.pt", None))
+    assert "kept: layer19: why" in plain_text(compact_table(many, "m.pt", None, every_row=True))
