@@ -37,9 +37,7 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         _publish(temporary, target, force)
     except OSError as error:
         if error.errno in _FULL:
-            raise OutputError(
-                f"{target}: {error.strerror}; free some space or write elsewhere with -o"
-            ) from error
+            raise OutputError(f"{target}: {error.strerror}; free some space or write elsewhere with -o") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

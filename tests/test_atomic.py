@@ -62,9 +62,7 @@ def _no_links(*_: object) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
-def test_file_that_came_meanwhile_is_kept(
-    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_came_meanwhile_is_kept(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not links:
         monkeypatch.setattr(os, "link", _no_links)
     target = tmp_path / "a.pt"
@@ -122,9 +120,7 @@ def test_directory_or_device_is_refused_even_with_force(tmp_path: Path, target: 
     assert Path(os.devnull).exists()
 
 
-def test_directory_that_cannot_be_written_is_an_output_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_directory_that_cannot_be_written_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 
 from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
-from compressor.axes import UnitMap, find_units
+from compressor.axes import UnitMap, WalkOptions, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers
 from compressor.data import DataSource, Task, open_task
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
@@ -20,14 +20,21 @@ _STRUCTURAL = ("kernel window", "the only index")
 
 
 def analyze(
-    program: Program, *, data: DataSource | None = None, task: Task | None = None, device: str = "cpu"
+    program: Program,
+    *,
+    data: DataSource | None = None,
+    task: Task | None = None,
+    device: str = "cpu",
+    options: WalkOptions | None = None,
 ) -> Analysis:
     """Layers, costs, coupled units, and what is pinned and why; accuracy if data is given.
+
+    `options` say how units are found; default: as they were when the program was pruned.
 
     Raises:  ModelError if the graph does not fit its tensors; DataError if the data does not fit the network.
     """
     began = time.perf_counter()
-    units = find_units(program)
+    units = find_units(program, options or WalkOptions.from_mapping(program.record.walk))
     macs = macs_of_layers(program)
     metrics = evaluate(program.module, data, task or open_task(None), device=device) if data is not None else None
     return Analysis(

@@ -79,7 +79,11 @@ class CoupledSlice:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that leaves together with one filter of a layer, and the operators that couple it."""
+    """Everything that leaves together with one filter of a layer, and the operators that couple it, nearest first.
+
+    A filter that may not go has the reason in `pinned` and the place in the user's source in `pinned_at`; `chain` is
+    then the way there.
+    """
 
     layer: str
     index: int
@@ -87,3 +91,4 @@ class Explanation:
     params: Params
     pinned: str | None
     chain: tuple[str, ...] = field(default=())
+    pinned_at: str | None = None

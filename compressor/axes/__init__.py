@@ -5,17 +5,19 @@ It must never hold scores, masks or weights: units follow from the graph alone.
 
 from compressor.axes.ids import Ids, Pin
 from compressor.axes.labels import Label, Value, Walked
-from compressor.axes.table import Arguments, Context, WalkOptions, rule
+from compressor.axes.table import THROUGH_NORM, Arguments, Context, ThroughNorm, WalkOptions, rule
 from compressor.axes.units import Keep, UnitMap, find_units
 from compressor.axes.walk import Walk, walk
 
 __all__ = [
+    "THROUGH_NORM",
     "Arguments",
     "Context",
     "Ids",
     "Keep",
     "Label",
     "Pin",
+    "ThroughNorm",
     "UnitMap",
     "Value",
     "Walk",

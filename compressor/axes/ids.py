@@ -35,13 +35,17 @@ class Edge:
 
 @dataclass(frozen=True)
 class Components:
-    """The resolved ids: `component[id]` counts from 0; `pin_of[component]` indexes `pins`, or is -1 when free."""
+    """The resolved ids: `component[id]` counts from 0; `pin_of[component]` indexes `pins`, or is -1 when free.
+
+    `pinned[i]` are the ids that `pins[i]` was said of.
+    """
 
     component: Ids
     n_components: int
     pin_of: Ids
     pins: tuple[Pin, ...]
     edges: tuple[Edge, ...]
+    pinned: tuple[Ids, ...] = ()
 
 
 @dataclass
@@ -51,11 +55,13 @@ class IdSpace:
     n_ids: int = 0
     edges: list[Edge] = field(default_factory=list)
     pinned: list[tuple[Ids, Pin]] = field(default_factory=list)
+    _is_pinned: bytearray = field(default_factory=bytearray)
 
     def new(self, n: int) -> Ids:
         """`n` fresh ids that belong to nothing yet."""
         first = self.n_ids
         self.n_ids += n
+        self._is_pinned.extend(bytes(n))
         return np.arange(first, self.n_ids, dtype=np.int64)
 
     def unite(self, a: Ids, b: Ids, node: str) -> None:
@@ -67,6 +73,12 @@ class IdSpace:
     def pin(self, ids: Ids, reason: str, node: str) -> None:
         """Forbid the removal of `ids` and of everything they are united with, before or after."""
         self.pinned.append((ids.ravel(), Pin(reason, node)))
+        if ids.size:
+            np.frombuffer(self._is_pinned, dtype=np.uint8)[ids.ravel()] = 1
+
+    def all_pinned(self, ids: Ids) -> bool:
+        """Whether each of `ids` has been pinned by itself (not only through what it is united with)."""
+        return not ids.size or bool(np.frombuffer(self._is_pinned, dtype=np.uint8)[ids.ravel()].all())
 
     def resolve(self) -> Components:
         """All components, and for each pinned one the first reason that was given."""
@@ -80,7 +92,8 @@ class IdSpace:
         for i, (ids, _) in reversed(list(enumerate(self.pinned))):
             pin_of[component[ids]] = i
         pins = tuple(pin for _, pin in self.pinned)
-        return Components(component.astype(np.int64), len(roots), pin_of, pins, tuple(self.edges))
+        pinned = tuple(ids for ids, _ in self.pinned)
+        return Components(component.astype(np.int64), len(roots), pin_of, pins, tuple(self.edges), pinned)
 
 
 def _connected(parent: Ids, a: Ids, b: Ids) -> Ids:

@@ -7,7 +7,7 @@ output axis, `=` united, `new` a label of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -111,7 +111,9 @@ def _pin_window(ctx: Context, x: Value, weight: Value) -> None:
         ctx.pin(x.along(dim), "a convolution slides along this dimension")
 
 
-def _join_groups(ctx: Context, channels: Ids | None, in_ids: Ids | None, out_ids: Ids | None, groups: int, width: int) -> None:
+def _join_groups(
+    ctx: Context, channels: Ids | None, in_ids: Ids | None, out_ids: Ids | None, groups: int, width: int
+) -> None:
     if groups == 1:
         join(ctx, channels, in_ids)
     elif width == 1:  # depthwise: filter and channel are one unit and `groups` shrinks with it
@@ -209,13 +211,11 @@ def einsum(ctx: Context, node: Node, a: Arguments) -> Value:
 
 @rule(aten.scaled_dot_product_attention.default)
 def attention(ctx: Context, node: Node, a: Arguments) -> Value:
-    """q.E = k.E; softmax pins k.S; v.E passes; heads and batch united, with grouped queries pinned."""
+    """q.E = k.E; softmax pins k.S; v.E passes; heads and batch united, a key's head with those of its queries."""
     query, key, value, mask = a["query"], a["key"], a["value"], a["attn_mask"]
     batch = _batch_names(query.rank - 2)
-    if a.get("enable_gqa") and query.sizes[:-2] != key.sizes[:-2]:
-        for operand in (query, key, value):
-            for dim in range(operand.rank - 2):
-                ctx.pin(operand.along(dim), "grouped-query attention shares heads")
+    if a.get("enable_gqa"):
+        key, value = _repeated_heads(key, query), _repeated_heads(value, query)
     scores_sizes = (*query.sizes[:-1], key.sizes[-2])
     scores = contract(
         ctx, [[*batch, "l", "e"], [*batch, "s", "e"]], [query, key], [*batch, "l", "s"], sizes=scores_sizes
@@ -227,6 +227,18 @@ def attention(ctx: Context, node: Node, a: Arguments) -> Value:
     ctx.pin(scores.along(len(scores_sizes) - 1), "softmax over this dimension")
     weights = Value(scores_sizes, tuple(x.with_zero(False) for x in scores.apart_from([len(scores_sizes) - 1])))
     return contract(ctx, [[*batch, "l", "s"], [*batch, "s", "v"]], [weights, value], [*batch, "l", "v"])
+
+
+def _repeated_heads(shared: Value, query: Value) -> Value:
+    """Keys or values as grouped-query attention sees them: every head repeated for the queries that share it."""
+    dim = shared.rank - 3
+    times = query.sizes[dim] // shared.sizes[dim] if shared.sizes[dim] > 1 else 1
+    sizes = tuple(size * times if d == dim else size for d, size in enumerate(shared.sizes))
+    repeated = tuple(
+        replace(label, ids=np.repeat(label.ids, times, axis=label.dims.index(dim))) if dim in label.dims else label
+        for label in shared.labels
+    )
+    return Value(sizes, repeated)
 
 
 @rule(aten.embedding.default)
@@ -265,7 +277,9 @@ def contract(
     return Value(sizes, tuple(labels))
 
 
-def _named(ctx: Context, name: str, specs: Sequence[Sequence[str]], operands: Sequence[Value]) -> tuple[Ids | None, bool]:
+def _named(
+    ctx: Context, name: str, specs: Sequence[Sequence[str]], operands: Sequence[Value]
+) -> tuple[Ids | None, bool]:
     """United ids of all operands along one name, and whether any factor is 0 there in the masked model."""
     found: list[tuple[Ids, bool]] = []
     bare = False
@@ -285,5 +299,3 @@ def _named(ctx: Context, name: str, specs: Sequence[Sequence[str]], operands: Se
     if bare:
         ctx.ids.pin(found[0][0], _NO_PARTNER, ctx.node)
     return found[0][0], any(zero for _, zero in found)
-
-

@@ -33,13 +33,30 @@ def view(ctx: Context, node: Node, a: Arguments) -> Value:
     for label in x.labels:
         ids = reshape_label(label, x.sizes, ctx.out.sizes)
         labels.extend(split_ties(ctx, label, ids))
-    return Value(ctx.out.sizes, tuple(labels), x.uniform)
+    return Value(ctx.out.sizes, _one_per_dimensions(ctx, labels), x.uniform)
+
+
+def _one_per_dimensions(ctx: Context, labels: Iterable[Label]) -> tuple[Label, ...]:
+    """Labels that a view has merged (heads and their width) as one: united, but for those that may not go anyway.
+
+    A pinned label beside a free one is dropped: nothing of it is ever removed, and a union would pin the other.
+    """
+    found: dict[tuple[int, ...], Label] = {}
+    for label in labels:
+        other = found.get(label.dims)
+        if other is None or ctx.ids.all_pinned(other.ids):
+            found[label.dims] = label if other is None or not ctx.ids.all_pinned(label.ids) else other
+        elif not ctx.ids.all_pinned(label.ids):
+            ctx.unite(other.ids, label.ids)
+            found[label.dims] = other.with_zero(other.zero and label.zero)
+    return tuple(found.values())
 
 
 def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
     """One label along one dimension for each label that a view has spread over more.
 
-    Every intermediate must stay a dense tensor: removing position k of one head means removing it of every head.
+    Every intermediate must stay a dense tensor: removing position k of one head means removing it of every head. Where
+    the walk keeps heads, the label stays along the heads of an attention instead, and the positions inside are tied.
     """
     made = from_array(ids, before.zero)
     if made is None:
@@ -47,9 +64,12 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
         return ()
     if len(made.dims) <= len(before.dims):
         return (made,)
-    kept = 0 if ctx.options.keep_heads else len(made.dims) - 1
+    heads = [i for i, dim in enumerate(made.dims) if dim in ctx.head_splits.get(ctx.node, ())]
+    kept = heads[0] if len(heads) == 1 else len(made.dims) - 1
     first = np.moveaxis(made.ids, kept, -1).reshape(-1, made.ids.shape[kept])
     ctx.unite(first[:1], first)
+    if len(heads) == 1:
+        ctx.heads.append(first[0])
     return (Label((made.dims[kept],), first[0], before.zero),)
 
 
@@ -125,7 +145,7 @@ def _run(node: Node, a: Arguments, x: Value, label: Label, dims: Iterable[int]) 
     """The node's operator on ids that have their full size along `dims` and wherever the label varies."""
     ids = label.at_rank(x.rank)
     shape = [x.sizes[d] if d in dims else size for d, size in enumerate(ids.shape)]
-    source = torch.from_numpy(np.ascontiguousarray(np.broadcast_to(ids, shape)))
+    source = torch.from_numpy(np.broadcast_to(ids, shape).copy())
     result = node.target(**{**a, "self": source})  # type: ignore[operator]
     return [part.numpy() for part in result] if isinstance(result, (tuple, list)) else result.numpy()
 
@@ -167,7 +187,9 @@ def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
 
     ids = ids_along(ctx, part, dim)
     if ids is None or len(part.along(dim)[0].dims) > 1:
-        return ctx.pinned_ids(part.sizes[dim], "is concatenated with a value that has no units along this dimension"), True
+        return ctx.pinned_ids(
+            part.sizes[dim], "is concatenated with a value that has no units along this dimension"
+        ), True
     return ids, all(label.zero for label in part.along(dim))
 
 
@@ -262,4 +284,3 @@ def index(ctx: Context, node: Node, a: Arguments) -> Value:
         ctx.pin(rest, "indexed in the middle")
         return Value(ctx.out.sizes)
     return Value(ctx.out.sizes, tuple(label.shifted(len(ctx.out.sizes) - x.rank) for label in rest))
-

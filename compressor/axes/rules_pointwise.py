@@ -120,7 +120,7 @@ def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: t
     for position, operand in enumerate(aligned):
         for label in operand.labels:
             zeros = [_meet(ctx, label, other, i == position) for i, other in enumerate(aligned)]
-            known = next((i for i, l in enumerate(labels) if l.dims == label.dims), None)
+            known = next((i for i, other in enumerate(labels) if other.dims == label.dims), None)
             if known is None:
                 labels.append(label.with_zero(zero_rule(zeros)))
     return Value(sizes, tuple(labels))
@@ -165,10 +165,10 @@ def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     if channels is not None and any(scale.sizes[0] > 1 and not scale.labels for scale in scales):
         ctx.ids.pin(channels, "is combined with a value that has no units along this dimension", ctx.node)
     affine = a.get("weight") is not None and a.get("bias") is not None
+    affine = affine and all(label.zero for scale in (a["weight"], a["bias"]) for label in scale.labels)
     return Value(ctx.out.sizes, tuple(label.with_zero(affine and label.dims == (1,)) for label in x.labels))
 
 
 def is_pointwise(target: Any) -> bool:
     """Whether torch itself says that the operator works element by element."""
     return torch.Tag.pointwise in getattr(target, "tags", ())
-

@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value, Walked
-from compressor.axes.rules_pointwise import unify
+from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
 
 aten = torch.ops.aten
@@ -24,8 +24,8 @@ _KEEPS_ZERO = (*_SUMS, "mean", "amax", "amin", "max", "min", "cumsum", "std", "v
 
 @rule(
     aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default, aten.amax.default, aten.amin.default,
-    aten.max.dim, aten.min.dim, aten.max.default, aten.min.default, aten.var.correction, aten.var.dim, aten.std.correction,
-    aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.prod.dim_int,
+    aten.max.dim, aten.min.dim, aten.max.default, aten.min.default, aten.var.correction, aten.var.dim,
+    aten.std.correction, aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.prod.dim_int,
     aten.logsumexp.default, aten.argmax.default, aten.argmin.default, aten.any.dim, aten.all.dim, aten.median.dim,
 )  # fmt: skip
 def reduction(ctx: Context, node: Node, a: Arguments) -> Walked:
@@ -58,19 +58,26 @@ def _over(ctx: Context, x: Value, dims: Iterable[int], *, exact: bool, what: str
     reduced = set(dims)
     for label in x.labels:
         crossed = reduced & set(label.dims)
-        if crossed and not (exact and label.zero and crossed == set(label.dims)):
+        if crossed and what == "mean":
+            pass_statistics(ctx, [label], reduced, f"passes a mean over {x.sizes[min(crossed)]} positions")
+        elif crossed and not (exact and label.zero and crossed == set(label.dims)):
             ctx.pin(label, f"passes {_ARTICLE.get(what, what)} over {x.sizes[min(crossed)]} positions")
     return x.apart_from(reduced)
 
 
-_ARTICLE = {"mean": "a mean", "var": "a variance", "std": "a deviation", "amax": "a maximum", "max": "a maximum", "sum": "a sum"}
+_ARTICLE = {
+    "mean": "a mean",
+    "var": "a variance",
+    "std": "a deviation",
+    "amax": "a maximum",
+    "max": "a maximum",
+    "sum": "a sum",
+}
 
 
 def _renumber(x: Value, label: Label, dims: tuple[int, ...], sizes: tuple[int, ...], keeps_zero: bool) -> Label:
-    if len(sizes) == x.rank:
-        moved = label.dims
-    else:
-        moved = tuple(d - sum(1 for r in set(dims) if r < d) for d in label.dims)
+    gone = set() if len(sizes) == x.rank else set(dims)
+    moved = tuple(d - sum(1 for r in gone if r < d) for d in label.dims)
     return Label(moved, label.ids, label.zero and keeps_zero)
 
 
@@ -100,7 +107,14 @@ def _spatial_dims(node: Node) -> int:
     return next((n for n in (1, 2, 3) if f"{n}d" in name), 2)
 
 
-@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten.cumsum.default, aten.sort.default, aten.topk.default)
+@rule(
+    aten.softmax.int,
+    aten.log_softmax.int,
+    aten._softmax.default,
+    aten.cumsum.default,
+    aten.sort.default,
+    aten.topk.default,
+)
 def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
     """The dimension is pinned, the others pass."""
     x = a["self"]
@@ -111,34 +125,6 @@ def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
     if isinstance(ctx.out, tuple):
         return tuple(Value(out.sizes, labels) for out in ctx.out)
     return Value(ctx.out.sizes, labels)
-
-
-@rule(aten.layer_norm.default, aten.rms_norm.default)
-def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
-    """x.D = w.D = b.D, pinned: mean and variance are taken over D."""
-    x = a["input"]
-    n = len(a["normalized_shape"])
-    operands = [x, *(a[name] for name in ("weight", "bias") if a.get(name) is not None)]
-    out = unify(ctx, operands, lambda zeros: False)
-    over = range(x.rank - n, x.rank)
-    for label in out.labels:
-        if set(label.dims) & set(over):
-            ctx.pin(label, f"normalised over {x.sizes[-1]} features (mean and variance)")
-    return out
-
-
-@rule(aten.group_norm.default)
-def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
-    """x.C = w.C = b.C, pinned: mean and variance are taken over groups of channels."""
-    x = a["input"]
-    for name in ("weight", "bias"):
-        scale = a.get(name)
-        if scale is not None:
-            ctx.pin(scale.labels, "group normalisation (mean and variance over channels)")
-    ctx.pin(x.along(1), "group normalisation (mean and variance over channels)")
-    for dim in range(2, x.rank):
-        ctx.pin(x.along(dim), "normalised over this dimension")
-    return Value(ctx.out.sizes, tuple(label.with_zero(False) for label in x.labels if label.dims in ((0,), (1,))))
 
 
 @rule(

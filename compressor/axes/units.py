@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.axes.ids import Ids, Pin
-from compressor.axes.walk import Walk, walk
+from compressor.axes.labels import Value
 from compressor.axes.table import WalkOptions
+from compressor.axes.walk import Walk, walk
 from compressor.program import Program
 
 Keep: TypeAlias = NDArray[np.bool_]
@@ -31,6 +32,13 @@ class UnitMap:
     pin_at: Mapping[tuple[str, int], Pin]
     walk: Walk
     unit_of_component: Ids
+
+    @cached_property
+    def heads(self) -> Keep:
+        """Which units are whole attention heads; none unless the walk kept them. Shapes: -> (n_units,)"""
+        found = np.zeros(self.n_units + 1, dtype=bool)
+        found[self.of_ids(self.walk.heads)] = True
+        return found[:-1]
 
     def of_ids(self, ids: Ids) -> Ids:
         """Unit of each id of the walk, -1 where pinned or without parameters."""
@@ -61,6 +69,24 @@ class UnitMap:
             for unit in np.unique(units[units >= 0]):
                 found[unit].append(axis)
         return tuple(tuple(axes) for axes in found)
+
+    @cached_property
+    def widths(self) -> tuple[tuple[str, Ids], ...]:
+        """Sets of units that are all there is along a dimension of a tensor or value, each with the first such place.
+
+        A choice must leave one of each: the parts of a split live on the same tensors, but one part may not be empty.
+        """
+        places = [(f"{name}, dimension {dim}", of_index) for (name, dim), of_index in self.axes.items()]
+        for node, walked in self.walk.values.items():
+            for part in walked if isinstance(walked, tuple) else (walked,):
+                if isinstance(part, Value):
+                    places.extend((node, self.of_ids(label.ids)) for label in part.labels)
+        found: dict[bytes, tuple[str, Ids]] = {}
+        for where, of_index in places:
+            if of_index.size and of_index.min() >= 0:
+                members = np.unique(of_index)
+                found.setdefault(members.tobytes(), (where, members))
+        return tuple(found.values())
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:

@@ -8,34 +8,39 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from compressor.axes import rules_contract, rules_move, rules_pointwise, rules_reduce
+from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce
+from compressor.axes.heads import find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.table import RULES, Context, WalkOptions, values_in
 from compressor.program import Program, TensorShape, arguments
 from compressor.program.spec import InputSpec
 
-RULE_MODULES = (rules_contract, rules_move, rules_pointwise, rules_reduce)
+RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce)
 
 
 @dataclass(frozen=True)
 class Walk:
     """Labels of every value by node name, ids of every tensor axis, and the resolved components.
 
-    `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule.
+    `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule; `heads` holds
+    the ids that stand for whole attention heads.
     """
 
     values: Mapping[str, Walked]
     axes: Mapping[tuple[str, int], Ids]
     components: Components
     unknown: Mapping[str, int]
+    options: WalkOptions = WalkOptions()
+    heads: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def walk(program: Program, options: WalkOptions | None = None) -> Walk:
@@ -44,7 +49,10 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
     Raises:  ModelError if the graph does not fit its tensors.
     """
     shapes = program.shapes
-    ctx = Context(IdSpace(), None, options=options or WalkOptions())
+    chosen = options or WalkOptions()
+    splits = find_head_splits(program) if chosen.keep_heads else {}
+    ctx = Context(IdSpace(), None, options=chosen, head_splits=splits)
+    parameters = program.parameters
     values: dict[str, Walked] = {}
     axes: dict[tuple[str, int], Ids] = {}
     given = iter(program.inputs)
@@ -53,12 +61,13 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
         if node.op == "placeholder":
             values[node.name] = _input(ctx, next(given))
         elif node.op == "get_attr":
-            values[node.name] = _tensor(ctx, str(node.target), axes)
+            values[node.name] = _tensor(ctx, str(node.target), axes, masked=node.target in parameters)
         elif node.op == "call_function":
             values[node.name] = _apply(ctx, node, values)
         else:
             map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
-    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown))
+    heads = np.concatenate([np.zeros(0, dtype=np.int64), *(ids.ravel() for ids in ctx.heads)])
+    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads)
 
 
 def _input(ctx: Context, spec: InputSpec) -> Value:
@@ -70,8 +79,11 @@ def _input(ctx: Context, spec: InputSpec) -> Value:
     return Value(sizes, (Label((1,), ids, False),))
 
 
-def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids]) -> Value:
-    """Fresh ids for each axis of a parameter or buffer; an axis of one index has nothing to remove."""
+def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked: bool) -> Value:
+    """Fresh ids for each axis of a parameter or buffer; an axis of one index has nothing to remove.
+
+    Masks cut parameters only: what a buffer holds at a removed position is still there in the masked model.
+    """
     sizes = ctx.out.sizes
     labels: list[Label] = []
     for dim, size in enumerate(sizes):
@@ -80,7 +92,7 @@ def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids]) -> Value:
             ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
             axes[name, dim] = ids
         if size > 1:
-            labels.append(Label((dim,), ids, True))
+            labels.append(Label((dim,), ids, masked))
     return Value(sizes, tuple(labels))
 
 

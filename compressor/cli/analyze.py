@@ -57,7 +57,7 @@ def _explain(asked: tuple[str, int | None], source: Source, session: Session) ->
 
     found = explain(source.program, *asked)
     body = {"model": source.name, "sha256": source.sha256, "explanation": plain(found)}
-    session.show(lambda: explanation_table(found), body)
+    session.show(lambda: explanation_table(found, every_row=session.options.verbose), body)
 
 
 def _layer_and_index(text: str) -> tuple[str, int | None]:

@@ -38,9 +38,7 @@ class BenchOptions(SourceOptions):
         str,
         option("--provider", "-p", metavar="NAME", help="cpu, cuda, tensorrt, openvino … or torch-compile."),
     ] = "cpu"
-    threads: Annotated[list[str] | None, option("--threads", metavar="1,2", help="Threads. Default: 1.")] = (
-        None
-    )
+    threads: Annotated[list[str] | None, option("--threads", metavar="1,2", help="Threads. Default: 1.")] = None
     batch: Annotated[list[str] | None, option("--batch", metavar="1,16", help="Batches. Default: 1.")] = None
     min_runs: Annotated[int, option(metavar="N", help="Least number of timed runs.")] = 50
     min_seconds: Annotated[float, option(metavar="S", help="Least measured time of each model.")] = 3.0
@@ -51,16 +49,11 @@ class BenchOptions(SourceOptions):
         option(
             "--require",
             metavar="GATE",
-            help="speedup>=3, latency<=2ms, accuracy>=0.98, size<=1MiB, ratio>=10 …; repeat. "
-            "Exit 3 if one is not met.",
+            help="speedup>=3, latency<=2ms, accuracy>=0.98, size<=1MiB, ratio>=10 …; repeat. Exit 3 if one is not met.",
         ),
     ] = None
-    accuracy: Annotated[bool, option("--accuracy", help="Measure accuracy on the validation data too.")] = (
-        False
-    )
-    memory: Annotated[bool, option("--memory", help="Measure peak memory too, in a process of its own.")] = (
-        False
-    )
+    accuracy: Annotated[bool, option("--accuracy", help="Measure accuracy on the validation data too.")] = False
+    memory: Annotated[bool, option("--memory", help="Measure peak memory too, in a process of its own.")] = False
 
 
 def bench(options: BenchOptions, session: Session) -> None:
@@ -117,9 +110,7 @@ def _as_file(options: BenchOptions, model: str, folder: Path, session: Session) 
     return written
 
 
-def _measure(
-    options: BenchOptions, paths: Sequence[Path], gated: set[str], progress: Progress
-) -> BenchReport:
+def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], progress: Progress) -> BenchReport:
     from compressor.data import open_data, open_task
     from compressor.program import parse_input
     from compressor.timing import bench as measure
@@ -203,10 +194,7 @@ def _body(report: BenchReport, failures: dict[str, str | None]) -> dict[str, Any
 
     body = plain(report)
     body["warnings"] = [
-        {**written, "hint": warning.hint}
-        for written, warning in zip(body["warnings"], report.warnings, strict=True)
+        {**written, "hint": warning.hint} for written, warning in zip(body["warnings"], report.warnings, strict=True)
     ]
-    requirements = [
-        {"text": text, "passed": failure is None, "message": failure} for text, failure in failures.items()
-    ]
+    requirements = [{"text": text, "passed": failure is None, "message": failure} for text, failure in failures.items()]
     return {**body, "requirements": requirements, "passed": all(r["passed"] for r in requirements)}

@@ -56,14 +56,10 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
 
 
 def _signature(options: type[RunOptions]) -> inspect.Signature:
-    defaults = {
-        f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(options)
-    }
+    defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(options)}
     return inspect.Signature(
         [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
-            )
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
             for name, annotation in option_types(options).items()
         ]
     )

@@ -52,6 +52,4 @@ def compact(options: CompactOptions, session: Session) -> None:
     )
     size = write_program(written, target, session)
     head = {"model": source.name, "output": target.name, "size_bytes": size, "removed": report.removed}
-    session.show(
-        lambda: compact_table(report, target.name, size, every_row=options.verbose), {**head, **plain(report)}
-    )
+    session.show(lambda: compact_table(report, target.name, size, every_row=options.verbose), {**head, **plain(report)})

@@ -79,9 +79,7 @@ def environment_values(environment: Mapping[str, str], types: Types) -> dict[str
 def unknown_variables(environment: Mapping[str, str], commands: Mapping[str, Types]) -> tuple[str, ...]:
     """COMPRESS_ variables that no command reads: worth a word, no reason to stop."""
     names = {PREFIX + name.upper() for types in commands.values() for name in types if name not in _NEVER}
-    return tuple(
-        sorted(v for v in environment if v.startswith(PREFIX) and v not in (*names, *_OWN_VARIABLES))
-    )
+    return tuple(sorted(v for v in environment if v.startswith(PREFIX) and v not in (*names, *_OWN_VARIABLES)))
 
 
 def config_callback(context: typer.Context, value: str | None) -> str | None:

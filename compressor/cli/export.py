@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class ExportOptions(OutputOptions, ModelOptions):
     """Options of `compress export`."""
 
-    opset: Annotated[int | None, option(metavar="N", min=1, help="ONNX operator set. Default: torch's.")] = (
-        None
-    )
+    opset: Annotated[int | None, option(metavar="N", min=1, help="ONNX operator set. Default: torch's.")] = None
 
 
 def export(options: ExportOptions, session: Session) -> None:

@@ -12,7 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import typer
 
@@ -34,12 +34,15 @@ _TOP = """Prune a trained network with structure, retrain, shrink, export to ONN
   compress export  model.compact.pt -o model.onnx
   compress bench   model.pt model.onnx --provider cpu
 
-Results go to standard output, progress and errors to standard error. MODEL and -o may be '-'. Options that
-are not given come from COMPRESS_NAME variables, then from compress.toml or [tool.compress] in pyproject.toml,
-found from here upwards.
-
-Exit codes: 0 done, 1 could not do it, 2 usage or config, 3 a gate failed, 130 interrupted.
-"""
+""" + "\n\n".join(
+    (
+        "Results go to standard output, progress and errors to standard error. MODEL and -o may be '-'.",
+        "Options that are not given come from COMPRESS_NAME variables, then from compress.toml or the "
+        "tool.compress table of pyproject.toml, found from here upwards.",
+        "Exit codes: 0 done, 1 could not do it, 2 usage or config, 3 a gate failed, 130 interrupted.",
+    )
+)
+"""Paragraphs are one line each: on a terminal typer keeps the line breaks inside them."""
 
 
 def run() -> NoReturn:
@@ -67,23 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_app(ending: _Ending) -> typer.Typer:
     """All commands; what they raise is told by `ending`."""
-    # Boxes are for eyes: what goes through a pipe must stay greppable.
-    app = typer.Typer(
-        rich_markup_mode="rich" if sys.stdout.isatty() else None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    app = typer.Typer(rich_markup_mode=help_markup(), context_settings={"help_option_names": ["-h", "--help"]})
 
     @app.callback(help=_TOP)
     def top(
-        version: bool = typer.Option(
-            False, "--version", is_eager=True, callback=_version, help="Show the version."
-        ),
+        version: bool = typer.Option(False, "--version", is_eager=True, callback=_version, help="Show the version."),
     ) -> None:
         return None
 
     for name, function in commands.command_functions().items():
         commands.add(app, name, function, ending.around)
     return app
+
+
+def help_markup() -> Literal["rich"] | None:
+    """Boxes for eyes; what goes through a pipe must stay greppable."""
+    return "rich" if sys.stdout.isatty() else None
 
 
 def _version(wanted: bool) -> None:

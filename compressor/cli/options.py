@@ -45,7 +45,7 @@ class RunOptions:
             panel=_RUN,
             is_eager=True,
             callback=config_callback,
-            help="Take options from this file, not from the compress.toml or [tool.compress] found upwards.",
+            help="Take options from this file, not from the compress.toml or pyproject.toml found upwards.",
         ),
     ] = None
     json: Annotated[bool, option("--json", panel=_RUN, help="One JSON object on stdout, no table.")] = False
@@ -135,9 +135,7 @@ class RecipeOptions:
     """How is trained. None leaves a value to the default of `compressor.training.Recipe`."""
 
     batch_size: Annotated[int | None, _recipe("N", "64", "Samples per step.", "--batch-size", "-b")] = None
-    optimizer: Annotated[
-        Literal["adam", "adamw", "sgd"] | None, _recipe(None, "adam", "What takes the steps.")
-    ] = None
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, _recipe(None, "adam", "What takes the steps.")] = None
     lr: Annotated[float | None, _recipe("RATE", "0.001", "Peak learning rate.")] = None
     lr_schedule: Annotated[
         Literal["cosine", "constant", "step"] | None, _recipe(None, "cosine", "Course of the learning rate.")
@@ -158,9 +156,7 @@ class RecipeOptions:
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"] | None, _recipe(None, "fp32", "Precision of forward and backward.")
     ] = None
-    keep_best: Annotated[bool, _recipe(None, None, "Keep the best epoch, not the last.", "--keep-best")] = (
-        False
-    )
+    keep_best: Annotated[bool, _recipe(None, None, "Keep the best epoch, not the last.", "--keep-best")] = False
     patience: Annotated[int | None, _recipe("N", None, "Stop after N epochs without a better one.")] = None
 
 

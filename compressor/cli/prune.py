@@ -37,9 +37,9 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         str | None,
         option("--ratio", "-r", metavar="13x", panel=_BUDGET, help="Dense ÷ kept of the compacted model."),
     ] = None
-    sparsity: Annotated[
-        float | None, option(metavar="0.923", panel=_BUDGET, help="The same as a removed share.")
-    ] = None
+    sparsity: Annotated[float | None, option(metavar="0.923", panel=_BUDGET, help="The same as a removed share.")] = (
+        None
+    )
     of: Annotated[Literal["params", "macs"], option(panel=_BUDGET, help="What the ratio counts.")] = "params"
     scope: Annotated[
         list[str] | None,
@@ -54,9 +54,9 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         list[str] | None,
         option("--keep", metavar="GLOB", panel=_BUDGET, help="Layers that nothing may be cut from; repeat."),
     ] = None
-    floor: Annotated[
-        float, option(metavar="SHARE", panel=_BUDGET, help="Share of every layer that always stays.")
-    ] = 0.05
+    floor: Annotated[float, option(metavar="SHARE", panel=_BUDGET, help="Share of every layer that always stays.")] = (
+        0.05
+    )
     round_to: Annotated[
         int, option(metavar="N", panel=_BUDGET, help="Keep a multiple of N filters in every layer.")
     ] = 1
@@ -76,22 +76,16 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
             help="What goes together: coupled units, filters, single weights.",
         ),
     ] = "channel"
-    steps: Annotated[
-        int, option(metavar="N", panel=_METHOD, help="Prune-retrain rounds of magnitude and random.")
-    ] = 1
+    steps: Annotated[int, option(metavar="N", panel=_METHOD, help="Prune-retrain rounds of magnitude and random.")] = 1
     schedule: Annotated[
         Literal["geometric", "cubic"], option(panel=_METHOD, help="Course of the ratio over the steps.")
     ] = "geometric"
     rho: Annotated[float, option(metavar="RHO", panel=_METHOD, help="First penalty of ADMM.")] = 1e-3
-    rho_growth: Annotated[
-        float, option(metavar="X", panel=_METHOD, help="Growth of the penalty at every update.")
-    ] = 1.3
-    update_epochs: Annotated[
-        int, option(metavar="N", panel=_METHOD, help="Epochs between two updates of Z and U.")
-    ] = 1
-    stages: Annotated[
-        int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")
-    ] = 1
+    rho_growth: Annotated[float, option(metavar="X", panel=_METHOD, help="Growth of the penalty at every update.")] = (
+        1.3
+    )
+    update_epochs: Annotated[int, option(metavar="N", panel=_METHOD, help="Epochs between two updates of Z and U.")] = 1
+    stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
     epochs: Annotated[
         int | None,
         option(
@@ -106,9 +100,7 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         int | None,
         option(metavar="N", panel=_METHOD, help="Epochs of the final masked retraining. Default: 20."),
     ] = None
-    no_retrain: Annotated[
-        bool, option("--no-retrain", panel=_METHOD, help="Leave out the final retraining.")
-    ] = False
+    no_retrain: Annotated[bool, option("--no-retrain", panel=_METHOD, help="Leave out the final retraining.")] = False
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -150,9 +142,7 @@ def asked_ratio(options: PruneOptions) -> float:
         return parse_ratio(options.ratio)
     if options.sparsity is not None and options.ratio is None:
         return ratio_from_sparsity(options.sparsity)
-    raise UsageError(
-        "give exactly one of --ratio (13x: dense ÷ kept) and --sparsity (0.923: the removed share)"
-    )
+    raise UsageError("give exactly one of --ratio (13x: dense ÷ kept) and --sparsity (0.923: the removed share)")
 
 
 def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
@@ -175,9 +165,7 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
         keep=tuple(options.keep or ()),
         floor=options.floor,
         round_to=options.round_to,
-        admm=Admm(
-            options.rho, options.rho_growth, update_epochs=options.update_epochs, stages=options.stages
-        ),
+        admm=Admm(options.rho, options.rho_growth, update_epochs=options.update_epochs, stages=options.stages),
         prune_recipe=searching,
         retrain_recipe=retraining,
         seed=options.seed,
@@ -190,9 +178,7 @@ def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
     from compressor.training import Recipe
 
     values = recipe_values(options)
-    retraining = (
-        None if options.no_retrain else Recipe.from_mapping(_with(values, epochs=options.retrain_epochs))
-    )
+    retraining = None if options.no_retrain else Recipe.from_mapping(_with(values, epochs=options.retrain_epochs))
     if options.method != "admm" and options.steps == 1:
         return None, retraining
     # The search must end where it converges, not at its luckiest epoch, and learns from the data alone.
@@ -218,9 +204,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, session
     )
 
 
-def _run(
-    options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session
-) -> None:
+def _run(options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session) -> None:
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 

@@ -110,9 +110,7 @@ def stdin_bytes() -> bytes:
     Raises:  UsageError if it is a terminal: nobody types a checkpoint.
     """
     if sys.stdin.isatty():
-        raise UsageError(
-            "MODEL - reads standard input, which is a terminal here; pipe a model in or name a file"
-        )
+        raise UsageError("MODEL - reads standard input, which is a terminal here; pipe a model in or name a file")
     return sys.stdin.buffer.read()
 
 
@@ -136,9 +134,7 @@ def choose_target(options: Any, suffix: str) -> Target:
     """
     if options.output == STREAM:
         if options.json:
-            raise UsageError(
-                "-o - and --json both want standard output; write the model to a file with -o FILE"
-            )
+            raise UsageError("-o - and --json both want standard output; write the model to a file with -o FILE")
         if sys.stdout.isatty():
             raise UsageError("-o - would write a binary file to the terminal; pipe it or give -o FILE")
         return Target(None, options.force)
@@ -153,9 +149,7 @@ def default_name(options: ModelOptions, suffix: str) -> str:
     Raises:  UsageError for standard input.
     """
     if options.model == STREAM:
-        raise UsageError(
-            "a model from standard input has no name to derive the output's from; give -o FILE or -o -"
-        )
+        raise UsageError("a model from standard input has no name to derive the output's from; give -o FILE or -o -")
     if options.model == INITIAL:
         return _plain(options.arch or INITIAL) + suffix
     path = Path(options.model)
@@ -188,17 +182,13 @@ def choose_resume_point(target: Target, options: Any) -> Path | None:
     point = target.resume_point
     if point is None:
         if options.resume:
-            raise UsageError(
-                "--resume needs an output file: a run that writes to standard output leaves none"
-            )
+            raise UsageError("--resume needs an output file: a run that writes to standard output leaves none")
         return None
     if options.resume and not point.exists():
         raise UsageError(f"--resume: there is no {point}; start without --resume")
     if point.exists() and not options.resume:
         if not options.force:
-            raise UsageError(
-                f"{point}: left by an interrupted run; continue with --resume, or drop it with --force"
-            )
+            raise UsageError(f"{point}: left by an interrupted run; continue with --resume, or drop it with --force")
         point.unlink()
     return point
 
@@ -226,15 +216,20 @@ def known_data(
 
     Raises:  UsageError if there is none and it is needed; DataError if it cannot be opened or does not fit.
     """
-    from compressor.data import open_data, open_task
+    from compressor.data import open_data, open_task, runs_code
 
+    _refuse_remembered_code(program, options)
     task = open_task(program.record.task)
     ref = program.record.data
+    if ref is not None and options.data is None and runs_code(ref):
+        told = f"the checkpoint remembers its data as code ({ref}); repeat it as --data {ref} to run that code"
+        if needed_for is not None:
+            raise UsageError(told)
+        session.note(f"not measured on data: {told}")
+        return None, task
     if ref is None:
         if needed_for is not None:
-            raise UsageError(
-                f"no data: {needed_for} needs a data set; give it with --data, e.g. --data mnist:DIR"
-            )
+            raise UsageError(f"no data: {needed_for} needs a data set; give it with --data, e.g. --data mnist:DIR")
         return None, task
     try:
         data = open_data(ref)
@@ -245,6 +240,20 @@ def known_data(
         return None, task
     _check_fit(program, data)
     return data, task
+
+
+def _refuse_remembered_code(program: Program, options: SourceOptions) -> None:
+    """A checkpoint from a stranger must not choose which code runs: only what the user names himself is imported.
+
+    Raises:  UsageError if the remembered task is code and was not repeated.
+    """
+    from compressor.data import runs_code
+
+    task = program.record.task
+    if task is not None and options.task is None and runs_code(task):
+        raise UsageError(
+            f"the checkpoint remembers its task as code ({task}); repeat it as --task {task} to run that code"
+        )
 
 
 def _check_fit(program: Program, data: DataSource) -> None:

@@ -6,7 +6,8 @@ import time
 
 from torch import Tensor
 
-from compressor.axes import Keep, UnitMap, find_units
+from compressor.axes import Keep, UnitMap, WalkOptions, find_units
+from compressor.compaction.norms import rescaled_norms
 from compressor.compaction.result import CompactReport
 from compressor.compaction.slicing import layer_changes, slice_program
 from compressor.compaction.verify import verify
@@ -16,7 +17,7 @@ from compressor.errors import CompressError
 from compressor.program import Program
 from compressor.sparsity import apply_masks, kept_units
 from compressor.training import evaluate
-from compressor.units import Params
+from compressor.units import Macs, Params
 
 _REAL_SAMPLES = 64
 
@@ -31,13 +32,16 @@ def compact(
 ) -> tuple[Program, CompactReport]:
     """The program without everything that its masks make removable, and what was done; the input is left untouched.
 
+    What may go follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
+    compute what they did; then nothing is verified, and the report names them.
+
     Raises:  CompressError if nothing can be removed (unless `allow_noop`); VerificationError if masked and compact
              differ.
     """
     began = time.perf_counter()
     masked = program.clone()
     apply_masks(masked.module, masked.masks)
-    units = find_units(masked)
+    units = find_units(masked, WalkOptions.from_mapping(program.record.walk))
     keep, skipped = _removable(masked, units)
     n_removed = int((~keep).sum())
     if n_removed == 0 and not allow_noop:
@@ -46,7 +50,8 @@ def compact(
             "prune with --pattern channel or filter, or pass --allow-noop"
         )
     smaller = slice_program(masked, units, keep)
-    agreement = verify(masked, smaller, _real_inputs(data))
+    rescaled = rescaled_norms(masked, units, keep)
+    agreement = None if rescaled else verify(masked, smaller, _real_inputs(data))
     metrics = None
     if data is not None:
         metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
@@ -54,13 +59,14 @@ def compact(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
         compact_params=Params(smaller.n_parameters),
-        dense_macs=count_macs(masked),
+        dense_macs=Macs(program.record.dense_macs or count_macs(masked)),
         compact_macs=count_macs(smaller),
         n_units_removed=n_removed,
         still_zeroed=smaller.n_zeroed,
         layers=layer_changes(masked, smaller),
         skipped=tuple(skipped),
         agreement=agreement,
+        rescaled=rescaled,
         metrics=metrics,
         seconds=time.perf_counter() - began,
     )
@@ -71,10 +77,10 @@ def _removable(masked: Program, units: UnitMap) -> tuple[Keep, list[str]]:
     """The units that the masks cut, less one of each width that would otherwise be gone altogether."""
     keep = kept_units(units, masked.masks, masked.parameters)
     skipped: list[str] = []
-    for (name, dim), of_index in units.axes.items():
-        if not units.kept_along(keep, name, dim).any():
-            keep[of_index[0]] = True
-            skipped.append(f"{name}: all {len(of_index)} indices of dimension {dim} are cut; one stays to keep the graph whole")
+    for where, members in units.widths:
+        if not keep[members].any():
+            keep[members[0]] = True
+            skipped.append(f"{where}: all {len(members)} units are cut; one stays to keep the graph whole")
     return keep, skipped
 
 
@@ -83,5 +89,3 @@ def _real_inputs(data: DataSource | None) -> list[tuple[Tensor, ...]]:
         return []
     first = next(iter(data.batches("val", _REAL_SAMPLES, limit=_REAL_SAMPLES)), None)
     return [] if first is None else [first.inputs]
-
-

@@ -33,7 +33,11 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class CompactReport:
-    """`removed` parameters are gone; `still_zeroed` are masked in what is left; `skipped` says why units stayed."""
+    """`removed` parameters are gone; `still_zeroed` are masked in what is left; `skipped` says why units stayed.
+
+    `rescaled` names norms that are taken over less than in the masked model; if there are any, the two models differ by
+    intention and `agreement` is None.
+    """
 
     dense_params: Params
     masked_params: Params
@@ -44,9 +48,10 @@ class CompactReport:
     still_zeroed: int
     layers: tuple[LayerChange, ...]
     skipped: tuple[str, ...]
-    agreement: Agreement
+    agreement: Agreement | None
     metrics: dict[str, float] | None = None
     seconds: float = 0.0
+    rescaled: tuple[str, ...] = ()
 
     @property
     def removed(self) -> int:

@@ -29,6 +29,7 @@ class Sizes:
 
     def __init__(self, units: UnitMap, keep: Keep) -> None:
         self._units, self._keep = units, keep
+        self.options = units.walk.options
 
     def kept(self, value: Value, dim: int) -> Keep:
         """Which positions along a dimension stay. Shapes: -> (size,)"""
@@ -55,7 +56,7 @@ def slice_program(program: Program, units: UnitMap, keep: Keep) -> Program:
     """
     sizes = Sizes(units, keep)
     graph = copy.deepcopy(program.module.graph)
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         rewrite = REWRITES.get(node.target) if node.op == "call_function" else None
         if rewrite is not None:
             rewrite(node, sizes)
@@ -229,13 +230,6 @@ def _groups(node: Node, sizes: Sizes) -> None:
     if bound["groups"] > 1 and weight.sizes[1] == 1:
         dim = source.rank - (weight.rank - 1)
         set_argument(node, "groups", int(sizes.kept(source, dim).sum()))
-
-
-@rewrites(aten.layer_norm.default, aten.rms_norm.default)
-def _normalized_shape(node: Node, sizes: Sizes) -> None:
-    value, bound = sizes.value(node), _bound(node)
-    assert isinstance(value, Value)
-    set_argument(node, "normalized_shape", list(sizes.of(value)[-len(bound["normalized_shape"]) :]))
 
 
 @rewrites(aten.pad.default, aten.constant_pad_nd.default)

@@ -19,7 +19,11 @@ FLOAT32_LIMIT = 1e-5
 
 
 def verify(
-    masked: Program, compact: Program, real_inputs: Sequence[tuple[Tensor, ...]] = (), *, batches: Iterable[int] = (1, 3)
+    masked: Program,
+    compact: Program,
+    real_inputs: Sequence[tuple[Tensor, ...]] = (),
+    *,
+    batches: Iterable[int] = (1, 3),
 ) -> Agreement:
     """How far the two programs are apart, on random inputs of each batch size and on the real ones, in both precisions.
 
@@ -69,5 +73,3 @@ def _leaves(outputs: Any) -> Iterator[Tensor]:
     elif isinstance(outputs, (tuple, list)):
         for part in outputs:
             yield from _leaves(part)
-
-

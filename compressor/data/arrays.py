@@ -58,9 +58,7 @@ class ArraySource:
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("val", self.val)):
             if len(part.inputs) != len(part.target):
-                raise DataError(
-                    f"{self.ref}: {name} has {len(part.inputs)} inputs but {len(part.target)} targets"
-                )
+                raise DataError(f"{self.ref}: {name} has {len(part.inputs)} inputs but {len(part.target)} targets")
             if len(part.inputs) == 0:
                 raise DataError(f"{self.ref}: {name} is empty")
         if self.train.inputs.shape[1:] != self.val.inputs.shape[1:]:

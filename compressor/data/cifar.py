@@ -35,9 +35,7 @@ def open_cifar10(kind: str, directory: Path) -> ArraySource:
 
 def _find(directory: Path) -> Path:
     if not directory.is_dir():
-        raise DataError(
-            f"{directory}: no such directory; it should hold {_TRAIN[0]} .. {_TRAIN[-1]} and {_VAL[0]}"
-        )
+        raise DataError(f"{directory}: no such directory; it should hold {_TRAIN[0]} .. {_TRAIN[-1]} and {_VAL[0]}")
     for folder in (directory, directory / "cifar-10-batches-bin"):
         if (folder / _VAL[0]).is_file():
             break
@@ -54,9 +52,7 @@ def _find(directory: Path) -> Path:
 def _read(paths: list[Path]) -> Arrays:
     records = np.concatenate([_records(path) for path in paths])
     images_NCHW = records[:, 1:].reshape(-1, *_SHAPE_CHW)
-    return Arrays(
-        torch.from_numpy(np.ascontiguousarray(images_NCHW)), torch.from_numpy(records[:, 0].astype(np.int64))
-    )
+    return Arrays(torch.from_numpy(np.ascontiguousarray(images_NCHW)), torch.from_numpy(records[:, 0].astype(np.int64)))
 
 
 def _records(path: Path) -> np.ndarray:

@@ -85,9 +85,7 @@ def open_function(ref: str, base: Path | None) -> DatasetSource:
     train, val = pair
     for name, dataset in (("train", train), ("val", val)):
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise DataError(
-                f"{ref}: the {name} data set needs __len__ and __getitem__ (no iterable data sets)"
-            )
+            raise DataError(f"{ref}: the {name} data set needs __len__ and __getitem__ (no iterable data sets)")
         if len(dataset) == 0:
             raise DataError(f"{ref}: the {name} data set is empty")
     with torch.random.fork_rng(devices=[]):

@@ -72,9 +72,7 @@ class FolderSource:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for part in batch_slices(len(order.sample_N), batch_size, split):
                 picked = [files[i] for i in order.sample_N[part].tolist()]
-                draws = (
-                    [None] * len(picked) if draws_N3 is None else draws_N3[order.position_N[part]].tolist()
-                )
+                draws = [None] * len(picked) if draws_N3 is None else draws_N3[order.position_N[part]].tolist()
                 images = list(pool.map(decode, [path for path, _ in picked], draws))
                 target_N = torch.tensor([label for _, label in picked]).to(device)
                 yield Batch((normalise(torch.stack(images).to(device), IMAGENET),), target_N)
@@ -89,18 +87,12 @@ def open_folders(directory: Path) -> FolderSource:
     _require_pillow(directory)
     for name in ("train", "val"):
         if not (directory / name).is_dir():
-            raise DataError(
-                f"{directory}: no folder {name}/; looked for train/CLASS/ and val/CLASS/ with images"
-            )
+            raise DataError(f"{directory}: no folder {name}/; looked for train/CLASS/ and val/CLASS/ with images")
     classes = sorted(path.name for path in (directory / "train").iterdir() if path.is_dir())
     numbers = {name: number for number, name in enumerate(classes)}
-    unknown = [
-        path.name for path in (directory / "val").iterdir() if path.is_dir() and path.name not in numbers
-    ]
+    unknown = [path.name for path in (directory / "val").iterdir() if path.is_dir() and path.name not in numbers]
     if unknown:
-        raise DataError(
-            f"{directory}: val/ has classes that train/ has not: {', '.join(sorted(unknown)[:5])}"
-        )
+        raise DataError(f"{directory}: val/ has classes that train/ has not: {', '.join(sorted(unknown)[:5])}")
     train, val = (_files(directory / name, numbers) for name in ("train", "val"))
     return FolderSource(str(directory), train, val, len(classes))
 
@@ -135,8 +127,7 @@ def _require_pillow(directory: Path) -> None:
         import PIL.Image  # noqa: F401
     except ImportError as cause:
         raise DataError(
-            f"{directory}: reading image folders needs Pillow; "
-            f"install it with pip install 'compressor[vision]'"
+            f"{directory}: reading image folders needs Pillow; install it with pip install 'compressor[vision]'"
         ) from cause
 
 

@@ -80,9 +80,7 @@ def _inputs(values: np.ndarray, layout: str | None, where: str) -> Tensor:
     elif layout == "NHW" or (layout is None and values.dtype == np.uint8 and values.ndim == 3):
         values = values[:, None]
     if values.ndim < 2:
-        raise DataError(
-            f"{where}: shape {values.shape}; the first dimension counts samples, a second is needed"
-        )
+        raise DataError(f"{where}: shape {values.shape}; the first dimension counts samples, a second is needed")
     return torch.from_numpy(np.ascontiguousarray(_native(values, where)))
 
 

@@ -52,6 +52,12 @@ def open_data(ref: str, *, base: Path | None = None) -> DataSource:
     raise DataError(_unknown(ref, path))
 
 
+def runs_code(ref: str) -> bool:
+    """Whether opening `ref` would import a module of the user's (`file.py:f`, `package.module:f`)."""
+    kind, colon, _ = ref.partition(":")
+    return not (colon and kind in KINDS) and split_reference(ref) is not None
+
+
 def relocate(ref: str, *, start: Path) -> str:
     """`ref` with its path relative to `start` if it lies below it, else absolute; no path, no change."""
     kind, colon, rest = ref.partition(":")
@@ -76,9 +82,7 @@ def _open_file(ref: str, path: Path) -> DataSource:
     with path.open("rb") as file:
         magic = file.read(len(_ZIP_MAGIC))
     if magic != _ZIP_MAGIC:
-        raise DataError(
-            f"{ref}: not an .npz file (it does not begin like a zip archive); see --data in --help"
-        )
+        raise DataError(f"{ref}: not an .npz file (it does not begin like a zip archive); see --data in --help")
     return open_npz(path)
 
 

@@ -101,14 +101,12 @@ def _logits(outputs: Any, batch: Batch) -> Tensor:
         outputs = outputs[0]
     if not isinstance(outputs, Tensor):
         raise DataError(
-            f"classification reads one tensor, the model returns {_describe(outputs)}; "
-            f"give --task file.py:Task"
+            f"classification reads one tensor, the model returns {_describe(outputs)}; give --task file.py:Task"
         )
     target = batch.target
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
         raise DataError(
-            f"classification needs integer labels, the data have {_describe(target)}; "
-            f"give --task file.py:Task"
+            f"classification needs integer labels, the data have {_describe(target)}; give --task file.py:Task"
         )
     if outputs.dim() < 2 or outputs.shape[:1] + outputs.shape[2:] != target.shape:
         raise DataError(

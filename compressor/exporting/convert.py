@@ -34,9 +34,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
     if input_dtype(program) == torch.bfloat16:
-        raise ModelError(
-            "onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32"
-        )
+        raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
     exported = _export(program, module)
     try:
         with quiet():
@@ -97,9 +95,7 @@ def _export(program: Program, module: nn.Module) -> torch.export.ExportedProgram
             exported = torch.export.export(module, examples, dynamic_shapes=dynamic)
     except Exception as error:  # torch.export has no common base class for what it raises
         raise ModelError(f"the model cannot be exported: {innermost_line(error)}") from error
-    if dynamic is not None and not all(
-        _has_symbolic_batch(exported, name) for name in _user_inputs(exported)
-    ):
+    if dynamic is not None and not all(_has_symbolic_batch(exported, name) for name in _user_inputs(exported)):
         raise ModelError(
             "the graph fixes the batch although its input leaves it open; "
             "a reshape or expand in it holds the batch as a number"
@@ -185,10 +181,7 @@ def _name_transposed(model: ir.Model, module: nn.Module) -> None:
             continue
         stored = value.const_value
         for name, parameter in lost.items():
-            if (
-                tuple(stored.shape) == tuple(parameter.T.shape)
-                and (stored.numpy() == to_numpy(parameter.T)).all()
-            ):
+            if tuple(stored.shape) == tuple(parameter.T.shape) and (stored.numpy() == to_numpy(parameter.T)).all():
                 value.name = f"{name}.T"
                 del lost[name]
                 break

@@ -91,9 +91,7 @@ def _to_stream(build: Build, target: BinaryIO) -> ExportReport:
         staged = Path(stage, "model.onnx")
         report = build(staged)
         if report.external_data:
-            raise OutputError(
-                "the model is above 2 GB and needs a second file for its weights; give -o PATH, not -"
-            )
+            raise OutputError("the model is above 2 GB and needs a second file for its weights; give -o PATH, not -")
         with open(staged, "rb") as file:
             shutil.copyfileobj(file, target)
     return replace(report, path=None)

@@ -30,9 +30,7 @@ def stamp(model: ir.Model, program: Program, data: DataSource | None, extra: Map
     """
     reserved = sorted(key for key in extra if key.startswith(PREFIX))
     if reserved:
-        raise UsageError(
-            f"metadata key {reserved[0]}: keys that begin with {PREFIX} are written by the tool itself"
-        )
+        raise UsageError(f"metadata key {reserved[0]}: keys that begin with {PREFIX} are written by the tool itself")
     model.producer_name = "compress"
     model.producer_version = tool_version()
     model.graph.name = program.record.arch or "main"

@@ -53,9 +53,7 @@ def check_file(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # ValidationError, InferenceError, protobuf's own
-        raise VerificationError(
-            f"the ONNX file is not valid: {innermost_line(error)}\n{_NOTHING_WRITTEN}"
-        ) from error
+        raise VerificationError(f"the ONNX file is not valid: {innermost_line(error)}\n{_NOTHING_WRITTEN}") from error
 
 
 def check_data(program: Program, data: DataSource) -> None:
@@ -101,10 +99,7 @@ def difference(reference: np.ndarray, other: np.ndarray) -> tuple[float, float]:
         return float("inf"), float("inf")
     wanted, got = reference.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(wanted)
-    if (
-        not np.array_equal(wanted[~finite], got[~finite], equal_nan=True)
-        or not np.isfinite(got[finite]).all()
-    ):
+    if not np.array_equal(wanted[~finite], got[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
         return float("inf"), float("inf")
     if not finite.any():
         return 0.0, 0.0
@@ -133,9 +128,7 @@ def _run_both(
         with torch.inference_mode():
             leaves = pytree.tree_leaves(module(*inputs))
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
-        raise ModelError(
-            f"torch cannot run the model at batch {len(inputs[0])}: {innermost_line(error)}"
-        ) from error
+        raise ModelError(f"torch cannot run the model at batch {len(inputs[0])}: {innermost_line(error)}") from error
     expected = [to_numpy(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
     feeds = {given.name: to_numpy(x) for given, x in zip(session.get_inputs(), inputs, strict=True)}
     try:
@@ -146,9 +139,7 @@ def _run_both(
             f"{_NOTHING_WRITTEN}"
         ) from error
     if not all(np.isfinite(x).any() for x in expected if x.size and x.dtype.kind == "f"):
-        raise VerificationError(
-            "the model's own output has no finite number in it, so there is nothing to compare"
-        )
+        raise VerificationError("the model's own output has no finite number in it, so there is nothing to compare")
     return [(wanted, np.asarray(output)) for wanted, output in zip(expected, got, strict=True)]
 
 
@@ -176,9 +167,7 @@ def _data_inputs(program: Program, data: DataSource) -> Iterator[tuple[Tensor, .
     size = _DATA_BATCH if program.has_dynamic_batch else 1
     for batch in data.batches("val", size, limit=N_DATA_SAMPLES):
         yield tuple(
-            x.to(
-                floating if floating is not None and spec.torch_dtype.is_floating_point else spec.torch_dtype
-            )
+            x.to(floating if floating is not None and spec.torch_dtype.is_floating_point else spec.torch_dtype)
             for x, spec in zip(batch.inputs, program.inputs, strict=True)
         )
 

@@ -75,7 +75,7 @@ def open_exported(file: BinaryIO, name: str, *, trust_pickle: bool) -> nn.Module
             module = torch.export.load(file).module(check_guards=False)
     except Exception as error:  # torch.export has no common base class for what it raises
         raise ModelError(f"{name}: this archive cannot be opened: {first_line(error)}") from error
-    # torch forbids train() and eval() on these; the mode is in the graph, so the flag alone is all there is to set.
+    # torch forbids train() and eval() on these; the mode is in the graph, so only the flag is there to set.
     module.train = lambda mode=True: nn.Module.train(module, mode)  # type: ignore[method-assign]
     module.eval = lambda: nn.Module.train(module, False)  # type: ignore[method-assign]
     return module

@@ -16,9 +16,7 @@ from torch.fx import Node
 from compressor.errors import ModelError
 from compressor.program.normalise import SIZE_ARITHMETIC
 
-_ONE_OPERAND = frozenset(
-    {operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not}
-)
+_ONE_OPERAND = frozenset({operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not})
 _SCALARS = frozenset({"int", "float", "bool", "number", "SymInt"})
 _FROM_NODES = frozenset({"Tensor", "int", "float", "bool", "number", "SymInt", "SymBool"})
 _BROADCAST = frozenset({"int", "float", "SymInt", "bool"})

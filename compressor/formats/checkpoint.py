@@ -1,6 +1,6 @@
 """The checkpoint: one dictionary of tensors, masks, graph text and metadata, with a digest over all of it.
 
-It must never hold pickled code, and nothing of it is believed before schema, digest, names and shapes are checked.
+It must never hold pickled code; nothing in it is believed before schema, digest, names, shapes are checked.
 """
 
 from __future__ import annotations

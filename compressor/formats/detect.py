@@ -38,7 +38,10 @@ _FOREIGN = (
     (b"\xfd7zXZ", "compressed with xz; unpack it first"),
     (b"\x89HDF", "an HDF5 file (Keras?); export the model to ONNX"),
     (b"\x93NUMPY", "a NumPy array, not a model"),
-    (b"\x80", "a pickle that torch.save did not write; save the weights with torch.save(model.state_dict(), path)"),
+    (
+        b"\x80",
+        "a pickle that torch.save did not write; save the weights with torch.save(model.state_dict(), path)",
+    ),
 )
 _WIRE_VARINT, _WIRE_64, _WIRE_BYTES, _WIRE_32 = 0, 1, 2, 5
 _ONNX_FIELDS = {

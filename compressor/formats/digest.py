@@ -16,9 +16,7 @@ from torch import Tensor
 from compressor.errors import ModelError
 
 
-def digest(
-    graph: str, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-) -> str:
+def digest(graph: str, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> str:
     """The digest in hexadecimal; an entry `sha256` of the metadata plays no part.
 
     Raises:  ModelError if the metadata is not plain JSON.

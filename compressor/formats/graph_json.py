@@ -103,7 +103,11 @@ def _entry(line: str, number: int) -> dict[str, Any]:
 
 
 def _add(
-    graph: fx.Graph, name: str, entry: Mapping[str, Any], nodes: Mapping[str, Node], tensors: Mapping[str, Tensor]
+    graph: fx.Graph,
+    name: str,
+    entry: Mapping[str, Any],
+    nodes: Mapping[str, Node],
+    tensors: Mapping[str, Tensor],
 ) -> Node:
     if not isinstance(entry["args"], list) or not isinstance(entry["kwargs"], dict):
         raise ModelError("its arguments are not a list and a dictionary")

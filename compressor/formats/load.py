@@ -68,11 +68,11 @@ def load(
 ) -> Program:
     """The program in a checkpoint, a state dict with its `arch`, or `init` with an `arch`.
 
-    `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what it
-    remembers. A stream is read whole. `trust_pickle` opens files that can run code.
+    `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what
+    it remembers. A stream is read whole. `trust_pickle` opens files that can run code.
 
-    Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it could
-             run code; UsageError if `arch` or `inputs` are needed and not given.
+    Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
+             could run code; UsageError if `arch` or `inputs` are needed and not given.
     """
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
     request = _Request(arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed)
@@ -121,7 +121,9 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
         return _from_module(content, opened.name, request)
     state, note = find_state_dict(content)
     if state is None and isinstance(content, Mapping):
-        module = next((content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None)
+        module = next(
+            (content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None
+        )
         if module is not None:
             return _from_module(module, opened.name, request)
     if state is None:
@@ -129,9 +131,7 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     return _from_state_dict(state, opened.name, request, [] if note is None else [note])
 
 
-def _from_state_dict(
-    state: Mapping[str, Tensor], name: str, request: _Request, notes: Sequence[str] = ()
-) -> Program:
+def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, notes: Sequence[str] = ()) -> Program:
     if request.arch is None:
         fitting = suggest(state)
         hint = f"; --arch {fitting[0]} fits" if fitting else ", such as torchvision:resnet50 or path/to/net.py:Net"
@@ -142,9 +142,7 @@ def _from_state_dict(
     return capture(built.module, inputs, record=request.record([*notes, *said]))
 
 
-def _from_module(
-    module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()
-) -> Program:
+def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()) -> Program:
     inputs = request.inputs or known
     if not inputs:
         raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
@@ -173,19 +171,22 @@ def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
 
 @contextlib.contextmanager
 def _open(source: str | Path | BinaryIO) -> Iterator[_Opened]:
-    """An open file that can seek; a stream or a pipe is read whole, because torch's readers go back and forth."""
+    """An open file that can seek; a stream or a pipe is read whole: torch's readers go back and forth."""
     if not isinstance(source, (str, Path)):
         yield _Opened(BytesIO(source.read()), _stream_name(source), None)
         return
-    try:
-        file = open(source, "rb")
-    except OSError as error:
-        raise ModelError(_unreadable(Path(source), error)) from error
-    with file:
+    with _opened_file(Path(source)) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield _Opened(file, str(source), Path(os.path.realpath(source)).parent)
         else:
             yield _Opened(BytesIO(file.read()), str(source), None)
+
+
+def _opened_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ModelError(_unreadable(path, error)) from error
 
 
 def _stream_name(stream: BinaryIO) -> str:

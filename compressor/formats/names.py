@@ -1,6 +1,6 @@
 """Which names from a file may become names in generated code or attributes of a module.
 
-It must never hold anything else: torch.fx writes node names and tensor paths into Python source and executes it.
+It must never hold anything else: torch.fx writes names of nodes and tensors into Python source and runs it.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ PYTHON_TARGETS = MappingProxyType({_text(target): target for target in SIZE_ARIT
 _EFFECTS = frozenset(
     {
         "from_file", "set_", "set_data", "data", "resize_", "resize_as_", "resize_as_sparse_", "as_strided_",
-        "sparse_resize_", "sparse_resize_and_clear_", "requires_grad_", "retain_grad", "rename_", "record_stream",
-        "pin_memory", "is_pinned", "output_nr", "is_set_to",
+        "sparse_resize_", "sparse_resize_and_clear_", "requires_grad_", "retain_grad", "rename_",
+        "record_stream", "pin_memory", "is_pinned", "output_nr", "is_set_to",
     }
 )  # fmt: skip
 """Public overloads that reach files or change what a tensor is, beyond what the rules below catch."""
@@ -40,12 +40,13 @@ _EFFECTS = frozenset(
 _FAMILIES = re.compile(
     r"backward|sparse|_coo|_cs[rc]\b|_bs[rc]\b|_jvp|^(?:fbgemm|quantized?|dequantize|mkldnn|miopen|cudnn|nested)"
 )
-"""Kernels for torch's own use, packed formats and gradients. Some trust their caller: found by calling all with
-random arguments, several crash the process on ones that their schema allows."""
+"""Kernels for torch's own use, packed formats and gradients. Some trust their caller: calling all with random
+arguments that their schema allows found several that crash the process."""
 
 _INTERNAL = frozenset(
     {
-        "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+        "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
         "_log_softmax", "_native_batch_norm_legit_no_training", "_prelu_kernel", "_safe_softmax",
         "_shape_as_tensor", "_softmax", "_to_copy", "_unsafe_view", "_upsample_bicubic2d_aa",
         "_upsample_bilinear2d_aa", "_upsample_lanczos2d_aa", "_upsample_nearest_exact1d",

@@ -1,4 +1,4 @@
-"""State dicts of other programs: found in their wrappers, brought to an architecture's names, loaded strictly.
+"""State dicts of other programs: found in their wrappers, brought to an architecture's names, loaded whole.
 
 It must never load a part of one: every key has its place and every place its key, or nothing is loaded.
 """
@@ -16,9 +16,9 @@ from compressor.formats.tensors import check_dense, check_finite
 from compressor.models import ARCHITECTURES, build
 
 _WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_state",
-    "net_state_dict", "teacher", "student", "ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model",
-    "params_ema",
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
+    "model_state", "net_state_dict", "teacher", "student", "ema", "model_ema", "ema_state_dict",
+    "state_dict_ema", "ema_model", "params_ema",
 )  # fmt: skip
 """Keys under which training scripts put their weights; the first that is there counts."""
 

@@ -21,7 +21,7 @@ _DTYPES = frozenset(
 def check_dense(name: str, tensor: Any) -> None:
     """Nothing, when it is an ordinary dense tensor that lies wholly in its own memory.
 
-    Raises:  ModelError otherwise: sparse and quantised ones, other classes, and sizes without bytes behind them.
+    Raises:  ModelError otherwise: sparse, quantised, of another class, or sizes without bytes.
     """
     if not isinstance(tensor, Tensor):
         raise ModelError(f"{name[:60]}: is {type(tensor).__name__} where a tensor should be")

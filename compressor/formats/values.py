@@ -23,9 +23,7 @@ _MARKER = "# COUNTER"
 
 _DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
 _LAYOUTS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.layout)}
-_FORMATS = {
-    str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)
-}
+_FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
 _CLOSED: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "dtype": (torch.dtype, _DTYPES),
     "layout": (torch.layout, _LAYOUTS),

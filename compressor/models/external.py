@@ -6,19 +6,21 @@ It must never hold an import of either outside a function, nor start a download.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from compressor.errors import ModelError, UsageError
 
 Shapes = tuple[tuple[int, ...], ...]
 
-# Classifiers stand directly in torchvision.models; detection, video ... in packages below it, with other
-# inputs.
+# Classifiers stand directly in torchvision.models; detection, video ... in packages below it, with other inputs.
 _TORCHVISION_SIDE = {"inception_v3": 299}
 _TORCHVISION_DEFAULT_SIDE = 224
 
@@ -56,13 +58,39 @@ def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, S
 
 def _imported(module: str, package: str) -> Any:
     try:
-        imported: ModuleType = importlib.import_module(module)
+        imported = _import_beside_any_torch(module)
     except (ImportError, RuntimeError) as cause:  # RuntimeError: a torchvision built for another torch
         raise ModelError(
             f"--arch {package}:...: {package} cannot be imported ({cause}); "
             f"install one that fits torch with pip install 'compressor[vision]'"
         ) from cause
     return imported
+
+
+def _import_beside_any_torch(module: str) -> ModuleType:
+    """The module; where torchvision's compiled operators are missing, after their schemas have been declared.
+
+    torchvision from PyPI is a CUDA build: beside a CPU torch its library cannot be loaded, and its Python part then
+    fails while it registers shapes for operators of detectors. No classifier calls these, so their schemas are enough.
+    """
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    _declare_detection_operators()
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", module.split(".")[0])]:
+        del sys.modules[name]  # what the failed import has left half done
+    return importlib.import_module(module)
+
+
+@functools.cache
+def _declare_detection_operators() -> torch.library.Library:
+    """The library that holds the declarations; they last as long as it does, hence the cache."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 def _made(arch: str, make: Any) -> nn.Module:

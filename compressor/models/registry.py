@@ -47,16 +47,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "lenet-300-100": Architecture(LeNet300100, (1, 28, 28), 10, "fully connected 784-300-100-10, MNIST"),
         "lenet5": Architecture(LeNet5, (1, 28, 28), 10, "Caffe's LeNet-5 (20-50-500-10), MNIST"),
         "alexnet": Architecture(AlexNet, (3, 224, 224), 1000, "AlexNet as in torchvision, one column"),
-        "caffenet": Architecture(
-            CaffeNet, (3, 227, 227), 1000, "Caffe's AlexNet, with groups unless grouped=false"
-        ),
+        "caffenet": Architecture(CaffeNet, (3, 227, 227), 1000, "Caffe's AlexNet, with groups unless grouped=false"),
         "vgg16": Architecture(VGG16, (3, 224, 224), 1000, "VGG-16 as in torchvision"),
         "vgg16-bn": Architecture(
             partial(VGG16, batch_norm=True), (3, 224, 224), 1000, "VGG-16 with batch norm, as in torchvision"
         ),
-        "vgg16-cifar": Architecture(
-            VGG16Cifar, (3, 32, 32), 10, "VGG-16 with batch norm, one linear layer, CIFAR"
-        ),
+        "vgg16-cifar": Architecture(VGG16Cifar, (3, 32, 32), 10, "VGG-16 with batch norm, one linear layer, CIFAR"),
         **{
             f"resnet{depth}": Architecture(
                 partial(ResNetCifar, depth),
@@ -125,14 +121,10 @@ def _from_reference(arch: str, arch_args: Mapping[str, object]) -> nn.Module:
     found = load_reference(arch, error=ModelError)
     if isinstance(found, nn.Module):
         if arch_args:
-            raise UsageError(
-                f"--arch {arch}: is a finished module and takes no --arch-arg ({', '.join(arch_args)})"
-            )
+            raise UsageError(f"--arch {arch}: is a finished module and takes no --arch-arg ({', '.join(arch_args)})")
         return found
     if not callable(found):
-        raise ModelError(
-            f"{arch}: neither a module nor a function that returns one, but {type(found).__name__}"
-        )
+        raise ModelError(f"{arch}: neither a module nor a function that returns one, but {type(found).__name__}")
     return _call(found, arch, arch_args)
 
 

@@ -26,6 +26,11 @@ def _signature(target: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((a.name, a.default_value if a.has_default_value() else ...) for a in schema.arguments)
 
 
+def has_argument(target: Any, name: str, *, beyond: int = 0) -> bool:
+    """Whether an operator has an argument of that name, not counting the first `beyond`."""
+    return any(known == name for known, _ in _signature(target)[beyond:])
+
+
 def arguments(node: Node) -> dict[str, Any]:
     """Every argument of the node by schema name, defaults filled in.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,9 +19,10 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
 from compressor.program.module import ProgramModule
-from compressor.program.normalise import normalise
+from compressor.program.normalise import foreign_operators, normalise
 from compressor.program.program import Program
 from compressor.program.record import Record
+from compressor.program.shapes import traced_shapes
 from compressor.program.spec import InputSpec
 
 
@@ -39,6 +41,8 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     if dropped:
         shown = ", ".join(dropped[:3]) + (" …" if len(dropped) > 3 else "")
         notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown}")
+    if foreign := foreign_operators(graph):
+        notes.append(f"{', '.join(foreign)}: not an ATen operator, so the model can be analysed but not kept in a file")
     module = ProgramModule({name: _own(tensor) for name, tensor in tensors.items()}, graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     specs = tuple(
@@ -52,7 +56,8 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     )
     module.eval()
     start = record or Record()
-    return Program(module, specs, {}, replace(start, notes=(*start.notes, *notes)), aliases)
+    traced = traced_shapes(graph, module.tensors())
+    return Program(module, specs, {}, replace(start, notes=(*start.notes, *notes)), aliases, traced)
 
 
 def _export(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[torch.export.ExportedProgram, list[str]]:
@@ -72,11 +77,13 @@ def _export(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[torch.expo
         with _quiet():
             exported = torch.export.export(model, tuple(x[:1] for x in examples))
     except Exception as error:
-        raise ModelError(f"the model cannot be exported: {_first_line(error)}\nfirst try, with a dynamic batch: {reason}") from error
+        raise ModelError(
+            f"the model cannot be exported: {_first_line(error)}\nfirst try, with a dynamic batch: {reason}"
+        ) from error
     return exported, [f"exported with the batch fixed at 1: {reason}"]
 
 
-def _by_signature(model: nn.Module, dynamic: tuple[dict[int, object], ...]) -> tuple[object, ...]:
+def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:
     """The same, with several inputs collected where `forward` takes `*args`."""
     import inspect
 
@@ -99,7 +106,7 @@ def _plain_graph(source: fx.GraphModule) -> fx.Graph:
     mapping: dict[fx.Node, fx.Node] = {}
     flat = graph.graph_copy(source.graph, mapping)
     info = getattr(source.graph._codegen, "pytree_info", None)
-    output = flat
+    output: Any = flat
     if info is not None and info.out_spec is not None:
         leaves = list(flat) if isinstance(flat, (tuple, list)) else [flat]
         output = _plain_structure(pytree.tree_unflatten(leaves, info.out_spec))
@@ -107,7 +114,7 @@ def _plain_graph(source: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _plain_structure(value: object) -> object:
+def _plain_structure(value: Any) -> Any:
     """Custom output classes (dataclasses that export registered) as dictionaries without their empty fields."""
     if isinstance(value, dict):
         return {str(key): _plain_structure(part) for key, part in value.items() if part is not None}

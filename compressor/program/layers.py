@@ -83,7 +83,15 @@ def _layer(node: Node) -> Layer | None:
     if weight is None:
         return None
     others = [str(v.target) for name, v in read.items() if name != weight_name]
-    return Layer(layer_name(str(weight.target)), kind, node.name, str(weight.target), (str(weight.target), *others), out_dim, in_dim)
+    return Layer(
+        layer_name(str(weight.target)),
+        kind,
+        node.name,
+        str(weight.target),
+        (str(weight.target), *others),
+        out_dim,
+        in_dim,
+    )
 
 
 def layer_name(tensor: str) -> str:

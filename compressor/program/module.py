@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
+from torch.utils._pytree import tree_map
 
 from compressor.program.arguments import arguments, set_argument
 
@@ -48,10 +49,20 @@ class ProgramModule(fx.GraphModule):
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def clone(self, dtype: torch.dtype | None = None) -> ProgramModule:
-        """An independent copy of graph and tensors; floating tensors in `dtype` if one is given."""
-        return ProgramModule(
-            {name: _copy(tensor, dtype) for name, tensor in self.tensors().items()}, copy.deepcopy(self.graph)
-        )
+        """An independent copy of graph and tensors; floating tensors and casts to float32 in `dtype` if given."""
+        graph = copy.deepcopy(self.graph)
+        if dtype is not None:
+            _recast(graph, dtype)
+        copied = ProgramModule({name: _copy(tensor, dtype) for name, tensor in self.tensors().items()}, graph)
+        copied.training = self.training
+        return copied
+
+
+def _recast(graph: fx.Graph, dtype: torch.dtype) -> None:
+    """A graph traced in float32 says so in casts and constants (position encodings): these follow the tensors."""
+    for node in graph.nodes:
+        args, kwargs = tree_map(lambda part: dtype if part is torch.float32 else part, (node.args, node.kwargs))
+        node.args, node.kwargs = args, kwargs
 
 
 def _set_mode(node: Node, mode: bool) -> bool:

@@ -1,8 +1,8 @@
 """Exported graph -> the one form that everything else may rely on; it must never change what the network computes.
 
 After it: no in-place operator whose effect can be seen elsewhere, no guards or no-op copies, one name per tied tensor,
-an explicit `scale` for attention (its default depends on the head width, which pruning changes), and a short source
-location at `node.meta["where"]`.
+an explicit `scale` for attention (its default depends on the head width, which pruning changes), reshapes instead of
+views, and a short source location at `node.meta["where"]`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from compressor.program.arguments import arguments, set_argument
 
 aten = torch.ops.aten
 
-_CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
+_CHECKS = (
+    "_assert_scalar",
+    "_assert_tensor_metadata",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+)
 _NO_OPS = (aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
 SIZE_ARITHMETIC = frozenset(
@@ -37,14 +43,17 @@ SIZE_ARITHMETIC = frozenset(
 def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph, dict[str, str]]:
     """The normalised graph (edited in place) and the further names of tied tensors.
 
-    Raises:  ModelError on an operator that no checkpoint could hold.
+    Raises:  ModelError on a node that is no operator of torch's (a higher-order call, a module).
     """
     _remove_checks(graph)
     _keep_where(graph)
     _refuse_foreign_operators(graph)
     _make_functional(graph)
     _remove_no_ops(graph)
+    _views_to_reshapes(graph)
     _pin_attention_scale(graph)
+    _pin_norm_epsilon(graph)
+    _remove_unread(graph)
     aliases = _merge_tied(graph, tensors)
     graph.lint()
     return graph, aliases
@@ -82,13 +91,18 @@ def _refuse_foreign_operators(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_module" or (node.op == "call_function" and not _is_known(node)):
             where = node.meta.get("where") or node.name
-            raise ModelError(f"{where}: operator {node.target} is not an ATen operator; a checkpoint could not hold it")
+            raise ModelError(f"{where}: {node.target} is not an operator that works on tensors; it cannot be analysed")
 
 
 def _is_known(node: Node) -> bool:
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target.namespace == "aten"
-    return node.target in SIZE_ARITHMETIC
+    """A user's own operator is let in too: it can be analysed and pruned around, though no checkpoint can hold it."""
+    return isinstance(node.target, torch._ops.OpOverload) or node.target in SIZE_ARITHMETIC
+
+
+def foreign_operators(graph: fx.Graph) -> tuple[str, ...]:
+    """Operators outside ATen, which no checkpoint can hold."""
+    overloads = (node.target for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+    return tuple(dict.fromkeys(str(target) for target in overloads if target.namespace != "aten"))
 
 
 def _make_functional(graph: fx.Graph) -> None:
@@ -138,7 +152,9 @@ def _view_is_read_later(written: Node, at: Node, order: Mapping[Node, int]) -> b
     return any(order[user] > order[at] for member in family for user in member.users)
 
 
-_ALIASING = frozenset({"reshape", "contiguous", "flatten", "to", "dropout", "expand_as", "movedim", "view_as", "reshape_as"})
+_ALIASING = frozenset(
+    {"reshape", "contiguous", "flatten", "to", "dropout", "expand_as", "movedim", "view_as", "reshape_as"}
+)
 
 
 def _may_alias(node: Node) -> bool:
@@ -157,11 +173,35 @@ def _remove_no_ops(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def _views_to_reshapes(graph: fx.Graph) -> None:
+    """A view demands one memory layout of its input; a reshape computes the same in any (channels-last training)."""
+    for node in graph.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            sizes = arguments(node)["size"]
+            node.target = aten.reshape.default
+            node.args, node.kwargs = (node.args[0], sizes), {}
+
+
 def _pin_attention_scale(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.target is aten.scaled_dot_product_attention.default and arguments(node)["scale"] is None:
             width = int(node.args[0].meta["val"].shape[-1])
             set_argument(node, "scale", width**-0.5)
+
+
+def _pin_norm_epsilon(graph: fx.Graph) -> None:
+    """The default depends on the element type; a network does not change when its type does."""
+    for node in graph.nodes:
+        if node.target is aten.rms_norm.default and arguments(node)["eps"] is None:
+            set_argument(node, "eps", torch.finfo(node.args[0].meta["val"].dtype).eps)
+
+
+def _remove_unread(graph: fx.Graph) -> None:
+    """What nobody reads (attention weights that are averaged and dropped) would only forbid removals."""
+    for node in reversed(list(graph.nodes)):
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "call_function" and not node.users and schema is not None and not schema.is_mutable:
+            graph.erase_node(node)
 
 
 def _merge_tied(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -21,7 +21,8 @@ class Program:
     """A network that needs no Python class.
 
     `masks` maps a parameter's name to a bool tensor of its shape, True = keep; a parameter without an entry is whole.
-    `aliases` maps a further name of a tied parameter to the one the graph uses.
+    `aliases` maps a further name of a tied parameter to the one the graph uses. `traced` are the shapes that a capture
+    saw, which spares whoever asks for them a run of the graph; another module makes them void.
     """
 
     module: ProgramModule
@@ -29,6 +30,7 @@ class Program:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    traced: Shapes | None = field(default=None, repr=False, compare=False)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -47,6 +49,8 @@ class Program:
     @cached_property
     def shapes(self) -> Shapes:
         """Shape and type of every value in the graph at batch `sampled_batch`, by node name."""
+        if self.traced is not None:
+            return self.traced
         return infer_shapes(self.module, self.inputs, batch=self.sampled_batch)
 
     @property
@@ -67,8 +71,11 @@ class Program:
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""
-        return self.replace(module=self.module.clone(), masks={name: mask.clone() for name, mask in self.masks.items()})
+        masks = {name: mask.clone() for name, mask in self.masks.items()}
+        return self.replace(module=self.module.clone(), masks=masks, traced=self.traced)
 
     def replace(self, **changes: Any) -> Program:
         """The program with some fields changed; the rest is shared."""
+        if "module" in changes or "inputs" in changes:
+            changes.setdefault("traced", None)
         return replace(self, **changes)

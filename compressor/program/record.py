@@ -29,7 +29,8 @@ class Record:
     """What a program remembers.
 
     `dense_shapes` and `kept` describe a compacted program: the original size of each sliced parameter axis and the
-    positions that were kept, by `name` and `axis`.
+    positions that were kept, by `name` and `axis`. `walk` holds the options that units were found with when the
+    program was pruned (`axes.WalkOptions`); its masks mean those units.
     """
 
     arch: str | None = None
@@ -42,6 +43,7 @@ class Record:
     notes: tuple[str, ...] = ()
     dense_shapes: dict[str, list[int]] = field(default_factory=dict)
     kept: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    walk: dict[str, Any] = field(default_factory=dict)
 
     def after(self, step: Step, **changes: Any) -> Record:
         """The record with one more step."""
@@ -57,9 +59,7 @@ class Record:
             known = {f.name for f in fields(Record)}
             step_keys = {f.name for f in fields(Step)}
             values = {key: value for key, value in entry.items() if key in known}
-            steps = tuple(
-                Step(**{k: v for k, v in step.items() if k in step_keys}) for step in values.pop("steps", ())
-            )
+            steps = tuple(Step(**{k: v for k, v in step.items() if k in step_keys}) for step in values.pop("steps", ()))
             return Record(**{**values, "steps": steps, "notes": tuple(values.get("notes", ()))})
         except (AttributeError, TypeError) as error:
             raise ModelError(f"the checkpoint's history cannot be read: {error}") from error

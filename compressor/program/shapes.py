@@ -1,7 +1,7 @@
 """Shapes and element types of every value in a graph, found without computing; it must never touch real tensor data.
 
-The graph is run on fake tensors at one concrete batch size: sizes are plain integers for whoever asks, and a graph
-whose arguments do not fit its tensors is found out here, before anything is allocated.
+Sizes are plain integers at one concrete batch size: right after a capture they are read off the trace; otherwise the
+graph is run without data, and one whose arguments do not fit its tensors is found out here.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
+from compressor.program.arguments import has_argument
 from compressor.program.module import ProgramModule
 from compressor.program.spec import InputSpec
+
+_META = torch.device("meta")
+_LARGEST_SIZE = 2**63
 
 
 @dataclass(frozen=True)
@@ -45,37 +49,83 @@ def infer_shapes(module: ProgramModule, inputs: tuple[InputSpec, ...], batch: in
 
     Raises:  ModelError naming the node whose arguments do not fit.
     """
+    placeholders = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    if len(placeholders) > len(inputs):
+        raise ModelError(f"the graph has an input {placeholders[len(inputs)]} that the input specification lacks")
+    tensors = module.tensors()
+    sizes = [spec.concrete(batch) for spec in inputs]
+    try:  # meta tensors cost a third of what fake ones cost the first time; operators without a meta form fail here
+        given = [torch.empty(size, dtype=s.torch_dtype, device=_META) for size, s in zip(sizes, inputs, strict=True)]
+        return _propagate(module.graph, given, {name: _like(t) for name, t in tensors.items()}, on_meta=True)
+    except ModelError:
+        pass
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        given = [torch.empty(size, dtype=s.torch_dtype) for size, s in zip(sizes, inputs, strict=True)]
+        fakes = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in tensors.items()}
+        return _propagate(module.graph, given, fakes, on_meta=False)
+
+
+def traced_shapes(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Shapes | None:
+    """The shapes that `torch.export` noted while it traced, at its example's batch; None where it noted none."""
+    found: dict[str, Shape] = {}
+    for node in graph.nodes:
+        if node.op == "output":
+            continue
+        value = tensors.get(node.target) if node.op == "get_attr" else node.meta.get("val")
+        if value is None:
+            return None
+        try:
+            found[node.name] = _describe(value)
+        except AttributeError:  # a size that depends on data has no hint
+            return None
+    return found
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+
+
+@torch.no_grad()
+def _propagate(graph: fx.Graph, inputs: list[Tensor], tensors: Mapping[str, Tensor], *, on_meta: bool) -> Shapes:
+    """Run the graph on tensors without data. Raises: ModelError naming the node that does not fit."""
     values: dict[str, Any] = {}
     given = iter(inputs)
-    tensors = module.tensors()
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        for node in module.graph.nodes:
-            if node.op == "placeholder":
-                spec = next(given, None)
-                if spec is None:
-                    raise ModelError(f"the graph has an input {node.name} that the input specification lacks")
-                values[node.name] = torch.empty(spec.concrete(batch), dtype=spec.torch_dtype)
-            elif node.op == "get_attr":
-                values[node.name] = mode.from_tensor(tensors[node.target], static_shapes=True)
-            elif node.op == "call_function":
-                values[node.name] = _run(node, values)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node.name] = next(given)
+        elif node.op == "get_attr":
+            values[node.name] = tensors[node.target]
+        elif node.op == "call_function":
+            values[node.name] = _run(node, values, on_meta)
     return {name: _describe(value) for name, value in values.items()}
 
 
-def _run(node: Node, values: dict[str, Any]) -> Any:
+def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n.name])
+    if on_meta:  # a constant must not be made on a real device: its size may be anything in a forged graph
+        args = tuple(_META if isinstance(arg, torch.device) else arg for arg in args)
+        if has_argument(node.target, "device", beyond=len(args)):
+            kwargs = {**kwargs, "device": _META}
     try:
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{node.name}: {node.target} does not fit its inputs: {first[:200]}") from error
+    if isinstance(result, int) and abs(result) >= _LARGEST_SIZE:  # a forged chain of products would grow without end
+        raise ModelError(f"{node.name}: {node.target} computes a size that no tensor can have")
+    return result
 
 
 def _describe(value: Any) -> Shape:
     if isinstance(value, Tensor):
-        return TensorShape(tuple(int(size) for size in value.shape), value.dtype)
+        return TensorShape(tuple(_concrete(size) for size in value.shape), value.dtype)
     if isinstance(value, (tuple, list)):
         return tuple(_describe(part) for part in value)
     if isinstance(value, (bool, int, float)) or value is None:
         return value
-    return int(value)
+    return _concrete(value)
+
+
+def _concrete(size: Any) -> Any:
+    """A traced size at the example that it was traced with; asking it for an integer would fix it for good."""
+    return size.node.hint if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else int(size)

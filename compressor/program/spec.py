@@ -14,7 +14,9 @@ from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
 
-_TEXT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)[:=])?(?:(?P<dtype>[a-z]+\d+):)?(?P<dims>[\d]+(?:[x,][\d]+)*)(?:<(?P<high>\d+))?$")
+_TEXT = re.compile(
+    r"^(?:(?P<name>[A-Za-z_]\w*)[:=])?(?:(?P<dtype>[a-z]+\d+):)?(?P<dims>[\d]+(?:[x,][\d]+)*)(?:<(?P<high>\d+))?$"
+)
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
 
 
@@ -29,7 +31,9 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
-            raise ModelError(f"input {self.name}: element type {self.dtype} is not supported; use one of {', '.join(_DTYPES)}")
+            raise ModelError(
+                f"input {self.name}: element type {self.dtype} is not supported; use one of {', '.join(_DTYPES)}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -24,7 +24,7 @@ class MaskHook(BaseHook):
 
     def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         parameters = dict(module.named_parameters())
-        self._weights = [parameters[name] for name in masks]
+        self._weights: list[Tensor] = [parameters[name] for name in masks]
         self._factors = [mask.to(parameters[name]) for name, mask in masks.items()]
 
     def on_gradients(self) -> None:
@@ -109,7 +109,7 @@ class AdmmHook(BaseHook):
 
     def _set_pull(self) -> None:
         names = list(self._z)
-        self._pulled = [self._parameters[name] for name in names]
+        self._pulled: list[Tensor] = [self._parameters[name] for name in names]
         self._pull = [self._z[name] - self._u[name] for name in names]
 
     def _measure(self, weights: Mapping[str, Tensor]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from compressor.pruning.settings import PruneSettings
@@ -47,11 +47,17 @@ def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
         of = f" {i}/{stages}" if stages > 1 else ""
         last = i == stages
         if settings.prune_recipe is not None:
-            phases.append(Phase(f"admm{of}", "admm", ratio, settings.prune_recipe))
+            phases.append(Phase(f"admm{of}", "admm", ratio, _reset_every_update(settings.prune_recipe, settings)))
         phases.append(Phase(f"hard prune{of}", "masked", ratio, None))
         if last and settings.retrain_recipe is not None:
             phases.append(Phase("retrain", "masked", ratio, settings.retrain_recipe))
     return tuple(phases)
+
+
+def _reset_every_update(recipe: Recipe, settings: PruneSettings) -> Recipe:
+    """The learning rate starts anew at every update of Z and U, because every update poses a new problem (Zhang et
+    al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it."""
+    return recipe if recipe.cycle_epochs else replace(recipe, cycle_epochs=settings.admm.update_epochs)
 
 
 def step_ratios(ratio: float, steps: int, schedule: str) -> tuple[float, ...]:

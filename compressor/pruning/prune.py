@@ -1,4 +1,4 @@
-"""`prune`: settings and a program in, a masked program at the asked ratio out; it must never remove anything physically."""
+"""`prune`: settings and a program in, a masked program at that ratio out; it must never remove anything physically."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def prune(
     if trains and data is None:
         raise UsageError("no data: pruning retrains the network; give --data, or --no-retrain to only cut")
     clock = Clock()
-    units = find_units(program)
+    units = find_units(program, settings.walk)
     selector = make_selector(program, units, _choice(settings))
     selector.select(program.parameters, settings.ratio)  # an infeasible ratio is found before hours of training
     run = _Run(program, settings, selector, data, task, progress or Silent(), resume_file)
     pruned, stages = run.execute(resume)
-    pruned = _remember(pruned, program)
+    pruned = _remember(pruned, program, settings)
     return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
 
 
@@ -146,7 +146,8 @@ def _report(
     """Asked and got, counted on what compaction will leave."""
     keep = kept_units(units, pruned.masks, pruned.parameters)
     structured = settings.pattern != "unstructured"
-    kept_params = Budget.of_params(pruned, units).cost(keep) if structured else pruned.n_parameters - pruned.n_zeroed
+    compacted = Budget.of_params(pruned, units).cost(keep)
+    kept_params = compacted if structured else pruned.n_parameters - pruned.n_zeroed
     kept_macs = Budget.of_macs(pruned, units).cost(keep) if structured else _masked_macs(pruned)
     got = selector.dense / selector.kept_cost(pruned.masks, keep)
     warnings = []
@@ -157,11 +158,21 @@ def _report(
             + " come no closer"
         )
     return PruneReport(
-        method=settings.method, pattern=settings.pattern, of=settings.of, asked=settings.ratio, got=got,
-        dense_params=Params(dense.n_parameters), kept_params=Params(round(kept_params)),
-        dense_macs=count_macs(dense), kept_macs=Macs(round(kept_macs)), zeroed=pruned.n_zeroed,
-        layers=_layer_cuts(pruned), stages=stages, warnings=tuple(warnings), seconds=seconds,
-    )  # fmt: skip
+        method=settings.method,
+        pattern=settings.pattern,
+        of=settings.of,
+        asked=settings.ratio,
+        got=got,
+        dense_params=Params(dense.n_parameters),
+        kept_params=Params(round(kept_params)),
+        dense_macs=count_macs(dense),
+        kept_macs=Macs(round(kept_macs)),
+        zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compacted)),
+        layers=_layer_cuts(pruned),
+        stages=stages,
+        warnings=tuple(warnings),
+        seconds=seconds,
+    )
 
 
 def _masked_macs(program: Program) -> float:
@@ -189,13 +200,14 @@ def _layer_cuts(program: Program) -> tuple[LayerCut, ...]:
     return tuple(cuts)
 
 
-def _remember(program: Program, dense: Program) -> Program:
-    """The pruned program with the size of the dense one in its record, if it is not there yet."""
+def _remember(program: Program, dense: Program, settings: PruneSettings) -> Program:
+    """The pruned program with its units and the size of the dense one, if that is not there yet, in its record."""
     record = dense.record
     return program.replace(
         record=replace(
             program.record,
             dense_params=record.dense_params or dense.n_parameters,
             dense_macs=record.dense_macs or count_macs(dense),
+            walk=settings.walk.to_mapping(),
         )
     )

@@ -36,7 +36,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Asked and got. `got` is counted on what compaction will leave, `zeroed` are masked weights that it cannot remove."""
+    """Asked and got. `got` is counted on what compaction leaves, `zeroed` are masked weights that it cannot remove."""
 
     method: str
     pattern: str

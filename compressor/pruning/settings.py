@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from compressor.axes import THROUGH_NORM, ThroughNorm, WalkOptions
 from compressor.errors import UsageError
 from compressor.training import Recipe
 
 METHODS = ("magnitude", "admm", "random")
-PATTERNS = ("filter", "channel", "unstructured")
+PATTERNS = ("filter", "channel", "head", "unstructured")
 ALLOCATIONS = ("global", "uniform")
 
 
@@ -44,13 +45,15 @@ class PruneSettings:
     """Everything `prune` is asked for.
 
     `ratio` is dense ÷ kept of the compacted model, counted `of` params or MACs over the layers in `scope`.
+    `through_norm` says whether units that pass a mean or a variance may go (`axes.WalkOptions`).
     `prune_recipe` is the training while the structure is being found (the ADMM epochs, or each magnitude step but the
     last), `retrain_recipe` the final retraining; None leaves training out.
     """
 
     ratio: float
     method: Literal["magnitude", "admm", "random"] = "admm"
-    pattern: Literal["filter", "channel", "unstructured"] = "channel"
+    pattern: Literal["filter", "channel", "head", "unstructured"] = "channel"
+    through_norm: ThroughNorm = "pin"
     of: Literal["params", "macs"] = "params"
     allocation: Literal["global", "uniform"] = "global"
     steps: int = 1
@@ -69,6 +72,7 @@ class PruneSettings:
         for option, value, allowed in (
             ("--method", self.method, METHODS),
             ("--pattern", self.pattern, PATTERNS),
+            ("--through-norm", self.through_norm, THROUGH_NORM),
             ("--of", self.of, ("params", "macs")),
             ("--allocation", self.allocation, ALLOCATIONS),
             ("--schedule", self.schedule, ("geometric", "cubic")),
@@ -81,3 +85,8 @@ class PruneSettings:
             raise UsageError("--steps and --round-to must be at least 1")
         if not 0 <= self.floor < 1:
             raise UsageError(f"--floor {self.floor:g}: the share of each layer that always stays, from 0 to below 1")
+
+    @property
+    def walk(self) -> WalkOptions:
+        """How the units are found."""
+        return WalkOptions(keep_heads=self.pattern == "head", through_norm=self.through_norm)

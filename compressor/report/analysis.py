@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
-from compressor.report.text import metrics, percent, plural, shape, shorten
+from compressor.report.text import cut, metrics, percent, plural, shape, shorten
 from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -114,11 +114,13 @@ def _more(n: int, limit: int | None, noun: str) -> RenderableType | None:
     return lines(f"… and {plural(hidden, f'more {noun}')}; -v shows all") if hidden > 0 else None
 
 
-def explanation_table(found: Explanation) -> RenderableType:
+def explanation_table(found: Explanation, *, every_row: bool = False) -> RenderableType:
     """What leaves with one filter, and what ties it."""
+    chain = _chain(found.chain, None if every_row else _ROWS)
     title = f"filter {found.index} of {found.layer}"
     if found.pinned is not None:
-        return group(lines(f"{title} is pinned: {found.pinned}"), _chain(found.chain))
+        place = f"at {cut(found.pinned_at, 96)}" if found.pinned_at else None
+        return group(lines(f"{title} is pinned: {found.pinned}", place), chain)
     table = make_table("Parameter", ">Axis", ">Positions", "Which")
     for part in found.slices:
         table.add_row(
@@ -128,11 +130,14 @@ def explanation_table(found: Explanation) -> RenderableType:
             _runs(part.positions),
         )
     head = f"{title}: {plural(found.params, 'parameter')} go together"
-    return group(lines(head), table, _chain(found.chain))
+    return group(lines(head), table, chain)
 
 
-def _chain(chain: Sequence[str]) -> RenderableType | None:
-    return lines("tied by:", *(f"  {shorten(link, 96)}" for link in chain)) if chain else None
+def _chain(chain: Sequence[str], limit: int | None) -> RenderableType | None:
+    if not chain:
+        return None
+    shown = [f"  {cut(link, 110)}" for link in chain[:limit]]
+    return group(lines("tied by:", *shown), _more(len(chain), limit, "operator"))
 
 
 def _runs(positions: Sequence[int]) -> str:

@@ -34,8 +34,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
         ("nodes", f"{format_count(report.n_nodes)}, opset {report.opset}"),
         (
             "difference",
-            f"{report.max_rel:.1e} of the largest output (limit {report.limit:.0e}), "
-            f"{report.max_abs:.1e} absolute",
+            f"{report.max_rel:.1e} of the largest output (limit {report.limit:.0e}), {report.max_abs:.1e} absolute",
         ),
         ("checked", f"onnxruntime against torch, {inputs}, batch {batches}"),
     ]

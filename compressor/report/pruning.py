@@ -43,11 +43,7 @@ def _headline(report: PruneReport, would: str | None) -> list[str]:
     first = f"{report.method}, {report.pattern}: asked {format_ratio(report.asked)} in {report.of}, "
     first += f"got {format_ratio(report.got)}"
     if would is not None:
-        chosen = (
-            ""
-            if would == report.method
-            else f"; {would} chooses while it trains, and may spread it otherwise"
-        )
+        chosen = "" if would == report.method else f"; {would} chooses while it trains, and may spread it otherwise"
         first = f"dry run, nothing written. By the weights as they are{chosen}\n{first}"
     rows = [
         first,
@@ -71,9 +67,7 @@ def _measured(stages: Sequence[StageRow]) -> bool:
 
 def _stages(stages: Sequence[StageRow]) -> Table:
     names = _value_names(stages)
-    table = make_table(
-        "Stage", ">Ratio", ">Params", ">Epochs", *(f">{shorten(n, 14)}" for n in names), ">Time"
-    )
+    table = make_table("Stage", ">Ratio", ">Params", ">Epochs", *(f">{shorten(n, 14)}" for n in names), ">Time")
     for stage in stages:
         values = {**stage.extra, **(stage.metrics or {})}
         cells = [metric(name, values[name]) if name in values else "" for name in names]

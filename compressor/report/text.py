@@ -17,6 +17,11 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
+def cut(text: str, width: int) -> str:
+    """`net.py:12 x = self.conv(x)` -> `net.py:12 x = s…`: the front is what one looks for."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def shape(sizes: Sequence[int | None]) -> str:
     """`(None, 20, 24, 24)` -> `N×20×24×24`; a scalar is `1`."""
     return "×".join("N" if size is None else str(size) for size in sizes) or "1"
@@ -41,9 +46,10 @@ def metric(name: str, value: float) -> str:
 
 
 def metrics(values: Mapping[str, float] | None) -> str:
-    """`accuracy 98.77 %, loss 0.03457`; without the number of samples."""
-    shown = {name: value for name, value in (values or {}).items() if name != "n"}
-    return ", ".join(f"{name} {metric(name, value)}" for name, value in shown.items())
+    """`accuracy 98.77 %, loss 0.03457`: the loss behind what it stands for, without the number of samples."""
+    given = values or {}
+    names = sorted((name for name in given if name != "n"), key=lambda name: name == "loss")
+    return ", ".join(f"{name} {metric(name, given[name])}" for name in names)
 
 
 def duration(seconds: float) -> str:

@@ -27,13 +27,15 @@ class Rules:
     """What a choice must respect. `group` numbers the width that each unit belongs to.
 
     `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
-    `round_to` where it has as many.
+    `round_to` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
+    thus their group, but none may be empty.
     """
 
     group: Ids
     free: NDArray[np.bool_]
     floor: float
     round_to: int
+    widths: tuple[Ids, ...] = ()
 
     @property
     def n_groups(self) -> int:
@@ -74,8 +76,8 @@ def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], de
     least = cost(_without(order, high, rules))
     if least > target:
         raise RatioError(
-            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; what stays is pinned"
-            f" or under the floor of each layer\nlower --floor (now {rules.floor:g}) or --round-to (now"
+            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; the rest is"
+            f" pinned or under the floor of each layer\nlower --floor (now {rules.floor:g}) or --round-to (now"
             f" {rules.round_to}), or see `compress analyze` for what is pinned and why"
         )
     while low < high:
@@ -100,6 +102,9 @@ def _removal_order(ranked: Scores, rules: Rules) -> Ids:
         if protect:
             best = candidates[np.argsort(ranked[candidates], kind="stable")[-protect:]]
             removable[best] = False
+    for members in rules.widths:
+        if removable[members].all():
+            removable[members[np.argmax(ranked[members])]] = False
     units = np.flatnonzero(removable)
     return units[np.argsort(ranked[units], kind="stable")]
 

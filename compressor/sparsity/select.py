@@ -43,7 +43,10 @@ class Selection:
 class Selector(Protocol):
     """Chooses what stays under a pattern and a budget."""
 
-    dense: float
+    @property
+    def dense(self) -> float:
+        """Cost of everything in scope."""
+        ...
 
     def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
         """Masks over `tensors` at dense ÷ kept >= `ratio`. Raises: RatioError if that is not feasible."""
@@ -83,14 +86,17 @@ def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     measure = Budget.of_macs if choice.of == "macs" else Budget.of_params
     budget = measure(program, units, None if everything else scoped)
     free = _free_units(units, layers, scoped, kept)
+    if choice.pattern == "head":
+        free &= units.heads
     if not free.any():
         raise PatternError(
-            f"--pattern {choice.pattern}: nothing in scope can be pruned; `compress analyze` says what is pinned and why"
+            f"--pattern {choice.pattern}: nothing in scope can be pruned;"
+            " `compress analyze` says what is pinned and why"
         )
     group = np.zeros(units.n_units, dtype=np.int64)
     for number, members in enumerate(units.groups):
         group[list(members)] = number
-    rules = Rules(group, free, choice.floor, choice.round_to)
+    rules = Rules(group, free, choice.floor, choice.round_to, tuple(members for _, members in units.widths))
     return UnitSelector(program, units, budget, rules, choice, _slice_choice(layers, choice.pattern))
 
 
@@ -123,8 +129,8 @@ def _free_units(units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept:
 
 
 def _slice_choice(layers: Sequence[Layer], pattern: str) -> Callable[[str, int], bool]:
-    """`filter` looks at the filters' own weights only, `channel` at everything that goes with them."""
-    if pattern == "channel":
+    """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them."""
+    if pattern in ("channel", "head"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
     return lambda name, dim: (name, dim) in own
@@ -132,7 +138,7 @@ def _slice_choice(layers: Sequence[Layer], pattern: str) -> Callable[[str, int],
 
 @dataclass(frozen=True)
 class UnitSelector:
-    """Whole units: patterns `filter` and `channel`."""
+    """Whole units: patterns `filter`, `channel` and `head`."""
 
     program: Program
     units: UnitMap
@@ -142,7 +148,7 @@ class UnitSelector:
     counts: Callable[[str, int], bool]
 
     @property
-    def dense(self) -> float:  # type: ignore[override]
+    def dense(self) -> float:
         return self.budget.dense
 
     def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
@@ -209,8 +215,7 @@ class WeightSelector:
         keep[order[:n_kept]] = True
         parts = np.split(keep, np.cumsum(sizes)[:-1])
         masks = {
-            name: torch.from_numpy(part).reshape(tensors[name].shape)
-            for name, part in zip(names, parts, strict=True)
+            name: torch.from_numpy(part).reshape(tensors[name].shape) for name, part in zip(names, parts, strict=True)
         }
         return Selection(masks, self.dense, float(spent[n_kept - 1]), None)
 

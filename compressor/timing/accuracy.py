@@ -64,9 +64,7 @@ def questions(opened: Sequence[Opened], data: DataSource | None, task: Task | No
     ]
 
 
-def accuracy(
-    question: Question, provider: Provider, *, threads: int, inputs: Sequence[InputSpec] = ()
-) -> float:
+def accuracy(question: Question, provider: Provider, *, threads: int, inputs: Sequence[InputSpec] = ()) -> float:
     """The task's primary metric over the validation split.
 
     Raises:  DataError if the samples have another shape than the model's inputs.
@@ -83,9 +81,7 @@ def accuracy(
             limit = data.n_val - data.n_val % batch
     wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
     if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
-        raise DataError(
-            f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}"
-        )
+        raise DataError(f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}")
     metrics = evaluate(module, data, question.task, device=device, batch_size=batch, limit=limit)
     return metrics[question.task.primary]
 
@@ -93,9 +89,7 @@ def accuracy(
 def _remembered(entry: Opened, shared: str | None, sources: dict[str, DataSource]) -> DataSource:
     ref = entry.program.record.data if entry.program is not None else shared
     if ref is None:
-        raise UsageError(
-            f"no data: {entry.subject.name} remembers none to measure its accuracy on; give --data"
-        )
+        raise UsageError(f"no data: {entry.subject.name} remembers none to measure its accuracy on; give --data")
     if ref not in sources:
         sources[ref] = open_data(ref)
     return sources[ref]

@@ -119,17 +119,13 @@ class _Setting:
             reasons += [reason] if peak is None else []
         return peaks
 
-    def timings(
-        self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]
-    ) -> Iterator[Timing]:
+    def timings(self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]) -> Iterator[Timing]:
         """One row per subject."""
         rng = np.random.default_rng(self._seed)
         reference = samples.seconds[:, 0]
         for i, entry in enumerate(self._opened):
             own = samples.seconds[:, i]
-            against = (
-                compare(reference, own, rng, samples.opening) if i else Comparison(1.0, 1.0, 1.0, "reference")
-            )
+            against = compare(reference, own, rng, samples.opening) if i else Comparison(1.0, 1.0, 1.0, "reference")
             summary = summarise(own)
             yield Timing(
                 subject=entry.subject,

@@ -88,9 +88,7 @@ def _fast(timings: Sequence[Timing]) -> Iterator[BenchWarning]:
     fast = [t for t in timings if t.median_s < _FAST_S]
     if fast:
         quickest = min(fast, key=lambda t: t.median_s)
-        yield BenchWarning(
-            WarningKind.FAST, f"{_names(fast)}: one inference takes {format_seconds(quickest.median_s)}"
-        )
+        yield BenchWarning(WarningKind.FAST, f"{_names(fast)}: one inference takes {format_seconds(quickest.median_s)}")
 
 
 def _names(timings: Sequence[Timing]) -> str:

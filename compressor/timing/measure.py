@@ -62,9 +62,7 @@ class Plan:
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} {value:g}: must be a number of seconds, 0 or more")
         if self.max_seconds < self.min_seconds:
-            raise UsageError(
-                f"--max-seconds {self.max_seconds:g} is below --min-seconds {self.min_seconds:g}"
-            )
+            raise UsageError(f"--max-seconds {self.max_seconds:g} is below --min-seconds {self.min_seconds:g}")
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ def measure(
     with _no_garbage_collection():
         for k in range(n_openings):
             if k:
-                runners = (
-                    open_runners()
-                )  # while the old ones are alive: freed memory would be handed out again
+                runners = open_runners()  # while the old ones are alive: freed memory would be handed out again
             n_inner = tuple(_calibrate(runner, plan.warmup, k == 0, clock) for runner in runners)
             deadline = started + plan.max_seconds * (k + 1) / n_openings
             for row, share in _rounds(runners, n_inner, plan, n_openings, deadline, clock):

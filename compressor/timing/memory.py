@@ -40,9 +40,7 @@ def peak_memory(
     }
     command = [sys.executable, "-m", "compressor.timing.footprint", json.dumps(job)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=_env()
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=_env())
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"{entry.subject.name}: the measuring process failed: {type(error).__name__}"
     lines = done.stdout.strip().splitlines()

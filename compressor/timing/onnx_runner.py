@@ -93,10 +93,7 @@ class OnnxRunner:
 
     def outputs(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
         """The network's outputs for real inputs."""
-        feeds = {
-            spec.name: x.cpu().to(spec.torch_dtype).numpy()
-            for spec, x in zip(self.specs, inputs, strict=True)
-        }
+        feeds = {spec.name: x.cpu().to(spec.torch_dtype).numpy() for spec, x in zip(self.specs, inputs, strict=True)}
         return [np.asarray(output) for output in self.session.run(None, feeds)]
 
 
@@ -114,9 +111,7 @@ def _open(path: Path, provider: Provider, threads: int, oversubscribed: bool) ->
     if oversubscribed:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(
-            str(path), options, providers=[provider.ort_name, *provider.before_cpu]
-        )
+        session = ort.InferenceSession(str(path), options, providers=[provider.ort_name, *provider.before_cpu])
     except Exception as error:
         raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from error
     used = session.get_providers()[0]

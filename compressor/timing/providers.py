@@ -47,9 +47,7 @@ _TABLE = {
         Provider("coreml", "CoreMLExecutionProvider", "onnxruntime (macOS)"),
         Provider("migraphx", "MIGraphXExecutionProvider", "onnxruntime-migraphx"),
         Provider("qnn", "QNNExecutionProvider", "onnxruntime-qnn"),
-        Provider(
-            "torch-compile", "CPUExecutionProvider", "onnxruntime", torch_device="cpu", torch_compile=True
-        ),
+        Provider("torch-compile", "CPUExecutionProvider", "onnxruntime", torch_device="cpu", torch_compile=True),
     )
 }
 _ALIASES = {"torch": "cpu", "gpu": "cuda", "trt": "tensorrt", "directml": "dml"}

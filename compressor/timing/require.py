@@ -77,9 +77,7 @@ def parse_requirement(text: str) -> Gate:
     """
     match = _TEXT.match(text)
     if match is None:
-        raise UsageError(
-            f"--require {text}: not a requirement; write it as speedup>=3, latency<=2ms or size<=1MiB"
-        )
+        raise UsageError(f"--require {text}: not a requirement; write it as speedup>=3, latency<=2ms or size<=1MiB")
     name = match["name"].lower()
     if name not in _METRICS:
         near = difflib.get_close_matches(name, _METRICS, n=1, cutoff=0.5)

@@ -90,9 +90,7 @@ def compare(
              Hinkley 1997, "Bootstrap Methods and their Application", sec. 3.8.
     """
     if samples_a.shape != samples_b.shape or samples_a.ndim != 1 or not len(samples_a):
-        raise ValueError(
-            f"samples must come in pairs, one per round: {samples_a.shape} and {samples_b.shape}"
-        )
+        raise ValueError(f"samples must come in pairs, one per round: {samples_a.shape} and {samples_b.shape}")
     speedup = float(np.median(samples_a) / np.median(samples_b))
     groups = np.zeros(len(samples_a), dtype=np.int64) if opening is None else opening
     ratios = _resampled_ratios(samples_a, samples_b, groups, rng)

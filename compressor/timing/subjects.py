@@ -96,9 +96,7 @@ def _onnx_subject(path: Path, name: str) -> Subject:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf has its own classes, by implementation
-        raise ModelError(
-            f"{path}: not a readable ONNX file: {str(error).strip().splitlines()[0][:200]}"
-        ) from error
+        raise ModelError(f"{path}: not a readable ONNX file: {str(error).strip().splitlines()[0][:200]}") from error
     size, external, n_params = path.stat().st_size, set[str](), 0
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATING and len(tensor.dims):
@@ -107,9 +105,7 @@ def _onnx_subject(path: Path, name: str) -> Subject:
     for location in external:
         beside = path.parent / location
         if not beside.is_file():
-            raise ModelError(
-                f"{path}: its weights are in {location}, which is not there; keep the two files together"
-            )
+            raise ModelError(f"{path}: its weights are in {location}, which is not there; keep the two files together")
         size += beside.stat().st_size
     return Subject(name, str(path), "onnx", size, n_params)
 
@@ -125,8 +121,7 @@ def _names(models: Sequence[str | Path | Program]) -> list[str]:
         for name, model in zip(short, models, strict=True)
     ]
     return [
-        name if longer.count(name) == 1 else f"{name} #{longer[:i].count(name) + 1}"
-        for i, name in enumerate(longer)
+        name if longer.count(name) == 1 else f"{name} #{longer[:i].count(name) + 1}" for i, name in enumerate(longer)
     ]
 
 

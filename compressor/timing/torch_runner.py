@@ -44,9 +44,7 @@ class TorchRunner:
         try:
             self.block(1)
         except Exception as error:  # torch raises anything from IndexError to its compiler's own errors here
-            first = next(
-                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
+            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             if self._compiles:
                 raise ProviderError(
                     f"--provider torch-compile: {self._name} did not compile: {first[:200]}\n"

@@ -19,9 +19,7 @@ def soft_loss(student_NC: Any, teacher_NC: Any, temperature: float) -> Tensor:
              of the gradient; there cross entropy, whose gradient is the same).
     """
     if not (isinstance(student_NC, Tensor) and isinstance(teacher_NC, Tensor)):
-        raise TrainingError(
-            "distillation needs models with one output tensor; set distill = 0 for this model"
-        )
+        raise TrainingError("distillation needs models with one output tensor; set distill = 0 for this model")
     if student_NC.shape != teacher_NC.shape:
         raise TrainingError(
             f"distillation: the teacher's output {tuple(teacher_NC.shape)} does not fit the model's "

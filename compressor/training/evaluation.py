@@ -40,9 +40,7 @@ def evaluate(
     total = min(size, limit) if limit is not None else size
     sums: dict[str, tuple[float, int]] = {}
     with torch.no_grad():
-        for batch in data.batches(
-            split, batch_size, limit=limit, device=str(processes.device), shard=processes.shard
-        ):
+        for batch in data.batches(split, batch_size, limit=limit, device=str(processes.device), shard=processes.shard):
             n_batch = len(batch.inputs[0])
             outputs = module(*batch.inputs)
             loss = float(task.loss(outputs, batch))

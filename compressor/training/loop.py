@@ -168,9 +168,7 @@ class _Run:
             if on_step is not None:
                 on_step(StepReport(number, step + 1, n_steps, loss, lr))
         if n_seen == 0:
-            raise TrainingError(
-                f"{self.data.ref}: no training batches; the train split is empty or too small"
-            )
+            raise TrainingError(f"{self.data.ref}: no training batches; the train split is empty or too small")
         sums = self.processes.gather((loss_sum, n_seen))
         return sum(s for s, _ in sums) / sum(n for _, n in sums), lr
 
@@ -179,9 +177,7 @@ class _Run:
         world = self.processes.world
         size = math.ceil(self.recipe.batch_size / world)
         full, rest = divmod(self.data.n_train // world, size)
-        n_steps = max(
-            full + (rest >= 2), 1
-        )  # a source drops a last batch of one: batch norm cannot train on it
+        n_steps = max(full + (rest >= 2), 1)  # a source drops a last batch of one: batch norm cannot train on it
         batches = self.data.batches(
             "train",
             size,

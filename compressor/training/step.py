@@ -91,7 +91,5 @@ def _ready_teacher(teacher: nn.Module | None, recipe: Recipe, device: torch.devi
     if recipe.distill == 0:
         return None
     if teacher is None:
-        raise TrainingError(
-            f"distill = {recipe.distill}: there is no teacher; give the dense model or set it to 0"
-        )
+        raise TrainingError(f"distill = {recipe.distill}: there is no teacher; give the dense model or set it to 0")
     return teacher.to(device).eval()

@@ -121,9 +121,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_data(run: Any, here: Path) -> Non
     before = sorted(here.iterdir())
     done = run("prune", "model.pt", "-r", "3x", "--dry-run")
     assert done.code == 0, done.err
-    assert done.out.startswith(
-        "dry run, nothing written. By the weights as they are; admm chooses while it trains"
-    )
+    assert done.out.startswith("dry run, nothing written. By the weights as they are; admm chooses while it trains")
     assert run("prune", "model.pt", "-r", "3x", "-n", "--json").json["dry_run"] is True
     assert sorted(here.iterdir()) == before
 

@@ -160,9 +160,7 @@ def test_command_line_goes_before_environment_before_file(
     from compressor.cli import main as main_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(
-        main_module._Ending, "around", lambda self, name, function, options: seen.append(options)
-    )
+    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(options))
     write(here, "seed = 1\nepochs = 1\n[retrain]\nlr = 0.5\n")
     monkeypatch.setenv("COMPRESS_EPOCHS", "2")
     monkeypatch.setenv("COMPRESS_SEED", "2")
@@ -174,9 +172,7 @@ def test_a_file_may_be_named(run: Any, here: Path, monkeypatch: pytest.MonkeyPat
     from compressor.cli import main as main_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(
-        main_module._Ending, "around", lambda self, name, function, options: seen.append(options)
-    )
+    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(options))
     write(here, "seed = 1")
     write(here, "seed = 9", "other.toml")
     assert run("analyze", "model.pt", "--config", "other.toml").code == 0

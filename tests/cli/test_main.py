@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -34,9 +35,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -60,18 +59,27 @@ def test_help_in_a_pipe_has_no_boxes_or_colour(run: Any) -> None:
     assert not set(text) & set("│─╭╮╰╯┃━")
 
 
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_on_a_terminal_says_the_same_words(run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Rich reads [word] as markup and drops it; whatever the pipe is told, the terminal must be told too."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    plain = run(*([command] if command else []), "--help").out
+    monkeypatch.setattr(main_module, "help_markup", lambda: "rich")
+    boxed = run(*([command] if command else []), "--help").out
+    assert "╭" in boxed
+    words = set(re.findall(r"[\w-]{2,}", re.sub(r"\[default.*?\]|<.*?>", "", plain)))
+    missing = words - set(re.findall(r"[\w-]{2,}", boxed)) - {"Show", "this", "message", "and", "exit"}
+    assert not missing
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_example_in_the_help_is_accepted(
-    run: Any, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+def test_every_example_in_the_help_is_accepted(run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """The examples are parsed as they stand, pipes and all; only the work is left out."""
     lines = run(command, "--help").out.partition("Examples:")[2].partition("\n\n")[0].splitlines()
     examples = [line.strip() for line in lines if line.strip().startswith("compress ")]
     assert len(examples) >= 2
     seen: list[str] = []
-    monkeypatch.setattr(
-        main_module._Ending, "around", lambda self, name, function, options: seen.append(name)
-    )
+    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(name))
     for part in (part for example in examples for part in example.split("|")):
         words = shlex.split(part.partition("<")[0])
         if words[0] == "compress":

@@ -24,9 +24,7 @@ def literal(options: type[Any], name: str) -> set[str]:
     return set(parts if isinstance(parts[0], str) else get_args(parts[0]))
 
 
-@pytest.mark.parametrize(
-    ("name", "choices"), [("method", METHODS), ("pattern", PATTERNS), ("allocation", ALLOCATIONS)]
-)
+@pytest.mark.parametrize(("name", "choices"), [("method", METHODS), ("pattern", PATTERNS), ("allocation", ALLOCATIONS)])
 def test_choices_of_prune_are_those_of_its_settings(name: str, choices: tuple[str, ...]) -> None:
     assert literal(PruneOptions, name) == set(choices)
 
@@ -119,6 +117,7 @@ def test_every_option_has_a_help_text_that_is_a_sentence(command: str) -> None:
         text = annotation.__metadata__[0].help
         assert text and text[0].isupper() | (not text[0].isalpha()) | (":" in text) | ("," in text), name
         assert text.endswith("."), name
+        assert not re.search(r"\[[a-zA-Z#/@]", text), f"{name}: a terminal takes [word] for markup and hides it"
 
 
 def test_own_options_come_before_inherited_ones() -> None:

@@ -16,9 +16,7 @@ PRUNE = "prune model.pt --ratio 3x --method magnitude --no-retrain"
 
 
 def test_models_flow_through_pipes(shell: Any, here: Path) -> None:
-    done = shell(
-        f"compress {PRUNE} -o - | compress compact - -o - -q | compress export - -o small.onnx --json"
-    )
+    done = shell(f"compress {PRUNE} -o - | compress compact - -o - -q | compress export - -o small.onnx --json")
     assert done.returncode == 0, done.stderr
     body = json.loads(done.stdout)
     assert (body["model"], body["output"]) == ("standard input", "small.onnx")

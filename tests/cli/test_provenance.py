@@ -13,9 +13,7 @@ from compressor.cli.streams import Source
 
 
 def options(**more: Any) -> PruneOptions:
-    return PruneOptions(
-        model="secret/model.pt", ratio="13x", scope=("conv*",), data="mnist:/home/me/data", **more
-    )
+    return PruneOptions(model="secret/model.pt", ratio="13x", scope=("conv*",), data="mnist:/home/me/data", **more)
 
 
 def test_canonical_options_are_what_has_a_say_in_the_result() -> None:

@@ -48,17 +48,12 @@ def test_standard_input_has_no_name() -> None:
         default_name(options("-"), ".onnx")
 
 
-def test_a_target_that_cannot_be_is_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_target_that_cannot_be_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = tmp_path / "there.pt"
     there.touch()
     with pytest.raises(OutputError, match="exists already; overwrite it with --force"):
         choose_target(options(output=str(there)), ".pruned.pt")
-    assert (
-        choose_target(options(output=str(tmp_path / "there.pt"), force=True), "").path
-        == tmp_path / "there.pt"
-    )
+    assert choose_target(options(output=str(tmp_path / "there.pt"), force=True), "").path == tmp_path / "there.pt"
     with pytest.raises(OutputError, match="is a directory"):
         choose_target(options(output=str(tmp_path), force=True), ".pruned.pt")
     with pytest.raises(OutputError, match=r"there is no directory .*create it first"):

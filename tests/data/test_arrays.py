@@ -24,9 +24,9 @@ def source(shift_pad: int = 2) -> ArraySource:
 def test_uint8_becomes_normalised_floats_per_channel() -> None:
     data = source()
     batch = next(data.batches("val", 5))
-    expected = (
-        data.val.inputs.double() / 255 - torch.tensor([0.5, 0.25, 0.125]).view(1, 3, 1, 1)
-    ) / torch.tensor([0.5, 2.0, 1.0]).view(1, 3, 1, 1)
+    expected = (data.val.inputs.double() / 255 - torch.tensor([0.5, 0.25, 0.125]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.5, 2.0, 1.0]
+    ).view(1, 3, 1, 1)
     assert batch.inputs[0].dtype == torch.float32
     torch.testing.assert_close(batch.inputs[0].double(), expected, rtol=0, atol=1e-6)
     assert batch.target.tolist() == [0, 1, 2, 3, 4]

@@ -53,9 +53,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_the_pickled_version_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"this is the Python \(pickle\) version, the binary version is needed"
-    ):
+    with pytest.raises(DataError, match=r"this is the Python \(pickle\) version, the binary version is needed"):
         open_cifar10("cifar10", tmp_path)
 
 

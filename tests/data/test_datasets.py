@@ -63,9 +63,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def drawn(
-    data: DatasetSource, batch_size: int, epoch: int = 0, shard: tuple[int, int] = (0, 1)
-) -> torch.Tensor:
+def drawn(data: DatasetSource, batch_size: int, epoch: int = 0, shard: tuple[int, int] = (0, 1)) -> torch.Tensor:
     parts = data.batches("train", batch_size, seed=1, epoch=epoch, shard=shard)
     return torch.cat([batch.inputs[0] for batch in parts])
 

@@ -45,9 +45,7 @@ def test_reads_what_was_written(tmp_path: Path, zipped: bool, separator: str, be
     assert data.val.target.tolist() == labels[8:].tolist()
 
 
-@pytest.mark.parametrize(
-    ("kind", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion-mnist", 0.286, 0.353)]
-)
+@pytest.mark.parametrize(("kind", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion-mnist", 0.286, 0.353)])
 def test_normalised_by_kind(tmp_path: Path, kind: str, mean: float, std: float) -> None:
     images, _ = write_mnist(tmp_path)
     x = next(open_idx(kind, tmp_path).batches("val", 4)).inputs[0]

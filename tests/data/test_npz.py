@@ -111,9 +111,7 @@ def test_the_bundled_sample() -> None:
     assert (data.n_train, data.n_val, data.n_classes, data.input_shapes) == (4000, 1000, 10, ((1, 28, 28),))
     assert torch.bincount(data.val.target).tolist() == [100] * 10
     assert torch.bincount(data.train.target).tolist() == [400] * 10
-    digits = {
-        hashlib.sha256(x.numpy().tobytes()).digest() for part in (data.train, data.val) for x in part.inputs
-    }
+    digits = {hashlib.sha256(x.numpy().tobytes()).digest() for part in (data.train, data.val) for x in part.inputs}
     assert len(digits) == 5000
     x = next(data.batches("train", 4000)).inputs[0]
     assert abs(float(x.mean())) < 0.02 and abs(float(x.std()) - 1) < 0.02

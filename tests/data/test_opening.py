@@ -18,9 +18,7 @@ def write_mnist(folder: Path) -> None:
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(
             bytes((0, 0, 8, 3)) + struct.pack(">3I", 2, 28, 28) + bytes(2 * 784)
         )
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(
-            bytes((0, 0, 8, 1)) + struct.pack(">I", 2) + b"\x01\x02"
-        )
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + struct.pack(">I", 2) + b"\x01\x02")
 
 
 def write_npz(path: Path) -> None:
@@ -82,9 +80,7 @@ def test_a_folder_is_an_image_folder(tmp_path: Path) -> None:
         ("mnist:", "no directory; write mnist:DIR"),
     ],
 )
-def test_what_is_unknown_gets_an_offer(
-    ref: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_unknown_gets_an_offer(ref: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         open_data(ref)

@@ -243,9 +243,7 @@ def test_bfloat16_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_precisions_have_their_own_limit(dtype: torch.dtype) -> None:
-    program = capture(
-        nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype), [InputSpec("x", (None, 6))]
-    )
+    program = capture(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype), [InputSpec("x", (None, 6))])
     report = export_onnx(program, io.BytesIO())
     assert report.max_rel <= report.limit == LIMITS[dtype]
 

@@ -109,7 +109,7 @@ def test_what_is_no_model_is_named(content: bytes, message: str) -> None:
 
 def test_random_bytes_are_no_model() -> None:
     for length in (1, 7, 100, 5000):
-        with pytest.raises(ModelError, match="^file: "):
+        with pytest.raises(ModelError, match=r"^file: "):
             detect(io.BytesIO(b"\xff" + random.Random(length).randbytes(length)), "file")
 
 

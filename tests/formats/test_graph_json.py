@@ -129,8 +129,16 @@ def _attack(where: str, code: str) -> tuple[dict[str, Any], ...]:
         "call-target": (X, {**RELU, "target": f"aten.relu.default({code})"}, OUT),
         "keyword": (X, {**RELU, "kwargs": {f"a={code}, b": 1}}, OUT),
         "where": (X, {**RELU, "where": f"\n{code}\n"}, OUT),
-        "text": (X, node("relu", "call_function", "aten.einsum.default", [f"'+{code}+'", [{"node": "x"}]]), OUT),
-        "output-key": (X, RELU, node("output", "output", args=[{"dict": {f"'+str({code})+'": {"node": "relu"}}}])),
+        "text": (
+            X,
+            node("relu", "call_function", "aten.einsum.default", [f"'+{code}+'", [{"node": "x"}]]),
+            OUT,
+        ),
+        "output-key": (
+            X,
+            RELU,
+            node("output", "output", args=[{"dict": {f"'+str({code})+'": {"node": "relu"}}}]),
+        ),
         "output-text": (X, RELU, node("output", "output", args=[[{"node": "relu"}, f"\n'+str({code})+'"]])),
         "comment": (X, RELU, node("output", "output", args=[[{"node": "relu"}, f"# COUNTER: 0\n{code}"]])),
     }
@@ -144,8 +152,8 @@ HARMLESS = {"where", "text", "output-key", "output-text"}
 @pytest.mark.parametrize(
     "where",
     [
-        "name", "name-newline", "placeholder-target", "placeholder-default", "get_attr", "call-target", "keyword",
-        "where", "text", "output-key", "output-text", "comment",
+        "name", "name-newline", "placeholder-target", "placeholder-default", "get_attr", "call-target",
+        "keyword", "where", "text", "output-key", "output-text", "comment",
     ],
 )  # fmt: skip
 def test_no_text_of_a_file_is_run(where: str, tmp_path: Path) -> None:

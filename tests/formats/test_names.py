@@ -14,14 +14,17 @@ def test_plain_node_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "1x", "a.b", "a b", "a\n", "x):\n  import os", "ｘ", "a;b", "class", "None", 3, None, "x" * 600]
+    "name",
+    ["", "1x", "a.b", "a b", "a\n", "x):\n  import os", "ｘ", "a;b", "class", "None", 3, None, "x" * 600],
 )
 def test_other_node_names(name: object) -> None:
     with pytest.raises(ModelError, match="cannot be the name of a node"):
         check_node_name(name)
 
 
-@pytest.mark.parametrize("name", ["w", "layer1.0.conv1.weight", "_blocks.0._bn", "onnx::Conv_1", "/layer/Conv@2+3", "a-b.w"])
+@pytest.mark.parametrize(
+    "name", ["w", "layer1.0.conv1.weight", "_blocks.0._bn", "onnx::Conv_1", "/layer/Conv@2+3", "a-b.w"]
+)
 def test_plain_tensor_names(name: str) -> None:
     assert check_tensor_names([name]) is None
 

@@ -56,7 +56,9 @@ def test_what_does_more_than_compute_is_refused(text: str, message: str) -> None
         resolve_target(text)
 
 
-@pytest.mark.parametrize("text", ["aten.conv2d.deafult", "aten.conv9d.default", "aten.__class__.mro", "aten.name.default"])
+@pytest.mark.parametrize(
+    "text", ["aten.conv2d.deafult", "aten.conv9d.default", "aten.__class__.mro", "aten.name.default"]
+)
 def test_an_unknown_overload_names_this_torch(text: str) -> None:
     with pytest.raises(ModelError, match=r"is unknown to torch \d"):
         resolve_target(text)
@@ -65,9 +67,10 @@ def test_an_unknown_overload_names_this_torch(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "os.system", "operator.attrgetter", "operator.setitem", "builtins.eval", "torch.load", "torch.sym_sqrt",
-        "prim.device.default", "aten.conv2d", "aten.conv2d.default.__call__", "aten.conv2d.default\n",
-        "torch.ops.aten.conv2d.default", "aten.conv2d.default()", "quantized.conv2d.new",
+        "", "os.system", "operator.attrgetter", "operator.setitem", "builtins.eval", "torch.load",
+        "torch.sym_sqrt", "prim.device.default", "aten.conv2d", "aten.conv2d.default.__call__",
+        "aten.conv2d.default\n", "torch.ops.aten.conv2d.default", "aten.conv2d.default()",
+        "quantized.conv2d.new",
     ],
 )  # fmt: skip
 def test_what_is_not_aten_is_refused(text: str) -> None:
@@ -75,7 +78,9 @@ def test_what_is_not_aten_is_refused(text: str) -> None:
         resolve_target(text)
 
 
-@pytest.mark.parametrize("target", [torch.relu, operator.setitem, aten.from_file.default, torch.ops.prim.device.default])
+@pytest.mark.parametrize(
+    "target", [torch.relu, operator.setitem, aten.from_file.default, torch.ops.prim.device.default]
+)
 def test_what_could_not_be_read_is_not_written(target: object) -> None:
     with pytest.raises(ModelError, match="cannot be kept in a checkpoint"):
         target_text(target)

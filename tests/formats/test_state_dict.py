@@ -66,7 +66,9 @@ def test_a_wrapper_inside_itself_ends() -> None:
     assert find_state_dict(loop) == (None, None)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.module.", "ema.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.module.", "ema.module."]
+)
 def test_prefixes(prefix: str) -> None:
     module = Net()
     assert load_into(module, prefixed(prefix, STATE), "file", "net") == []

@@ -26,7 +26,7 @@ def test_ordinary_tensors_pass(dtype: torch.dtype) -> None:
     ],
 )  # fmt: skip
 def test_other_tensors_do_not(value: torch.Tensor) -> None:
-    with pytest.raises(ModelError, match="^w: only ordinary dense tensors"):
+    with pytest.raises(ModelError, match=r"^w: only ordinary dense tensors"):
         check_dense("w", value)
 
 
@@ -46,9 +46,9 @@ def test_finite_values_and_infinite_buffers_pass() -> None:
     largest = torch.full((4,), torch.finfo(torch.float64).max, dtype=torch.float64)
     assert check_finite({"w": torch.tensor([3e38, 3e38]), "d": largest}, {"w", "d"}) is None
     assert check_finite({"causal": infinite, "n": torch.tensor(3)}, {"w"}) is None
-    with pytest.raises(ModelError, match="^causal: 1 of 2 values"):
+    with pytest.raises(ModelError, match=r"^causal: 1 of 2 values"):
         check_finite({"causal": infinite}, {"causal"})
-    with pytest.raises(ModelError, match="^causal: 1 of 3 values"):
+    with pytest.raises(ModelError, match=r"^causal: 1 of 3 values"):
         check_finite({"causal": torch.tensor([float("inf"), float("-inf"), float("nan")])}, set())
 
 

@@ -23,7 +23,8 @@ def through_json(value: Any, nodes: dict[str, fx.Node]) -> Any:
     [
         None, True, 1, 1.0, -0.0, 1e-300, 9223372036854775807, math.inf, -math.inf, "a'\"\\\n", [], (), {},
         [1, (2, [3.0]), {"a": None}], slice(None, 3, None), slice(1, None, 2), torch.float32, torch.bfloat16,
-        torch.strided, torch.channels_last, torch.device("cpu"), torch.device("cuda:1"), {"node": 3, "float": "inf"},
+        torch.strided, torch.channels_last, torch.device("cpu"), torch.device("cuda:1"),
+        {"node": 3, "float": "inf"},
     ],
 )  # fmt: skip
 def test_round_trip(value: Any) -> None:

@@ -140,9 +140,7 @@ def test_small_networks_learn() -> None:
         assert losses[-1] < 0.8 * losses[0], name
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("resnet20", "resnet20-12fca82f.th"), ("resnet56", "resnet56-4bfd9763.th")]
-)
+@pytest.mark.parametrize(("name", "file"), [("resnet20", "resnet20-12fca82f.th"), ("resnet56", "resnet56-4bfd9763.th")])
 def test_published_checkpoints_fit(name: str, file: str) -> None:
     path = Path(os.environ.get("COMPRESS_CHECKPOINTS", ""), file)
     if not path.is_file():

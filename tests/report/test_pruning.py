@@ -15,9 +15,7 @@ from compressor.units import Macs, Params
 Golden = Callable[[str, RenderableType], None]
 
 
-def stage(
-    name: str, ratio: float, params: int, epochs: int, accuracy: float | None, **extra: float
-) -> StageRow:
+def stage(name: str, ratio: float, params: int, epochs: int, accuracy: float | None, **extra: float) -> StageRow:
     metrics = None if accuracy is None else {"loss": 0.0512, "accuracy": accuracy, "n": 10000}
     return StageRow(name, ratio, Params(params), epochs, 61.5, metrics, extra)
 

@@ -48,7 +48,7 @@ def test_metric(name: str, value: float, text: str) -> None:
 
 
 def test_metrics_leave_the_number_of_samples_out() -> None:
-    assert metrics({"accuracy": 0.5, "loss": 0.25, "n": 1000}) == "accuracy 50.00 %, loss 0.25"
+    assert metrics({"loss": 0.25, "accuracy": 0.5, "n": 1000}) == "accuracy 50.00 %, loss 0.25"
     assert metrics(None) == ""
 
 

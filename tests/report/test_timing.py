@@ -14,9 +14,7 @@ from compressor.timing.result import BenchReport, BenchWarning, Environment, Sub
 Golden = Callable[[str, RenderableType], None]
 
 
-def timing(
-    name: str, median_s: float, batch: int, speedup: float = 1.0, verdict: str = "reference"
-) -> Timing:
+def timing(name: str, median_s: float, batch: int, speedup: float = 1.0, verdict: str = "reference") -> Timing:
     subject = Subject(name, name, "torch" if name.endswith(".pt") else "onnx", 1724320, 431080)
     return Timing(
         subject=subject,

@@ -57,9 +57,7 @@ def write_onnx(path: Path, dims: list[int | str] | None = None, element: int = T
 def onnx_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes an ONNX file of a name, input dimensions and element type."""
 
-    def write(
-        name: str = "tiny.onnx", dims: list[int | str] | None = None, element: int = TensorProto.FLOAT
-    ) -> Path:
+    def write(name: str = "tiny.onnx", dims: list[int | str] | None = None, element: int = TensorProto.FLOAT) -> Path:
         return write_onnx(tmp_path / name, dims, element)
 
     return write

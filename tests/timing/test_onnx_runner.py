@@ -109,9 +109,7 @@ def test_a_silent_fall_back_is_an_error(onnx_file: Write, monkeypatch: pytest.Mo
     there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: there)
     monkeypatch.setattr(ort, "InferenceSession", falls_back)
-    with pytest.raises(
-        ProviderError, match=r"fell back to CPUExecutionProvider\n.*onnxruntime-gpu"
-    ) as caught:
+    with pytest.raises(ProviderError, match=r"fell back to CPUExecutionProvider\n.*onnxruntime-gpu") as caught:
         OnnxRunner(onnx_file(), find_provider("cuda"), 1)
     assert len(str(caught.value).splitlines()) <= 3
 

@@ -118,9 +118,7 @@ def test_a_single_model_is_gated_itself(timing: Make, environment: Environment) 
         require(report, ["speedup>=1"])
 
 
-def test_every_configuration_is_gated_against_its_own_reference(
-    timing: Make, environment: Environment
-) -> None:
+def test_every_configuration_is_gated_against_its_own_reference(timing: Make, environment: Environment) -> None:
     rows = []
     for batch, speedup in ((1, 4.0), (16, 2.0)):
         rows += [timing("dense", batch=batch), timing("small", batch=batch, speedup=speedup)]

@@ -60,9 +60,7 @@ class BadLossAfter(Classification):
 def _net(seed: int = 0, dropout: float = 0.3) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4)
-        )
+        return nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4))
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -106,18 +106,14 @@ def test_resumed_fit_is_bit_for_bit_the_uninterrupted_one(
 
     resumed = make_net(seed=99)
     resumed_hook = Pull(resumed)
-    got = fit(
-        resumed, data, task, recipe, seed=3, hooks=[resumed_hook], start=load_state(tmp_path / "resume.pt")
-    )
+    got = fit(resumed, data, task, recipe, seed=3, hooks=[resumed_hook], start=load_state(tmp_path / "resume.pt"))
     assert same_weights(weights_of(whole), weights_of(resumed))
     assert torch.equal(hook.target, resumed_hook.target)
     assert _without_time(got.history) == _without_time(expected.history)
     assert (got.best_epoch, got.stopped, got.steps) == (expected.best_epoch, expected.stopped, expected.steps)
 
 
-def test_resume_test_can_fail(
-    data: Any, task: Any, make_net: Make, weights_of: Make, same_weights: Make
-) -> None:
+def test_resume_test_can_fail(data: Any, task: Any, make_net: Make, weights_of: Make, same_weights: Make) -> None:
     """Without the optimizer's state the resumed weights differ, so the test above compares something."""
     recipe = Recipe(epochs=3, batch_size=16)
     whole, resumed = make_net(), make_net()
@@ -178,9 +174,7 @@ def test_finished_state_gives_the_result_without_training(data: Any, task: Any, 
 
 def test_hook_values_join_the_record_and_hooks_can_end_the_fit(data: Any, task: Any, make_net: Make) -> None:
     net = make_net()
-    result = fit(
-        net, data, task, Recipe(epochs=9), hooks=[BaseHook(), Pull(net, stop_at=2)], evaluate_every=5
-    )
+    result = fit(net, data, task, Recipe(epochs=9), hooks=[BaseHook(), Pull(net, stop_at=2)], evaluate_every=5)
     assert result.stopped == "Pull was finished after epoch 2"
     assert len(result.history) == 2
     assert result.history[0].extra["distance"] > 0 and result.history[0].metrics == {}
@@ -200,9 +194,7 @@ class ScriptedMetric:
         return {"score": (next(self.values), 1)}
 
 
-def test_best_weights_are_kept(
-    data: Any, task: Any, make_net: Make, weights_of: Make, same_weights: Make
-) -> None:
+def test_best_weights_are_kept(data: Any, task: Any, make_net: Make, weights_of: Make, same_weights: Make) -> None:
     net = make_net()
     states: list[dict[str, Tensor]] = []
     scripted = ScriptedMetric(task, [0.1, 0.7, 0.3, 0.7])
@@ -251,12 +243,8 @@ def test_last_weights_are_kept_by_default(
     assert same_weights(weights_of(net), states[1])
 
 
-@pytest.mark.parametrize(
-    ("values", "higher"), [([0.5, 0.6, 0.6, 0.1, 0.9], True), ([0.5, 0.4, 0.4, 0.9, 0.1], False)]
-)
-def test_patience_ends_the_fit(
-    data: Any, task: Any, make_net: Make, values: list[float], higher: bool
-) -> None:
+@pytest.mark.parametrize(("values", "higher"), [([0.5, 0.6, 0.6, 0.1, 0.9], True), ([0.5, 0.4, 0.4, 0.9, 0.1], False)])
+def test_patience_ends_the_fit(data: Any, task: Any, make_net: Make, values: list[float], higher: bool) -> None:
     result = fit(make_net(), data, ScriptedMetric(task, values, higher), Recipe(epochs=5, patience=2))
     assert len(result.history) == 4 and result.best_epoch == 2
     assert result.stopped == "no better score for 2 epochs"
@@ -332,9 +320,7 @@ def test_train_and_eval_are_called_once_an_epoch(data: Any, task: Any, make_net:
     assert calls == [True, False, True, False, False]
 
 
-def test_augmentation_is_asked_for(
-    data: Any, task: Any, make_net: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_augmentation_is_asked_for(data: Any, task: Any, make_net: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int, bool]] = []
     batches = data.batches
 

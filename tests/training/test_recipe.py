@@ -45,9 +45,7 @@ def test_every_field_is_checked_and_every_check_has_a_failing_case() -> None:
     assert set(WRONG) == names
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
-)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_wrong_value_is_named_with_what_is_allowed(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^{name} = .*: must be "):
         Recipe(**{name: value})
@@ -77,9 +75,7 @@ def test_mapping_takes_hyphens() -> None:
 
 
 def test_unknown_key_names_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match="weight-decai: no such training option; nearest known: weight_decay"
-    ):
+    with pytest.raises(ConfigError, match="weight-decai: no such training option; nearest known: weight_decay"):
         Recipe.from_mapping({"weight-decai": 1})
     with pytest.raises(ConfigError, match="zzz: no such training option; nearest known: epochs, batch_size"):
         Recipe.from_mapping({"zzz": 1})

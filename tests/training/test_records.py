@@ -7,8 +7,7 @@ from compressor.training.records import EpochRecord, best_record
 
 def _history(*values: float | None) -> list[EpochRecord]:
     return [
-        EpochRecord(i + 1, 0.1, 1.0, {} if value is None else {"m": value}, {}, 0.0)
-        for i, value in enumerate(values)
+        EpochRecord(i + 1, 0.1, 1.0, {} if value is None else {"m": value}, {}, 0.0) for i, value in enumerate(values)
     ]
 
 

@@ -81,9 +81,7 @@ def test_one_flipped_bit_in_a_tensor_is_a_model_error(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"resume\.pt: damaged at"):
         load_state(path)
-    assert (
-        torch.load(path, weights_only=True)["kind"] == "compressor resume point"
-    )  # torch alone does not notice
+    assert torch.load(path, weights_only=True)["kind"] == "compressor resume point"  # torch alone does not notice
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

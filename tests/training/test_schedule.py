@@ -7,11 +7,7 @@ from compressor.training.schedule import learning_rate
 
 
 def _rates(recipe: Recipe, n_steps: int = 4) -> list[float]:
-    return [
-        learning_rate(recipe, epoch, step, n_steps)
-        for epoch in range(recipe.epochs)
-        for step in range(n_steps)
-    ]
+    return [learning_rate(recipe, epoch, step, n_steps) for epoch in range(recipe.epochs) for step in range(n_steps)]
 
 
 def test_constant_is_constant() -> None:

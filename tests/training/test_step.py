@@ -108,9 +108,7 @@ def test_loss_that_is_no_number_keeps_the_weights(
     stepper = Stepper(net, bad_loss_after(1), PLAIN, ALONE, (), None)
     stepper.step(_batch(data), 0.1, "epoch 1, step 1")
     kept = net[0].weight.detach().clone()
-    with pytest.raises(
-        TrainingError, match=r"epoch 1, step 2: the loss is nan at learning rate 0\.1\ntry a lower lr"
-    ):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 2: the loss is nan at learning rate 0\.1\ntry a lower lr"):
         stepper.step(_batch(data), 0.1, "epoch 1, step 2")
     assert torch.equal(net[0].weight, kept)
 
@@ -158,9 +156,7 @@ def test_low_precision_trains_with_unscaled_gradients(
 
 def test_label_smoothing_reaches_the_task(data: Any, task: Any, make_net: Callable[..., nn.Module]) -> None:
     sharp, smooth = (
-        Stepper(make_net(dropout=0.0), task, Recipe(label_smoothing=s), ALONE, (), None).step(
-            _batch(data), 0.1, ""
-        )
+        Stepper(make_net(dropout=0.0), task, Recipe(label_smoothing=s), ALONE, (), None).step(_batch(data), 0.1, "")
         for s in (0.0, 0.5)
     )
     assert sharp != smooth

@@ -1,0 +1,77 @@
+"""Axis rules of what takes a mean or a variance over units, and whether units may pass it; it must never hold other rules.
+
+A mean or a variance changes when its divisor does. `WalkOptions.through_norm` says what follows from that: the units
+stay (`pin`), or they may go because the compacted graph keeps the original divisor (`exact`), or because the user
+retrains afterwards (`rescale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.fx import Node
+
+from compressor.axes.labels import Label, Value
+from compressor.axes.rules_contract import ids_along, join, tie_groups
+from compressor.axes.rules_pointwise import unify
+from compressor.axes.table import Arguments, Context, rule
+
+aten = torch.ops.aten
+
+
+def pass_statistics(ctx: Context, labels: Iterable[Label], dims: Iterable[int], what: str) -> None:
+    """Pin the labels along `dims`, which a mean or a variance is taken over, unless the options let them pass.
+
+    With the original divisor a sum over what is left is the sum over everything only where a removed position is 0.
+    """
+    over = set(dims)
+    for label in labels:
+        if not over & set(label.dims):
+            continue
+        if ctx.options.through_norm == "pin":
+            ctx.pin(label, f"{what} (--through-norm)")
+        elif not set(label.dims) <= over:
+            ctx.pin(label, f"{what}, and varies along other dimensions too")
+        elif ctx.options.through_norm == "exact" and not label.zero:
+            ctx.pin(label, f"{what} where a removed position would not be 0")
+
+
+@rule(aten.layer_norm.default, aten.rms_norm.default)
+def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
+    """x.D = w.D = b.D, pinned unless --through-norm: mean and variance are taken over D."""
+    x, n = a["input"], len(a["normalized_shape"])
+    scales = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
+    pass_statistics(ctx, x.labels, range(x.rank - n, x.rank), f"normalised over {_product(x.sizes[-n:])} features")
+    scaled = a.get("weight") is not None
+    return unify(ctx, [x, *scales], lambda zeros: scaled and all(list(zeros)[1:]))
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    n = 1
+    for size in sizes:
+        n *= size
+    return n
+
+
+@rule(aten.group_norm.default)
+def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
+    """x.C = w.C = b.C; pinned unless --through-norm or a group is one channel; equal offsets of all groups tied."""
+    x, groups = a["input"], a["num_groups"]
+    width = x.sizes[1] // groups
+    scales = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
+    for dim in range(2, x.rank):
+        ctx.pin(x.along(dim), "normalised over this dimension")
+    channels = ids_along(ctx, x, 1)
+    for scale in scales:
+        if scale.sizes[0] > 1:
+            join(ctx, channels, ids_along(ctx, scale, 0))
+    if width > 1:
+        pass_statistics(ctx, x.along(1), [1], f"normalised over {width} channels each")
+        if channels is not None:
+            tie_groups(ctx, channels, groups)
+    zero = a.get("weight") is not None and all(label.zero for scale in scales for label in scale.labels)
+    return Value(
+        ctx.out.sizes,
+        tuple(label.with_zero(zero and label.dims == (1,)) for label in x.labels if label.dims in ((0,), (1,))),
+    )

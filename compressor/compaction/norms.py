@@ -1,0 +1,159 @@
+"""Means and normalisations that lost positions, written out with the divisor they had; it must never decide what goes.
+
+Exact (`WalkOptions.through_norm`): C0 positions before, C left, all removed ones 0. With u = x / sqrt(C0), summed over
+what is left,
+
+    mean = Σ u / C0        (of u)
+    var  = Σ u·(u − mean)  = Σ (x − mean_x)² / C0 + (C0 − C) / C0 · mean_x²   (of x, over all C0)
+
+Three properties decide for this form. A removed position contributes 0 to every sum, so no constant depends on C and
+the result can be pruned again by the plain rules for sums. The zeros make var at least (C0 − C) / C0 · mean_x², so the
+relative error stays below C0 / (C0 − C) roundings (Σ x² / C0 − mean² squares the operands first and is worse). And
+dividing by sqrt(C0) first keeps half precision from overflowing in the sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from compressor.axes import Keep, UnitMap, Value
+from compressor.compaction.slicing import Sizes, rewrites
+from compressor.program import Program, arguments, layer_name, set_argument
+
+aten = torch.ops.aten
+
+_LAYER_NORMS = (aten.layer_norm.default, aten.rms_norm.default)
+_MEANS = (aten.mean.dim, aten.mean.default)
+
+
+def rescaled_norms(program: Program, units: UnitMap, keep: Keep) -> tuple[str, ...]:
+    """Names of the means and normalisations whose divisor shrinks under `keep`: the result will not equal the masked
+    model there. Empty unless the walk was told to rescale. Shapes: keep (n_units,)"""
+    if units.walk.options.through_norm != "rescale":
+        return ()
+    sizes = Sizes(units, keep)
+    nodes = (node for node in program.module.graph.nodes if node.op == "call_function")
+    return tuple(_name(node) for node in nodes if _lost(node, sizes))
+
+
+def _name(node: Node) -> str:
+    weight = arguments(node).get("weight")
+    return layer_name(str(weight.target)) if isinstance(weight, Node) else node.meta.get("where") or node.name
+
+
+def _lost(node: Node, sizes: Sizes) -> tuple[int, ...]:
+    """Dimensions that a mean or a variance is taken over and that get shorter."""
+    if node.target not in (*_LAYER_NORMS, *_MEANS, aten.group_norm.default):
+        return ()
+    bound = arguments(node)
+    source = sizes.value(bound["input"] if "input" in bound else bound["self"])
+    assert isinstance(source, Value)
+    if node.target in _LAYER_NORMS:
+        over: Sequence[int] = range(source.rank - len(bound["normalized_shape"]), source.rank)
+    elif node.target is aten.group_norm.default:
+        over = [1] if source.sizes[1] > bound["num_groups"] else []
+    else:
+        over = [source.normal_dim(dim) for dim in bound.get("dim") or range(source.rank)]
+    return tuple(dim for dim in over if not sizes.kept(source, dim).all())
+
+
+def _writer(node: Node) -> Callable[..., Node]:
+    """Makes calls in front of `node`, at its place in the user's source."""
+
+    def write(target: Any, *args: Any, **kwargs: Any) -> Node:
+        with node.graph.inserting_before(node):
+            new = node.graph.call_function(target, args, kwargs)
+        new.meta = {"where": node.meta.get("where", "")}
+        return new
+
+    return write
+
+
+def _become(node: Node, last: Node) -> None:
+    """Let `node` be the call that `last` is, so that its name and its readers stay."""
+    node.target, node.args, node.kwargs = last.target, last.args, last.kwargs
+    node.graph.erase_node(last)
+
+
+@rewrites(*_LAYER_NORMS)
+def _layer_norm(node: Node, sizes: Sizes) -> None:
+    dims = _lost(node, sizes)
+    if not dims:
+        return
+    value, bound, write = sizes.value(node), arguments(node), _writer(node)
+    assert isinstance(value, Value)
+    n = len(bound["normalized_shape"])
+    if sizes.options.through_norm == "rescale":
+        set_argument(node, "normalized_shape", list(sizes.of(value)[-n:]))
+        return
+    over = list(range(value.rank - n, value.rank))
+    centred = node.target is aten.layer_norm.default
+    result = _standardised(write, bound["input"], over, math.prod(value.sizes[-n:]), bound["eps"], centred)
+    _become(node, _scaled(write, result, bound["weight"], bound.get("bias")))
+
+
+def _standardised(
+    write: Callable[..., Node], x: Node, dims: list[int], n_dense: int, eps: float, centred: bool = True
+) -> Node:
+    """(x − mean) / sqrt(var + eps) over `dims` as if `n_dense` positions were there; x / sqrt(mean of x² + eps) if not
+    `centred`."""
+    u = write(aten.mul.Tensor, x, n_dense**-0.5)
+    away = u
+    if centred:
+        total = write(aten.sum.dim_IntList, u, dims, True)
+        away = write(aten.sub.Tensor, u, write(aten.div.Tensor, total, float(n_dense)))
+    variance = write(aten.sum.dim_IntList, write(aten.mul.Tensor, u, away), dims, True)
+    inverse = write(aten.rsqrt.default, write(aten.add.Tensor, variance, eps))
+    return write(aten.mul.Tensor, away, write(aten.mul.Tensor, inverse, n_dense**0.5))
+
+
+def _scaled(write: Callable[..., Node], x: Node, weight: Node | None, bias: Node | None) -> Node:
+    if weight is not None:
+        x = write(aten.mul.Tensor, x, weight)
+    return x if bias is None else write(aten.add.Tensor, x, bias)
+
+
+@rewrites(aten.group_norm.default)
+def _group_norm(node: Node, sizes: Sizes) -> None:
+    """Groups of one channel go with it; wider ones all lose the same offsets."""
+    bound, write = arguments(node), _writer(node)
+    value, source = sizes.value(node), sizes.value(bound["input"])
+    assert isinstance(value, Value) and isinstance(source, Value)
+    groups, left, lost = bound["num_groups"], sizes.of(source), _lost(node, sizes)
+    if source.sizes[1] == groups:
+        set_argument(node, "num_groups", left[1])
+    if not lost or sizes.options.through_norm == "rescale":
+        return
+    grouped = write(aten.reshape.default, bound["input"], [-1, groups, left[1] // groups, *left[2:]])
+    n_dense = math.prod(source.sizes[1:]) // groups
+    over = list(range(2, source.rank + 1))
+    standardised = _standardised(write, grouped, over, n_dense, bound["eps"])
+    flat = write(aten.reshape.default, standardised, [-1, left[1], *left[2:]])
+    shape = [left[1], *(1 for _ in left[2:])]
+    scales = [bound[name] and write(aten.reshape.default, bound[name], shape) for name in ("weight", "bias")]
+    _become(node, _scaled(write, flat, *scales))
+
+
+@rewrites(*_MEANS)
+def _mean(node: Node, sizes: Sizes) -> None:
+    """The sum over what is left, divided by what was there; the mean over the other dimensions stays one."""
+    dims = _lost(node, sizes)
+    if not dims or sizes.options.through_norm == "rescale":
+        return
+    bound, write = arguments(node), _writer(node)
+    source = sizes.value(bound["self"])
+    assert isinstance(source, Value)
+    n_dense = float(math.prod(source.sizes[dim] for dim in dims))
+    over = [source.normal_dim(dim) for dim in bound.get("dim") or range(source.rank)]
+    kind = {"dtype": bound["dtype"]} if bound["dtype"] is not None else {}
+    if set(dims) == set(over):
+        total = write(aten.sum.dim_IntList, bound["self"], over, bound.get("keepdim", False), **kind)
+        _become(node, write(aten.div.Tensor, total, n_dense))
+    else:
+        total = write(aten.sum.dim_IntList, bound["self"], list(dims), True, **kind)
+        set_argument(node, "self", write(aten.div.Tensor, total, n_dense))

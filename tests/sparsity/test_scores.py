@@ -1,0 +1,92 @@
+"""Scores against their formulas, and the mistakes that a score must not make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from compressor.sparsity import score_units, score_weights
+from compressor.sparsity.scores import normalise_lamp, random_scores
+from tests.axes.tracing import Traced, trace
+
+SOBEL = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+
+
+def chain() -> Traced:
+    return trace(
+        lambda net, x: net.two(net.one(x).relu()),
+        (1, 6, 6),
+        one=nn.Conv2d(1, 4, 3),
+        two=nn.Conv2d(4, 2, 3),
+    )
+
+
+@given(st.lists(st.floats(0, 100, allow_subnormal=False), min_size=1, max_size=12))
+def test_lamp_is_its_formula(squares: list[float]) -> None:
+    """score(u) = W[u]^2 / sum of W[v]^2 over all v that are not before u in ascending order."""
+    given_scores = np.array(squares)
+    got = normalise_lamp(given_scores)
+    order = np.argsort(given_scores, kind="stable")
+    for place, u in enumerate(order):
+        rest = sum(given_scores[v] for v in order[place:])
+        assert got[u] == pytest.approx(given_scores[u] / rest if rest else 0.0)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12, unique=True))
+def test_lamp_keeps_the_order_and_gives_the_largest_one(squares: list[float]) -> None:
+    got = normalise_lamp(np.array(squares))
+    assert np.array_equal(np.argsort(got), np.argsort(squares))
+    assert got.max() == pytest.approx(1.0)
+
+
+def test_weights_of_zero_have_the_score_zero_and_never_nan() -> None:
+    assert score_weights(torch.zeros(2, 3)).tolist() == [0.0] * 6
+    traced = chain()
+    zero = {name: torch.zeros_like(p) for name, p in traced.program.parameters.items()}
+    assert score_units(traced.units, zero, lambda name, dim: True).tolist() == [0.0] * 4
+
+
+def test_a_filter_whose_weights_sum_to_zero_is_not_dead() -> None:
+    traced = chain()
+    tensors = {name: p.detach().clone() for name, p in traced.program.parameters.items()}
+    tensors["one.weight"] = torch.full((4, 1, 3, 3), 0.1)
+    tensors["one.weight"][2, 0] = SOBEL
+    scores = score_units(traced.units, tensors, lambda name, dim: name == "one.weight")
+    assert tensors["one.weight"][2].sum() == 0 and int(np.argmax(scores)) == 2
+
+
+def test_unit_scores_are_means_of_normalised_energy() -> None:
+    traced = chain()
+    tensors = {name: p.detach() for name, p in traced.program.parameters.items()}
+    energy = {name: t.double().square() / t.double().square().mean() for name, t in tensors.items()}
+    got = score_units(traced.units, tensors, lambda name, dim: True)
+    for unit in range(4):
+        slices = [energy["one.weight"][unit], energy["one.bias"][unit], energy["two.weight"][:, unit]]
+        expected = sum(float(s.sum()) for s in slices) / sum(s.numel() for s in slices)
+        assert got[unit] == pytest.approx(expected)
+
+
+def test_scale_of_a_layer_does_not_matter() -> None:
+    traced = chain()
+    tensors = {name: p.detach() for name, p in traced.program.parameters.items()}
+    scaled = {**tensors, "two.weight": 1000 * tensors["two.weight"]}
+    plain, other = (score_units(traced.units, t, lambda name, dim: True) for t in (tensors, scaled))
+    assert np.allclose(plain, other)
+
+
+def test_the_pattern_filter_looks_at_the_filters_own_weights_only() -> None:
+    traced = chain()
+    tensors = {name: p.detach().clone() for name, p in traced.program.parameters.items()}
+    own = score_units(traced.units, tensors, lambda name, dim: (name, dim) == ("one.weight", 0))
+    tensors["two.weight"][:, 1] = 100.0
+    assert np.array_equal(own, score_units(traced.units, tensors, lambda name, dim: (name, dim) == ("one.weight", 0)))
+    assert int(np.argmax(score_units(traced.units, tensors, lambda name, dim: True))) == 1
+
+
+def test_random_scores_follow_their_seed() -> None:
+    assert np.array_equal(random_scores(5, 1), random_scores(5, 1))
+    assert not np.array_equal(random_scores(5, 1), random_scores(5, 2))
