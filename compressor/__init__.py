@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressor.analysis import analyze, explain
+    from compressor.axes import rule as register_axis_rule
     from compressor.compaction import compact
     from compressor.data import open_data, open_task
     from compressor.errors import CompressError
@@ -52,6 +53,7 @@ __all__ = [
     "open_data",
     "open_task",
     "prune",
+    "register_axis_rule",
     "retrain",
     "save",
 ]
@@ -75,6 +77,7 @@ _HOME = {
     "open_data": "compressor.data",
     "open_task": "compressor.data",
     "prune": "compressor.pruning",
+    "register_axis_rule": "compressor.axes:rule",
     "retrain": "compressor.pruning",
     "save": "compressor.formats",
 }

@@ -85,10 +85,22 @@ def rearrange(ctx: Context, node: Node, a: Arguments) -> Value:
 
 @rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
 def expand(ctx: Context, node: Node, a: Arguments) -> Value:
-    """Ids pass; new dimensions do not vary."""
-    x = a["self"]
-    by = len(ctx.out.sizes) - x.rank
-    return Value(ctx.out.sizes, tuple(label.shifted(by) for label in x.labels), x.uniform)
+    """Ids pass; a dimension of size 1 that is stretched gets fresh ids, or those of what it is stretched to."""
+    x, rank = a["self"], len(ctx.out.sizes)
+    by = rank - x.rank
+    labels = [label.shifted(by) for label in x.labels]
+    stretched = [dim for dim, size in enumerate((1,) * by + x.sizes) if size == 1 < ctx.out.sizes[dim]]
+    if "other" in a:
+        labels += [label.with_zero(False) for label in a["other"].labels if set(label.dims) <= set(stretched)]
+    else:
+        given = a["size"]
+        labels += [fresh_label(ctx, dim) for dim in stretched if isinstance(given[dim], int) and given[dim] > 1]
+    return Value(ctx.out.sizes, tuple(labels), x.uniform)
+
+
+def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:
+    """Ids of its own for a dimension of the output along which all is equal: any of it may go."""
+    return Label((dim,), ctx.ids.new(ctx.out.sizes[dim]), zero)
 
 
 @rule(aten.repeat.default, aten.tile.default)

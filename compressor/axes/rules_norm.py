@@ -1,4 +1,4 @@
-"""Axis rules of what takes a mean or a variance over units, and whether units may pass it; it must never hold other rules.
+"""Axis rules of means and variances, and whether units may pass them; it must never hold other rules.
 
 A mean or a variance changes when its divisor does. `WalkOptions.through_norm` says what follows from that: the units
 stay (`pin`), or they may go because the compacted graph keeps the original divisor (`exact`), or because the user
@@ -74,4 +74,34 @@ def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(
         ctx.out.sizes,
         tuple(label.with_zero(zero and label.dims == (1,)) for label in x.labels if label.dims in ((0,), (1,))),
+    )
+
+
+@rule(aten.batch_norm.default, aten.instance_norm.default)
+def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
+    """x.C = w.C = b.C = running mean.C = running variance.C; what its own statistics are taken over is pinned."""
+    x = a["input"]
+    scales = [a[name] for name in ("weight", "bias", "running_mean", "running_var") if a.get(name) is not None]
+    channels = ids_along(ctx, x, 1) if x.rank > 1 else None
+    own_statistics = a.get("use_input_stats") or a.get("training") or a.get("running_mean") is None
+    if own_statistics:
+        for dim in (dim for dim in range(x.rank) if dim != 1):
+            ctx.pin(x.along(dim), f"standardised over {x.sizes[dim]} positions of this dimension")
+    for scale in scales:
+        ids = ids_along(ctx, scale, 0)
+        if ids is not None and channels is not None:
+            ctx.unite(ids, channels)
+        elif ids is not None:
+            ctx.ids.pin(ids, "normalises channels that have no units", ctx.node)
+    if channels is not None and any(scale.sizes[0] > 1 and not scale.labels for scale in scales):
+        ctx.ids.pin(channels, "is combined with a value that has no units along this dimension", ctx.node)
+    weight, bias = (a[name].labels if a.get(name) is not None else None for name in ("weight", "bias"))
+    kept_zero = bias is None or all(label.zero for label in bias)
+    scaled_to_zero = weight is not None and all(label.zero for label in weight)
+    return Value(
+        ctx.out.sizes,
+        tuple(
+            label.with_zero(kept_zero and label.dims == (1,) and (scaled_to_zero or (own_statistics and label.zero)))
+            for label in x.labels
+        ),
     )

@@ -1,4 +1,4 @@
-"""Axis rules of operators that work element by element, and of normalisations that scale each channel by itself.
+"""Axis rules of operators that work element by element.
 
 It must never hold rules of operators that mix positions. Any operator that torch tags as pointwise is covered by
 `pointwise`; the sets below say what each does to a position that is 0 in the masked model.
@@ -147,28 +147,9 @@ def _meet(ctx: Context, label: Label, other: Value, is_own: bool) -> bool:
     return bool(partners) and all(partner.zero for partner in partners)
 
 
-@rule(aten.batch_norm.default, aten.instance_norm.default)
-def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
-    """x.C = w.C = b.C = running mean.C = running variance.C."""
-    x = a["input"]
-    scales = [a[name] for name in ("weight", "bias", "running_mean", "running_var") if a.get(name) is not None]
-    channels = ids_along(ctx, x, 1) if x.rank > 1 else None
-    if "use_input_stats" in a:
-        for dim in range(2, x.rank):
-            ctx.pin(x.along(dim), "normalised over this dimension")
-    for scale in scales:
-        ids = ids_along(ctx, scale, 0)
-        if ids is not None and channels is not None:
-            ctx.unite(ids, channels)
-        elif ids is not None:
-            ctx.ids.pin(ids, "normalises channels that have no units", ctx.node)
-    if channels is not None and any(scale.sizes[0] > 1 and not scale.labels for scale in scales):
-        ctx.ids.pin(channels, "is combined with a value that has no units along this dimension", ctx.node)
-    affine = a.get("weight") is not None and a.get("bias") is not None
-    affine = affine and all(label.zero for scale in (a["weight"], a["bias"]) for label in scale.labels)
-    return Value(ctx.out.sizes, tuple(label.with_zero(affine and label.dims == (1,)) for label in x.labels))
-
-
 def is_pointwise(target: Any) -> bool:
-    """Whether torch itself says that the operator works element by element."""
-    return torch.Tag.pointwise in getattr(target, "tags", ())
+    """Whether torch itself says that the operator works element by element, and makes its result anew.
+
+    One that writes into its operand changes what other names of that memory read, which no rule can see.
+    """
+    return torch.Tag.pointwise in getattr(target, "tags", ()) and not target._schema.is_mutable

@@ -39,7 +39,7 @@ class Walk:
     axes: Mapping[tuple[str, int], Ids]
     components: Components
     unknown: Mapping[str, int]
-    options: WalkOptions = WalkOptions()
+    options: WalkOptions = field(default_factory=WalkOptions)
     heads: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 

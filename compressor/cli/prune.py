@@ -68,14 +68,22 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         option("--method", "-m", panel=_METHOD, help="How to choose what is cut."),
     ] = "admm"
     pattern: Annotated[
-        Literal["channel", "filter", "unstructured"],
+        Literal["channel", "filter", "head", "unstructured"],
         option(
             "--pattern",
             "-p",
             panel=_METHOD,
-            help="What goes together: coupled units, filters, single weights.",
+            help="What goes together: coupled units, filters, attention heads, single weights.",
         ),
     ] = "channel"
+    through_norm: Annotated[
+        Literal["pin", "exact", "rescale"],
+        option(
+            panel=_METHOD,
+            help="Units that pass a mean or a variance (the residual stream of a transformer): stay; go, and the norm "
+            "keeps its divisor (compact = masked); go, and the norm is rescaled (retrain after compact).",
+        ),
+    ] = "pin"
     steps: Annotated[int, option(metavar="N", panel=_METHOD, help="Prune-retrain rounds of magnitude and random.")] = 1
     schedule: Annotated[
         Literal["geometric", "cubic"], option(panel=_METHOD, help="Course of the ratio over the steps.")
@@ -157,6 +165,7 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
         ratio=asked_ratio(options),
         method=options.method,
         pattern=options.pattern,
+        through_norm=options.through_norm,
         of=options.of,
         allocation=options.allocation,
         steps=options.steps,
@@ -205,9 +214,11 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, session
 
 
 def _run(options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session) -> None:
+    from compressor.formats import check_storable
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
+    check_storable(source.program)  # what no file can hold is found before hours of training
     trains = settings.prune_recipe is not None or settings.retrain_recipe is not None
     needed = f"pruning by {options.method} with training" if trains else None
     data, task = known_data(source.program, options, session, needed_for=needed)

@@ -53,11 +53,13 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     """
     target = choose_target(options, ".retrained.pt")
     session.resume_point = choose_resume_point(target, options)
+    from compressor.formats import check_storable
     from compressor.pruning import retrain as train
     from compressor.report.pruning import retrain_table
 
     recipe = retrain_recipe(options)
     source = read_source(options, options.model, session)
+    check_storable(source.program)  # what no file can hold is found before hours of training
     data, task = known_data(source.program, options, session, needed_for="retraining")
     teacher = _teacher(options, session)
     with session.progress() as progress:

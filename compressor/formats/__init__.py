@@ -4,8 +4,8 @@ It must never hold what is done to a model, nor run code out of a file unless th
 """
 
 from compressor.formats.archive import file_sha256
-from compressor.formats.checkpoint import save, to_bytes
+from compressor.formats.checkpoint import check_storable, save, to_bytes
 from compressor.formats.detect import is_onnx
 from compressor.formats.load import INITIAL, from_bytes, load
 
-__all__ = ["INITIAL", "file_sha256", "from_bytes", "is_onnx", "load", "save", "to_bytes"]
+__all__ = ["INITIAL", "check_storable", "file_sha256", "from_bytes", "is_onnx", "load", "save", "to_bytes"]

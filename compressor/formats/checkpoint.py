@@ -61,6 +61,14 @@ def to_bytes(program: Program) -> bytes:
     return _serialised(_contents(program, None))
 
 
+def check_storable(program: Program) -> None:
+    """Nothing, when `save` can keep the program's graph: to be asked before hours of work.
+
+    Raises:  ModelError naming the operator that a checkpoint cannot hold, and where it is used.
+    """
+    _graph_text(program.module)
+
+
 def read_checkpoint(content: Mapping[str, Any], name: str, folder: Path | None) -> Program:
     """The program in evaluation mode; `folder` is where its relative references start.
 

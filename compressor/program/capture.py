@@ -22,6 +22,7 @@ from compressor.program.module import ProgramModule
 from compressor.program.normalise import foreign_operators, normalise
 from compressor.program.program import Program
 from compressor.program.record import Record
+from compressor.program.regions import inline_regions
 from compressor.program.shapes import traced_shapes
 from compressor.program.spec import InputSpec
 
@@ -35,7 +36,9 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     exported, notes = _export(model, tuple(inputs))
     with _quiet():
         source = exported.module()
-    graph, aliases = normalise(_plain_graph(source), _named_tensors(source))
+    plain = _plain_graph(source)
+    inline_regions(plain, source)
+    graph, aliases = normalise(plain, _named_tensors(source))
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
     tensors, dropped = _without_unused_parameters(tensors, graph)
     if dropped:

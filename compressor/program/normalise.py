@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError
 from compressor.program.arguments import arguments, set_argument
+from compressor.program.mutation import write_slices_out
 
 aten = torch.ops.aten
 
@@ -48,8 +49,9 @@ def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph,
     _remove_checks(graph)
     _keep_where(graph)
     _refuse_foreign_operators(graph)
-    _make_functional(graph)
     _remove_no_ops(graph)
+    write_slices_out(graph, _functional_form, _views_of)
+    _make_functional(graph)
     _views_to_reshapes(graph)
     _pin_attention_scale(graph)
     _pin_norm_epsilon(graph)
@@ -139,17 +141,22 @@ def _functional_form(node: Node) -> torch._ops.OpOverload | None:
 
 def _view_is_read_later(written: Node, at: Node, order: Mapping[Node, int]) -> bool:
     """Whether another name of the same memory is read after the write."""
+    family = _views_of(written, at) - {written}
+    return any(order[user] > order[at] for member in family for user in member.users)
+
+
+def _views_of(written: Node, at: Node) -> set[Node]:
+    """All names that the memory of `written` has when `at` runs."""
     root = written
     while _may_alias(root) and root.args and isinstance(root.args[0], Node):
         root = root.args[0]
     family, frontier = {root}, [root]
     while frontier:
         for user in frontier.pop().users:
-            if _may_alias(user) and user not in family and order[user] < order[at]:
+            if _may_alias(user) and user not in family and user < at:
                 family.add(user)
                 frontier.append(user)
-    family.discard(written)
-    return any(order[user] > order[at] for member in family for user in member.users)
+    return family
 
 
 _ALIASING = frozenset(

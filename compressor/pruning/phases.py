@@ -56,8 +56,10 @@ def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
 
 def _reset_every_update(recipe: Recipe, settings: PruneSettings) -> Recipe:
     """The learning rate starts anew at every update of Z and U, because every update poses a new problem (Zhang et
-    al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it."""
-    return recipe if recipe.cycle_epochs else replace(recipe, cycle_epochs=settings.admm.update_epochs)
+    al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it, and a longer warm-up makes the cycle longer."""
+    if recipe.cycle_epochs:
+        return recipe
+    return replace(recipe, cycle_epochs=max(settings.admm.update_epochs, recipe.warmup_epochs + 1))
 
 
 def step_ratios(ratio: float, steps: int, schedule: str) -> tuple[float, ...]:

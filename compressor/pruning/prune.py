@@ -16,7 +16,7 @@ from compressor.pruning.phases import Phase, plan
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, identity_of
 from compressor.pruning.settings import PruneSettings
-from compressor.sparsity import Budget, Choice, Selection, Selector, apply_masks, kept_units, make_selector
+from compressor.sparsity import Budget, Choice, Selection, Selector, apply_masks, kept_units, make_selector, merge_masks
 from compressor.training import StepHook
 from compressor.units import Macs, Params, format_ratio
 
@@ -114,23 +114,27 @@ class _Run:
         epochs = 0
         if phase.recipe is not None and self.trainer is not None:
             result = self.trainer.train(
-                phase.name, self.program, phase.recipe, [self._hook(phase)], fit_state,
+                phase.name, self.program, phase.recipe, self._hooks(phase), fit_state,
                 lambda state: self.file.write(number, state, self.program, self.stages),
             )  # fmt: skip
             epochs = len(result.history)
             extra = dict(result.history[-1].extra) if result.history else {}
         self._record(phase.name, phase.ratio if phase.kind == "masked" else 1.0, epochs, clock.seconds, extra)
 
-    def _hook(self, phase: Phase) -> StepHook:
-        self.program.module.to(self.settings.device)
+    def _hooks(self, phase: Phase) -> list[StepHook]:
+        """ADMM comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
+        module = self.program.module.to(self.settings.device)
+        hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
         if phase.kind == "admm":
-            return AdmmHook(self.program.module, self.selector, phase.ratio, self.settings.admm)
-        return MaskHook(self.program.module, self.program.masks)
+            hooks.insert(0, AdmmHook(module, self.selector, phase.ratio, self.settings.admm))
+        return hooks
 
     def _cut(self, ratio: float) -> Selection:
+        """Cut to `ratio`; what was cut before, perhaps under another scope or pattern, stays cut."""
         selection = self.selector.select(self.program.parameters, ratio)
-        apply_masks(self.program.module, selection.masks)
-        self.program = self.program.replace(masks=selection.masks)
+        masks = merge_masks(self.program.masks, selection.masks)
+        apply_masks(self.program.module, masks)
+        self.program = self.program.replace(masks=masks)
         return selection
 
     def _record(self, name: str, ratio: float, epochs: int, seconds: float, extra: dict[str, float]) -> None:
@@ -168,7 +172,7 @@ def _report(
         dense_macs=count_macs(dense),
         kept_macs=Macs(round(kept_macs)),
         zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compacted)),
-        layers=_layer_cuts(pruned),
+        layers=_layer_cuts(pruned, by_weight=not structured),
         stages=stages,
         warnings=tuple(warnings),
         seconds=seconds,
@@ -181,8 +185,8 @@ def _masked_macs(program: Program) -> float:
     return sum(macs_of_layers(program).values()) - cut
 
 
-def _layer_cuts(program: Program) -> tuple[LayerCut, ...]:
-    """Kept and dense filters of each layer with weights to contract; single weights count where no filter is whole."""
+def _layer_cuts(program: Program, *, by_weight: bool) -> tuple[LayerCut, ...]:
+    """Kept and dense filters of each layer with weights to contract, or its single weights (`by_weight`)."""
     parameters = program.parameters
     cuts: list[LayerCut] = []
     for layer in find_layers(program):
@@ -190,13 +194,13 @@ def _layer_cuts(program: Program) -> tuple[LayerCut, ...]:
         if weight is None or layer.in_dim is None:
             continue
         mask = program.masks.get(layer.weight)
-        n_out = weight.shape[layer.out_dim]
         others = [d for d in range(weight.dim()) if d != layer.out_dim]
-        kept = n_out if mask is None else int(mask.any(dim=others).sum())
+        n_dense = weight.numel() if by_weight else weight.shape[layer.out_dim]
+        n_kept = n_dense if mask is None else int((mask if by_weight else mask.any(dim=others)).sum())
         owned = [name for name in layer.tensors if name in parameters]
         dense = sum(parameters[name].numel() for name in owned)
         cut = sum(int((~program.masks[name]).sum()) for name in owned if name in program.masks)
-        cuts.append(LayerCut(layer.name, kept, n_out, Params(dense - cut), Params(dense)))
+        cuts.append(LayerCut(layer.name, n_kept, n_dense, Params(dense - cut), Params(dense)))
     return tuple(cuts)
 
 

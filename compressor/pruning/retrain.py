@@ -46,13 +46,14 @@ def retrain(
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
     file = ResumeFile(resume_file, identity_of(program, asdict(recipe), data.ref) if resume_file else "")
     point = file.read() if resume else None
-    before = point.stages[0] if point else StageRow("before", 1.0, _left(tuned), 0, 0.0, trainer.evaluate(tuned))
+    ratio = tuned.n_parameters / _left(tuned)
+    before = point.stages[0] if point else StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))
     tuned.module.to(device)
     result = trainer.train(
         "retrain", tuned, recipe, [MaskHook(tuned.module, tuned.masks)], point.fit if point else None,
         lambda state: file.write(0, state, tuned, [before]),
     )  # fmt: skip
-    after = StageRow("retrain", 1.0, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned))
+    after = StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned))
     history = tuple(
         {"epoch": r.epoch, "lr": r.lr, "train_loss": r.train_loss, **r.metrics, "seconds": r.seconds}
         for r in result.history

@@ -130,13 +130,14 @@ class ResumeFile:
 
 
 def identity_of(program: Program, options: Mapping[str, Any], data: str) -> str:
-    """A digest of model, options and data: two runs that share it would do the same.
+    """A digest of model, masks, options and data: two runs that share it would do the same.
 
     The device is left out, so that a run may go on elsewhere.
     """
     plain = {key: value for key, value in options.items() if key != "device"}
     digest = hashlib.sha256(json.dumps({"options": plain, "data": data}, sort_keys=True, default=str).encode())
-    for name, tensor in program.module.tensors().items():
+    masks = {f"mask of {name}": mask for name, mask in program.masks.items()}
+    for name, tensor in {**program.module.tensors(), **masks}.items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -136,7 +136,7 @@ def explanation_table(found: Explanation, *, every_row: bool = False) -> Rendera
 def _chain(chain: Sequence[str], limit: int | None) -> RenderableType | None:
     if not chain:
         return None
-    shown = [f"  {cut(link, 110)}" for link in chain[:limit]]
+    shown = [f"  {cut(link, 96)}" for link in chain[:limit]]
     return group(lines("tied by:", *shown), _more(len(chain), limit, "operator"))
 
 

@@ -61,10 +61,18 @@ def _headline(report: CompactReport) -> list[str]:
     rows = [
         f"removed {plural(report.n_units_removed, 'unit')}, {format_count(report.removed)} parameters; "
         f"still zeroed {format_count(report.still_zeroed)} ({share} of what is left)",
-        _agreement(report.agreement),
+        _agreement(report.agreement) if report.agreement is not None else _not_equal(report.rescaled),
     ]
     measured = metrics(report.metrics)
     return [*rows, f"measured: {measured}"] if measured else rows
+
+
+def _not_equal(rescaled: Sequence[str]) -> str:
+    shown = ", ".join(rescaled[:3]) + (f" and {len(rescaled) - 3} more" if len(rescaled) > 3 else "")
+    return (
+        f"NOT equal to the masked model, and not verified: {plural(len(rescaled), 'norm')} over fewer features"
+        f" (--through-norm rescale): {shown}; retrain it"
+    )
 
 
 def _agreement(check: Agreement) -> str:

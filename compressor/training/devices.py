@@ -55,6 +55,23 @@ def forked_rng(device: torch.device) -> Iterator[None]:
                 torch.get_device_module(device).set_rng_state(before)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """The block with denormal numbers taken as 0 on the CPU, the caller's setting restored afterwards.
+
+    Weights that a mask holds at 0 get no gradient, and Adam's moments for them decay into denormals, on which CPU
+    arithmetic is many times slower: a masked LeNet-300-100 epoch took 6.6 s with them and 2.1 s without, with the same
+    losses and accuracies.
+    """
+    # torch cannot be asked for the setting, so it is observed: the product is 0 only where denormals are flushed.
+    was_flushed = torch.tensor(2.0**-1070, dtype=torch.float64).mul(1.0).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_flushed)
+
+
 def seed_epoch(device: torch.device, seed: int, epoch: int, rank: int) -> None:
     """Seeds CPU and `device` from (seed, epoch, rank): an epoch then needs no state of the one before."""
     mixed = int(np.random.SeedSequence([seed % 2**64, epoch, rank]).generate_state(1, np.uint64)[0])

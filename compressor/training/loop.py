@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ConfigError, TrainingError
-from compressor.training.devices import forked_rng, seed_epoch
+from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
 from compressor.training.evaluation import evaluate
 from compressor.training.hooks import StepHook
 from compressor.training.processes import Processes, open_processes
@@ -57,7 +57,7 @@ def fit(
     processes = open_processes(device)
     stepper = Stepper(module.to(processes.device), task, recipe, processes, tuple(hooks), teacher)
     run = _Run(module, data, task, recipe, seed, processes, stepper)
-    with forked_rng(processes.device):
+    with forked_rng(processes.device), flushed_denormals():
         if start is not None:
             run.restore(start)
         while run.stopped is None and len(run.history) < recipe.epochs:

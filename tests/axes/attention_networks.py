@@ -150,7 +150,7 @@ class Llama(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embedding(ids)
-        n, t, d = x.shape
+        n, t, _ = x.shape
         y = self.norm1(x)
         query = self._rotate(self.q(y).view(n, t, HEADS, 6).transpose(1, 2))
         key = self._rotate(self.k(y).view(n, t, self.kv_heads, 6).transpose(1, 2))

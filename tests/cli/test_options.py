@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from compressor.axes import THROUGH_NORM
 from compressor.cli.bench import BenchOptions
 from compressor.cli.commands import command_functions, option_table, options_class
 from compressor.cli.options import RecipeOptions, RunOptions, option_types, recipe_values
@@ -24,14 +25,28 @@ def literal(options: type[Any], name: str) -> set[str]:
     return set(parts if isinstance(parts[0], str) else get_args(parts[0]))
 
 
-@pytest.mark.parametrize(("name", "choices"), [("method", METHODS), ("pattern", PATTERNS), ("allocation", ALLOCATIONS)])
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [("method", METHODS), ("pattern", PATTERNS), ("allocation", ALLOCATIONS), ("through_norm", THROUGH_NORM)],
+)
 def test_choices_of_prune_are_those_of_its_settings(name: str, choices: tuple[str, ...]) -> None:
     assert literal(PruneOptions, name) == set(choices)
 
 
 def test_defaults_of_prune_are_those_of_its_settings() -> None:
     settings = PruneSettings(ratio=2)
-    for name in ("method", "pattern", "of", "allocation", "steps", "schedule", "floor", "round_to", "seed"):
+    for name in (
+        "method",
+        "pattern",
+        "through_norm",
+        "of",
+        "allocation",
+        "steps",
+        "schedule",
+        "floor",
+        "round_to",
+        "seed",
+    ):
         assert getattr(PruneOptions(model="m"), name) == getattr(settings, name), name
     for name in ("rho", "rho_growth", "update_epochs", "stages"):
         assert getattr(PruneOptions(model="m"), name) == getattr(Admm(), name), name

@@ -152,7 +152,7 @@ def _parts(b: Builder, at: int, x: Feature) -> None:
     """A split or slices, whose parts go on alone, are added, or are concatenated in another order."""
     if x.channels < 2:
         return
-    how = b.pick("chunk", "split", "slice", "narrow", "unbind", "strided")
+    how = b.pick(*("chunk", "split", "slice", "narrow", "unbind") * 3, "strided")
     then = b.pick("first", "last", "swap", "swap", "gate")
     cut = x.channels // 2 if how in ("chunk", "unbind", "strided") else b.random.randint(1, x.channels - 1)
     if x.channels % 2 and (how in ("chunk", "unbind", "strided") or then == "gate"):
@@ -165,7 +165,8 @@ def _parts(b: Builder, at: int, x: Feature) -> None:
 
 def _move(b: Builder, at: int, x: Feature) -> None:
     groups = next((g for g in b.random.sample((2, 3, 4), 3) if x.channels % g == 0 and x.channels > g), 0)
-    name = b.pick("shuffle", "channel_shuffle", "flip", "roll", "channels_last", "unshuffle", "pixel_shuffle", "repeat")
+    kinds = ("shuffle", "channel_shuffle", "flip", "channels_last", "unshuffle", "pixel_shuffle", "repeat")
+    name = b.pick(*kinds * 2, "roll")
     if name in ("shuffle", "channel_shuffle") and groups:
         b.add(name, (at,), (groups,), x)
     elif name in ("flip", "roll"):
@@ -188,7 +189,7 @@ def _shared(b: Builder, at: int, x: Feature) -> None:
 
 def _gate(b: Builder, at: int, x: Feature) -> None:
     """Channel gate (squeeze and excite), spatial gate of one channel, or a sum, mean or maximum over channels."""
-    kind = b.pick("channel", "spatial", "sum", "mean", "amax", "norm1")
+    kind = b.pick(*("channel", "spatial", "sum", "norm1") * 2, "mean", "amax")
     if kind == "mean" and x.channels & (x.channels - 1):
         return
     b.add("gate", (at,), (kind,), replace(x, bits=2 * x.bits + 8 if kind != "spatial" else x.bits + 4))

@@ -108,6 +108,11 @@ def test_an_explanation_of_what_is_pinned_says_why() -> None:
     assert plain_text(explanation_table(found)) == "filter 0 of fc2 is pinned: the network's output\n"
 
 
+def test_a_pinned_filter_says_where() -> None:
+    found = Explanation("fc2", 0, (), Params(0), "normalised", pinned_at="aten.layer_norm.default norm: net.py:3 x")
+    assert plain_text(explanation_table(found)).splitlines()[1] == "at aten.layer_norm.default norm: net.py:3 x"
+
+
 def test_a_long_chain_is_cut_and_verbose_shows_all() -> None:
     found = Explanation("c", 0, (), Params(1), None, tuple(f"aten.add.Tensor add_{i}" for i in range(20)))
     assert "… and 5 more operators; -v shows all" in plain_text(explanation_table(found))

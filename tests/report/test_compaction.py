@@ -49,6 +49,14 @@ def test_what_did_not_change_is_not_listed() -> None:
     assert "fc2.bias" not in plain_text(compact_table(report(), "m.pt", None, every_row=True))
 
 
+def test_a_model_with_rescaled_norms_is_said_not_to_be_equal() -> None:
+    rescaled = replace(report(), agreement=None, rescaled=tuple(f"blocks.{i}.norm1" for i in range(12)))
+    text = " ".join(plain_text(compact_table(rescaled, "m.pt", None)).split())
+    assert "NOT equal to the masked model, and not verified: 12 norms" in text
+    assert "blocks.2.norm1 and 9 more; retrain it" in text
+    assert "agrees with" not in text
+
+
 def test_many_reasons_are_cut_and_verbose_shows_all() -> None:
     many = replace(report(), skipped=tuple(f"layer{i}: why" for i in range(20)))
     assert "… and 12 more reasons; -v shows all" in plain_text(compact_table(many, "m.pt", None))

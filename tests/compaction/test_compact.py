@@ -1,0 +1,165 @@
+"""`compact` as a whole: what it removes and reports, what it leaves, when it refuses."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.compaction import compact
+from compressor.data.arrays import Arrays, ArraySource
+from compressor.errors import CompressError, VerificationError
+from compressor.program import InputSpec, Program, capture
+
+
+def images(n: int, seed: int) -> Arrays:
+    random = torch.Generator().manual_seed(seed)
+    return Arrays(torch.randn(n, 1, 8, 8, generator=random), torch.randint(0, 3, (n,), generator=random))
+
+
+def test_what_is_removed_is_reported(masked: Program) -> None:
+    small, report = compact(masked)
+    shapes = {name: tuple(p.shape) for name, p in small.parameters.items()}
+    assert shapes == {
+        "one.weight": (4, 1, 3, 3), "one.bias": (4,), "norm.weight": (4,), "norm.bias": (4,),
+        "two.weight": (3, 4, 3, 3), "two.bias": (3,), "hidden.weight": (5, 48), "hidden.bias": (5,),
+        "out.weight": (3, 5), "out.bias": (3,),
+    }  # fmt: skip
+    assert (report.masked_params, report.compact_params) == (masked.n_parameters, small.n_parameters)
+    assert report.removed == masked.n_zeroed and report.still_zeroed == 0 and not small.masks
+    assert report.n_units_removed == 8 and report.skipped == ()
+    changes = {c.name: (c.before, c.after) for c in report.layers}
+    assert changes["hidden"] == ((10, 64), (5, 48)) and set(changes) == {"one", "norm", "two", "hidden", "out"}
+    assert report.agreement is not None and report.agreement.float64_relative < 1e-14
+    assert report.agreement.n_inputs == 2 and not report.agreement.on_data
+
+
+def test_masked_and_compact_agree(masked: Program) -> None:
+    small, _ = compact(masked)
+    for batch in (1, 5):
+        x = masked.example_inputs(batch, seed=batch)
+        assert torch.allclose(masked.module(*x), small.module(*x), atol=1e-6)
+
+
+def test_the_input_is_left_untouched(masked: Program) -> None:
+    before = {name: t.clone() for name, t in masked.module.tensors().items()}
+    code = masked.module.code
+    compact(masked)
+    assert masked.module.code == code
+    assert all(torch.equal(t, before[name]) for name, t in masked.module.tensors().items())
+
+
+def test_a_mask_that_was_not_applied_yet_is_applied(masked: Program) -> None:
+    revived = masked.clone()
+    with torch.no_grad():
+        revived.parameters["one.weight"].add_(1.0)
+    small, report = compact(revived)
+    assert report.agreement is not None and report.agreement.float64_relative < 1e-14
+    assert torch.equal(small.parameters["one.weight"], revived.parameters["one.weight"][[0, 2, 3, 5]])
+
+
+def test_the_record_knows_what_was_kept_of_the_dense_network(masked: Program) -> None:
+    small, _ = compact(masked)
+    assert small.record.dense_shapes["two.weight"] == [4, 6, 3, 3]
+    assert small.record.kept["two.weight"] == {"0": [0, 1, 3], "1": [0, 2, 3, 5]}
+    # A second compaction still speaks of the dense network's positions.
+    mask = torch.ones(5, 48, dtype=torch.bool)
+    mask[3] = False
+    bias, reader = torch.ones(5, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+    bias[3], reader[:, 3] = False, False
+    again, _ = compact(small.replace(masks={"hidden.weight": mask, "hidden.bias": bias, "out.weight": reader}))
+    assert again.record.kept["hidden.weight"]["0"] == [1, 3, 5, 9]
+    assert again.record.dense_shapes["hidden.weight"] == [10, 64]
+
+
+def test_a_compact_program_trains(masked: Program) -> None:
+    small, _ = compact(masked)
+    small.module.train()
+    optimizer = torch.optim.SGD(small.module.parameters(), lr=0.1)
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = small.parameters["one.weight"].detach().clone()
+    small.module(x).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(before, small.parameters["one.weight"])
+    assert small.module(x).shape == (6, 3)
+
+
+def test_single_weights_stay_masked(masked: Program) -> None:
+    mask = masked.masks["out.weight"].clone()
+    mask[0, 1] = False
+    small, report = compact(masked.replace(masks={**masked.masks, "out.weight": mask}))
+    assert report.still_zeroed == small.n_zeroed == 1
+    assert small.masks.keys() == {"out.weight"} and small.masks["out.weight"].shape == (3, 5)
+
+
+def test_nothing_to_remove_is_an_error_unless_allowed(dense: Program) -> None:
+    with pytest.raises(CompressError, match="nothing to remove: 0 weights are zeroed, but no whole unit is"):
+        compact(dense)
+    mask = torch.ones(6, 1, 3, 3, dtype=torch.bool)
+    mask[0, 0, 0, 0] = False
+    scattered = dense.replace(masks={"one.weight": mask})
+    with pytest.raises(CompressError, match="nothing to remove: 1 weights"):
+        compact(scattered)
+    same, report = compact(scattered, allow_noop=True)
+    assert report.removed == 0 and same.n_parameters == dense.n_parameters and report.still_zeroed == 1
+
+
+def test_one_unit_of_a_width_stays_when_all_are_cut(dense: Program) -> None:
+    masks = {
+        name: torch.zeros(dense.parameters[name].shape, dtype=torch.bool) for name in ("hidden.weight", "hidden.bias", "out.weight")
+    }
+    small, report = compact(dense.replace(masks=masks))
+    assert small.parameters["hidden.weight"].shape == (1, 64)
+    assert len(report.skipped) == 1
+    assert "hidden.weight, dimension 0: all 10 units are cut; one stays" in report.skipped[0]
+
+
+def test_no_part_of_a_split_is_emptied() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.out = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = self.first(x).chunk(2, 1)
+            pooled = [nn.functional.max_pool2d(part, 2) for part in (b, a)]
+            return self.out(torch.cat(pooled, 1))
+
+    program = capture(Halves(), [InputSpec("x", (None, 1, 8, 8))])
+    masks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in program.parameters.items() if name != "out.bias"}
+    masks["first.weight"][:3], masks["first.bias"][:3], masks["out.weight"][:, 3:] = False, False, False
+    small, report = compact(program.replace(masks=masks))
+    assert small.parameters["first.weight"].shape[0] == 4
+    assert "chunk: all 3 units are cut; one stays" in report.skipped[0]
+
+
+def test_data_is_verified_on_and_measured(masked: Program) -> None:
+    source = ArraySource("noise", images(8, 0), images(100, 1), 3)
+    _, report = compact(masked, data=source)
+    assert report.agreement is not None and report.agreement.on_data and report.agreement.n_inputs == 3
+    assert report.metrics is not None and report.metrics["n"] == 100
+
+
+def test_twin_a_wrong_slice_never_leaves(masked: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("compressor.compaction.compact")  # the package gives its name to the function
+    right = module.slice_program
+
+    def wrong(program: Program, units: object, keep: object) -> Program:
+        cut = right(program, units, keep)  # type: ignore[arg-type]
+        with torch.no_grad():
+            cut.parameters["two.weight"].copy_(cut.parameters["two.weight"].flip(1))
+        return cut
+
+    monkeypatch.setattr(module, "slice_program", wrong)
+    with pytest.raises(VerificationError, match="masked and compact model differ by .* relative in float64"):
+        compact(masked)
+
+
+def test_costs_are_compared_with_the_first_dense_network(masked: Program) -> None:
+    remembered = masked.replace(record=replace(masked.record, dense_params=999_999, dense_macs=888_888))
+    _, report = compact(remembered)
+    assert (report.dense_params, report.dense_macs) == (999_999, 888_888)
+    assert report.compact_macs < compact(masked)[1].dense_macs

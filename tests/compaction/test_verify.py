@@ -1,0 +1,91 @@
+"""The verification: it agrees with itself, and it fails on every kind of disagreement."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.compaction.verify import verify
+from compressor.errors import VerificationError
+from compressor.program import InputSpec, Program, capture
+
+
+def nudged(program: Program, by: float) -> Program:
+    other = program.clone()
+    with torch.no_grad():
+        other.parameters["out.bias"][0].add_(by)
+    return other
+
+
+def test_a_program_agrees_with_itself(dense: Program) -> None:
+    agreement = verify(dense, dense.clone())
+    assert (agreement.float64_relative, agreement.float32_relative, agreement.n_inputs) == (0.0, 0.0, 2)
+
+
+@pytest.mark.parametrize(("by", "precision"), [(1e-1, "float64"), (1e-4, "float64")])
+def test_a_difference_is_an_error_that_names_it(dense: Program, by: float, precision: str) -> None:
+    with pytest.raises(VerificationError, match=rf"differ by .*e-0\d relative in {precision}"):
+        verify(dense, nudged(dense, by))
+
+
+def test_a_difference_only_on_real_inputs_is_seen() -> None:
+    class Rare(nn.Module):
+        def __init__(self, far: float) -> None:
+            super().__init__()
+            self.out, self.far = nn.Linear(3, 2), far
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(x) + self.far * (x.sum(1, keepdim=True) > 50)
+
+    spec = [InputSpec("x", (None, 3))]
+    one, other = Rare(1.0), Rare(2.0)
+    other.load_state_dict(one.state_dict())
+    a, b = capture(one, spec), capture(other, spec)
+    assert verify(a, b).float64_relative == 0.0
+    with pytest.raises(VerificationError, match="masked and compact model differ"):
+        verify(a, b, [(torch.full((2, 3), 100.0),)])
+
+
+def test_outputs_that_are_not_finite_never_agree(dense: Program) -> None:
+    broken = dense.clone()
+    with torch.no_grad():
+        broken.parameters["out.bias"][0] = float("nan")
+    for pair in ((dense, broken), (broken, dense), (broken, broken.clone())):
+        with pytest.raises(VerificationError, match="differ by nan"):
+            verify(*pair)
+
+
+def test_another_shape_is_a_difference() -> None:
+    spec = [InputSpec("x", (None, 3))]
+    with pytest.raises(VerificationError, match="differ by nan"):
+        verify(capture(nn.Linear(3, 2), spec), capture(nn.Linear(3, 4), spec))
+
+
+def test_every_output_of_a_structure_is_compared() -> None:
+    class Pair(nn.Module):
+        def __init__(self, second: float) -> None:
+            super().__init__()
+            self.second = second
+
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"a": x * 2, "b": (x + 1, x * self.second)}
+
+    spec = [InputSpec("x", (None, 3))]
+    assert verify(capture(Pair(1.0), spec), capture(Pair(1.0), spec)).float64_relative == 0.0
+    with pytest.raises(VerificationError, match="masked and compact model differ"):
+        verify(capture(Pair(1.0), spec), capture(Pair(1.5), spec))
+
+
+def test_a_network_with_a_fixed_batch_is_verified_at_that_batch() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.view(1, 3))
+
+    program = capture(Fixed(), [InputSpec("x", (None, 3))])
+    assert not program.has_dynamic_batch
+    assert verify(program, program.clone()).n_inputs == 1

@@ -1,0 +1,223 @@
+"""The hooks against the equations they implement, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.axes import find_units
+from compressor.errors import UsageError
+from compressor.program import Program
+from compressor.pruning import Admm
+from compressor.pruning.hooks import AdmmHook, MaskHook
+from compressor.sparsity import Choice, Selection, Selector, make_selector
+
+RATIO = 3.0
+
+
+def selector_of(program: Program, pattern: str = "channel") -> Selector:
+    return make_selector(program, find_units(program), Choice(pattern))
+
+
+class LiteralAdmm:
+    """ADMM as the paper writes it, per tensor, without any caching: Zhang et al. 2018, eq. 4-9."""
+
+    def __init__(self, weights: Mapping[str, Tensor], selector: Selector, settings: Admm) -> None:
+        self.selector, self.settings, self.rho = selector, settings, settings.rho
+        self.z = self.project({name: w.clone() for name, w in weights.items()})
+        self.u = {name: torch.zeros_like(z) for name, z in self.z.items()}
+
+    def project(self, lifted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        masks = self.selector.select(lifted, RATIO).masks
+        return {name: torch.where(mask, lifted[name], 0.0) for name, mask in masks.items()}
+
+    def penalty_gradient(self, name: str, weight: Tensor) -> Tensor:
+        return self.rho * (weight - self.z[name] + self.u[name])
+
+    def update(self, weights: Mapping[str, Tensor]) -> float:
+        z = self.project({name: w + self.u.get(name, torch.zeros_like(w)) for name, w in weights.items()})
+        self.u = {name: self.u[name] + weights[name] - z[name] for name in z}
+        self.z = z
+        self.rho = min(self.rho * self.settings.rho_growth, self.settings.rho_max)
+        away = sum(float((weights[name] - z[name]).square().sum()) for name in z)
+        return (away / sum(float(weights[name].square().sum()) for name in z)) ** 0.5
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def drift(module: nn.Module, seed: int) -> None:
+    """Move the weights a little, as training would."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.02)
+
+
+@pytest.mark.parametrize("pattern", ["channel", "filter", "unstructured"])
+def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
+    settings = Admm(rho=0.01, rho_growth=1.5, rho_max=0.02)
+    selector = selector_of(tiny, pattern)
+    hook = AdmmHook(tiny.module, selector, RATIO, settings)
+    literal = LiteralAdmm(weights_of(tiny.module), selector, settings)
+    for epoch in range(1, 5):
+        drift(tiny.module, epoch)
+        for parameter in tiny.module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        hook.on_gradients()
+        for name, parameter in tiny.module.named_parameters():
+            extra = literal.penalty_gradient(name, parameter.detach()) if name in literal.z else 0.0
+            assert parameter.grad is not None
+            assert torch.allclose(parameter.grad, 1 + extra * torch.ones(()), atol=1e-7), name
+        expected = literal.update(weights_of(tiny.module))
+        values = hook.on_epoch(epoch)
+        assert values["residual"] == pytest.approx(expected, rel=1e-5)
+        state = hook.state_dict()
+        assert state["rho"] == pytest.approx(literal.rho)
+        for name in literal.z:
+            assert torch.allclose(state["z"][name], literal.z[name], atol=1e-7), name
+            assert torch.allclose(state["u"][name], literal.u[name], atol=1e-6), name
+
+
+def test_the_first_z_is_the_projection_of_the_weights(tiny: Program) -> None:
+    selector = selector_of(tiny)
+    masks = selector.select(tiny.parameters, RATIO).masks
+    state = AdmmHook(tiny.module, selector, RATIO, Admm()).state_dict()
+    assert set(state["z"]) == set(masks)
+    for name, mask in masks.items():
+        assert torch.equal(state["z"][name], tiny.parameters[name].detach() * mask)
+        assert not state["u"][name].any()
+
+
+class Alternating:
+    """A selector that constrains one tensor, then another."""
+
+    dense = 2.0
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
+        name = ("weight", "bias")[self.calls % 2]
+        self.calls += 1
+        mask = torch.zeros(tensors[name].shape, dtype=torch.bool)
+        return Selection({name: mask}, 2.0, 1.0, None)
+
+    def kept_cost(self, masks: Mapping[str, Tensor], keep: np.ndarray) -> float:
+        return 1.0
+
+
+def test_a_tensor_that_is_whole_for_once_stays_constrained_to_itself() -> None:
+    module = nn.Linear(2, 2)
+    hook = AdmmHook(module, Alternating(), RATIO, Admm(rho=1.0, rho_growth=1.0))
+    weight = module.weight.detach().clone()
+    hook.on_epoch(1)  # now the bias is cut and the weight is whole: its Z is W + U, its U becomes 0
+    state = hook.state_dict()
+    assert set(state["z"]) == {"weight", "bias"}
+    assert torch.equal(state["z"]["weight"], weight) and not state["u"]["weight"].any()
+    assert not state["z"]["bias"].any() and torch.equal(state["u"]["bias"], module.bias.detach())
+
+
+def test_updates_come_every_so_many_epochs(tiny: Program) -> None:
+    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(update_epochs=2, rho=0.1, rho_growth=2.0))
+    assert hook.on_epoch(1)["residual"] == float("inf") and hook.state_dict()["rho"] == 0.1
+    assert hook.on_epoch(2)["rho"] == 0.1 and hook.state_dict()["rho"] == 0.2
+    assert hook.on_epoch(3)["rho"] == 0.2
+
+
+def test_rho_stops_growing_at_its_maximum(tiny: Program) -> None:
+    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(rho=0.5, rho_growth=3.0, rho_max=1.0))
+    assert [hook.on_epoch(i)["rho"] for i in (1, 2, 3)] == [0.5, 1.0, 1.0]
+
+
+def test_it_is_finished_when_the_weights_lie_in_the_set(tiny: Program) -> None:
+    selector = selector_of(tiny)
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm())
+    assert not hook.finished()
+    with torch.no_grad():
+        for name, z in hook.state_dict()["z"].items():
+            tiny.parameters[name].copy_(z)
+    assert hook.on_epoch(1)["residual"] == 0.0 and hook.finished()
+
+
+def test_a_hooks_state_continues_another(tiny: Program) -> None:
+    selector = selector_of(tiny)
+    first = AdmmHook(tiny.module, selector, RATIO, Admm())
+    drift(tiny.module, 1)
+    first.on_epoch(1)
+    second = AdmmHook(tiny.module, selector, RATIO, Admm())
+    second.load_state_dict(first.state_dict())
+    for hook in (first, second):
+        drift(tiny.module, 2)
+        for parameter in tiny.module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        hook.on_gradients()
+    a, b = first.state_dict(), second.state_dict()
+    assert a["rho"] == b["rho"] and all(torch.equal(a["u"][name], b["u"][name]) for name in a["u"])
+
+
+def train(module: nn.Module, hooks: list[MaskHook], optimizer: torch.optim.Optimizer) -> None:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        optimizer.zero_grad()
+        x = torch.randn(8, 1, 8, 8, generator=random)
+        module(x).square().sum().backward()
+        for hook in hooks:
+            hook.on_gradients()
+        optimizer.step()
+        for hook in hooks:
+            hook.on_update()
+
+
+def warmed_up(program: Program) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+    """An optimizer full of momentum, and masks that are applied afterwards."""
+    optimizer = torch.optim.AdamW(program.module.parameters(), lr=1e-2, weight_decay=0.1)
+    program.module.train()
+    train(program.module, [], optimizer)
+    masks = selector_of(program).select(program.parameters, RATIO).masks
+    with torch.no_grad():
+        for name, mask in masks.items():
+            program.parameters[name].mul_(mask)
+    return optimizer, masks
+
+
+def test_masks_hold_against_momentum_and_weight_decay(tiny: Program) -> None:
+    optimizer, masks = warmed_up(tiny)
+    before = weights_of(tiny.module)
+    train(tiny.module, [MaskHook(tiny.module, masks)], optimizer)
+    for name, mask in masks.items():
+        assert not tiny.parameters[name].detach()[~mask].any(), name
+        assert not torch.equal(tiny.parameters[name][mask], before[name][mask]), "the others still learn"
+
+
+def test_twin_without_the_hook_the_cut_weights_revive(tiny: Program) -> None:
+    optimizer, masks = warmed_up(tiny)
+    train(tiny.module, [], optimizer)
+    assert all(tiny.parameters[name].detach()[~mask].any() for name, mask in masks.items())
+
+
+def test_a_hook_without_masks_does_nothing(tiny: Program) -> None:
+    hook = MaskHook(tiny.module, {})
+    before = weights_of(tiny.module)
+    hook.on_gradients()
+    hook.on_update()
+    assert all(torch.equal(before[name], p) for name, p in tiny.module.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rho": 0.0}, "--rho 0: must be above 0"),
+        ({"rho_growth": 0.9}, "--rho-growth 0.9: must be at least 1"),
+        ({"update_epochs": 0}, "must be at least 1"),
+        ({"stages": 0}, "must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_meant(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Admm(**changes)  # type: ignore[arg-type]

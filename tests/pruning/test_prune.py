@@ -1,0 +1,150 @@
+"""`prune` from end to end on tiny data: every method and pattern, what it leaves untouched, what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from compressor.axes import find_units
+from compressor.compaction import compact
+from compressor.data.arrays import ArraySource
+from compressor.errors import RatioError, UsageError
+from compressor.program import Program
+from compressor.pruning import Admm, PruneSettings, prune
+from compressor.sparsity import kept_units
+from compressor.training import Recipe
+
+SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
+METHODS = ("magnitude", "admm", "random")
+PATTERNS = ("filter", "channel", "unstructured")
+
+
+def state_of(program: Program) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in program.module.tensors().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_method_with_every_pattern(tiny: Program, data: ArraySource, method: str, pattern: str) -> None:
+    before = state_of(tiny)
+    settings = PruneSettings(
+        2.0, method=method, pattern=pattern, prune_recipe=SHORT, retrain_recipe=SHORT  # type: ignore[arg-type]
+    )  # fmt: skip
+    pruned, report = prune(tiny, settings, data=data)
+    assert 2.0 <= report.got * (1 + 1e-9) and report.got <= 2.0 * (1.02 if not report.warnings else 1.2)
+    for name, mask in pruned.masks.items():
+        assert not pruned.parameters[name].detach()[~mask].any(), name
+    assert pruned.n_zeroed > 0 and not pruned.module.training
+    assert same(before, state_of(tiny)) and not tiny.masks, "the input program is left untouched"
+    assert [row.name for row in report.stages][0] == "dense" and all(row.metrics for row in report.stages)
+    if pattern == "unstructured":
+        assert report.kept_params == pruned.n_parameters - pruned.n_zeroed
+    else:
+        smaller, _ = compact(pruned)
+        assert report.kept_params == smaller.n_parameters and report.zeroed == 0
+        assert smaller.record.dense_params == report.dense_params == tiny.n_parameters
+
+
+def test_training_heals(tiny: Program, data: ArraySource) -> None:
+    recipe = Recipe(epochs=10, batch_size=32, lr=1e-2)
+    settings = PruneSettings(3.0, method="magnitude", retrain_recipe=recipe)
+    _, report = prune(tiny, settings, data=data)
+    cut, healed = report.stages[0].metrics, report.stages[-1].metrics
+    assert cut is not None and healed is not None and healed["accuracy"] > 0.9 > cut["accuracy"]
+
+
+def test_steps_end_at_the_asked_ratio(tiny: Program, data: ArraySource) -> None:
+    settings = PruneSettings(3.0, method="magnitude", steps=3, prune_recipe=SHORT, retrain_recipe=SHORT)
+    pruned, report = prune(tiny, settings, data=data)
+    assert [row.name for row in report.stages] == ["dense", "step 1/3", "step 2/3", "step 3/3"]
+    sizes = [row.params for row in report.stages]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == pruned.n_parameters - pruned.n_zeroed
+    assert report.stages[-1].ratio == 3.0 and report.got >= 3.0
+
+
+def test_staged_admm_holds_what_earlier_stages_cut(tiny: Program, data: ArraySource) -> None:
+    settings = PruneSettings(4.0, admm=Admm(stages=2), prune_recipe=SHORT, retrain_recipe=SHORT)
+    pruned, report = prune(tiny, settings, data=data)
+    names = [row.name for row in report.stages]
+    assert names == ["dense", "admm 1/2", "hard prune 1/2", "admm 2/2", "hard prune 2/2", "retrain"]
+    first = next(row for row in report.stages if row.name == "hard prune 1/2")
+    assert report.stages[-1].params < first.params and report.got >= 4.0
+    assert all("residual" in row.extra for row in report.stages if row.name.startswith("admm"))
+
+
+def test_without_recipes_it_only_cuts(tiny: Program) -> None:
+    pruned, report = prune(tiny, PruneSettings(2.0))
+    for name, parameter in pruned.parameters.items():
+        dense = tiny.parameters[name]
+        assert torch.equal(parameter, dense * pruned.masks[name] if name in pruned.masks else dense)
+    assert [row.name for row in report.stages] == ["dense", "hard prune"]
+    assert report.stages[-1].metrics is None
+
+
+def test_training_without_data_is_a_usage_error(tiny: Program) -> None:
+    for changes in ({"prune_recipe": SHORT}, {"retrain_recipe": SHORT}):
+        with pytest.raises(UsageError, match="no data: pruning retrains the network; give --data, or --no-retrain"):
+            prune(tiny, PruneSettings(2.0, **changes))  # type: ignore[arg-type]
+
+
+def test_an_infeasible_ratio_is_found_before_training(tiny: Program, data: ArraySource) -> None:
+    class Untouched:
+        ref = "untouched"
+
+    with pytest.raises(RatioError, match="largest feasible"):
+        prune(tiny, PruneSettings(1e6, prune_recipe=SHORT, retrain_recipe=SHORT), data=Untouched())  # type: ignore[arg-type]
+
+
+def test_a_program_pruned_twice_stays_cut_where_it_was(tiny: Program, data: ArraySource) -> None:
+    first, _ = prune(tiny, PruneSettings(1.5, method="magnitude", scope=("one", "two"), retrain_recipe=SHORT), data=data)
+    again = PruneSettings(1.5, method="magnitude", scope=("hidden",), retrain_recipe=SHORT)
+    for settings in (again, replace(again, method="admm", prune_recipe=SHORT), replace(again, pattern="unstructured")):
+        second, _ = prune(first, settings, data=data)
+        for name, mask in first.masks.items():
+            assert not (second.masks[name] & ~mask).any(), f"{settings.pattern}: {name} was given back"
+            assert not second.parameters[name].detach()[~mask].any()
+        assert second.n_zeroed > first.n_zeroed
+    units = find_units(tiny)
+    assert not kept_units(units, first.masks, first.parameters).all()
+
+
+def test_the_record_remembers_the_dense_size_through_two_prunings(tiny: Program) -> None:
+    once, _ = prune(tiny, PruneSettings(2.0))
+    small, _ = compact(once)
+    twice, _ = prune(small, PruneSettings(1.5))
+    assert twice.record.dense_params == tiny.n_parameters > small.n_parameters
+
+
+def test_a_budget_in_macs(tiny: Program) -> None:
+    pruned, report = prune(tiny, PruneSettings(2.0, of="macs"))
+    assert 2.0 <= report.got and report.dense_macs / report.kept_macs == pytest.approx(report.got)
+    small, after = compact(pruned)
+    assert after.compact_macs == report.kept_macs
+
+
+def test_distillation_learns_from_the_dense_network(tiny: Program, data: ArraySource) -> None:
+    taught = replace(SHORT, distill=1.0)
+    alone, _ = prune(tiny, PruneSettings(2.0, method="magnitude", retrain_recipe=SHORT), data=data)
+    after, _ = prune(tiny, PruneSettings(2.0, method="magnitude", retrain_recipe=taught), data=data)
+    assert not same(state_of(alone), state_of(after))
+    assert {p.device.type for p in after.module.parameters()} == {"cpu"}
+
+
+def test_coarse_units_are_said(tiny: Program) -> None:
+    _, report = prune(tiny, PruneSettings(1.3, round_to=8))
+    assert report.got > 1.3 * 1.02
+    assert report.warnings and "in multiples of 8 come no closer" in report.warnings[0]
+
+
+def test_the_seed_decides(tiny: Program, data: ArraySource) -> None:
+    settings = PruneSettings(2.0, method="magnitude", retrain_recipe=SHORT, seed=5)
+    first, again = (prune(tiny, settings, data=data)[0] for _ in range(2))
+    other, _ = prune(tiny, replace(settings, seed=6), data=data)
+    assert same(state_of(first), state_of(again)) and not same(state_of(first), state_of(other))
