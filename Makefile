@@ -30,12 +30,15 @@ help:
 venv: $(READY)
 
 # torch goes first and alone: where it comes from (PyPI, a wheel folder, a CUDA index) differs between machines, and
-# what follows must not choose again. The stamp makes set-up happen once, and again when the pins change.
+# what follows must not choose again. torchvision and timm, the model zoo of the tests, therefore come without their
+# needs; the line before brings these, less torch. The stamp makes set-up happen once, and again when the pins change.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_SPEC)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) setuptools
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) huggingface_hub pillow PyYAML safetensors
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-deps torchvision timm
 	@touch $(READY)
 
 test: venv

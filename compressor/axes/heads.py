@@ -50,6 +50,13 @@ _SAME_DIMS = frozenset(
         aten.contiguous.default, aten.clone.default, aten.dropout.default, aten.to.dtype, aten.cat.default,
     }
 )  # fmt: skip
+_KEEP_BATCH = frozenset(
+    {
+        aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.max_pool2d.default, aten.max_pool3d.default,
+        aten.avg_pool2d.default, aten.avg_pool3d.default,
+    }
+)  # fmt: skip
+"""Heads may lie in the batch of a convolution that all of them share."""
 
 
 def find_head_splits(program: Program) -> dict[str, frozenset[int]]:
@@ -126,7 +133,10 @@ def _before(node: Node, dims: frozenset[int], shapes: Shapes) -> Iterator[At]:
             yield from _before(source, dims, shapes)
         return
     rank = len(_sizes(node, shapes)) or None
-    if node.target in _MOVES:
+    if node.target in _KEEP_BATCH:
+        bound = arguments(node)
+        yield bound["input"] if "input" in bound else bound["self"], dims & {0}
+    elif node.target in _MOVES:
         source = arguments(node)["self"]
         places = _places(node, _sizes(source, shapes))
         yield source, frozenset(places[dim] for dim in dims if dim in places)

@@ -7,6 +7,7 @@ so nothing is expanded that does not have to be.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -290,9 +291,10 @@ def index(ctx: Context, node: Node, a: Arguments) -> Value:
     ctx.pin_values(list(indices), "used as indices")
     used = [d for d, value in enumerate(indices) if value is not None]
     ctx.pin((label for label in x.labels if set(label.dims) & set(used)), "positions are chosen by another tensor")
-    leading = used == list(range(len(used)))
     rest = x.apart_from(used)
-    if not leading:
-        ctx.pin(rest, "indexed in the middle")
+    if used != list(range(used[0], used[0] + len(used))):
+        ctx.pin(rest, "indexed at several places")
         return Value(ctx.out.sizes)
-    return Value(ctx.out.sizes, tuple(label.shifted(len(ctx.out.sizes) - x.rank) for label in rest))
+    by = len(ctx.out.sizes) - x.rank  # the result has the indices' own dimensions in place of those that were indexed
+    moved = (replace(label, dims=tuple(d + by if d > used[0] else d for d in label.dims)) for label in rest)
+    return Value(ctx.out.sizes, tuple(moved))

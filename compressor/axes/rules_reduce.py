@@ -13,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value, Walked
+from compressor.axes.rules_move import fresh_label
 from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
 
@@ -128,11 +129,21 @@ def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
 
 
 @rule(
-    aten.full.default, aten.zeros.default, aten.ones.default, aten.scalar_tensor.default, aten.new_zeros.default,
-    aten.new_ones.default, aten.new_full.default, aten.empty.memory_format, aten.arange.default, aten.arange.start,
-    aten.arange.start_step, aten.linspace.default, aten.eye.default, aten.eye.m, aten.tril.default, aten.triu.default,
+    aten.full.default, aten.zeros.default, aten.ones.default, aten.empty.memory_format, aten.new_full.default,
+    aten.new_zeros.default, aten.new_ones.default, aten.new_empty.default,
+)  # fmt: skip
+def filled(ctx: Context, node: Node, a: Arguments) -> Value:
+    """All elements are equal, so every dimension of a known size gets fresh ids: any of it may go."""
+    zero = "zeros" in node.target._schema.name or a.get("fill_value") == 0  # type: ignore[union-attr]
+    sized = [dim for dim, size in enumerate(a["size"]) if isinstance(size, int) and size > 1]
+    return Value(ctx.out.sizes, tuple(fresh_label(ctx, dim, zero) for dim in sized))
+
+
+@rule(
+    aten.scalar_tensor.default, aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default,
+    aten.eye.default, aten.eye.m, aten.tril.default, aten.triu.default,
 )  # fmt: skip
 def constant(ctx: Context, node: Node, a: Arguments) -> Value:
-    """Nothing varies with a unit; a value that is the same everywhere fits any width only when it is a scalar."""
+    """Nothing of it may go: its elements differ by place."""
     ctx.pin_values(values_in(a), "shapes a constant")
     return Value(ctx.out.sizes)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -99,8 +98,7 @@ def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked
 def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
     bound: dict[str, Any] = map_arg(arguments(node), lambda n: values[n.name])
     if node.target is operator.getitem:
-        taken = bound["self"][bound["index"]]
-        return taken
+        return bound["self"][bound["index"]]
     if not _has_tensor(ctx.out):
         return ctx.out
     found = RULES.get(node.target)
@@ -128,8 +126,3 @@ def _has_tensor(shape: Any) -> bool:
     if isinstance(shape, tuple):
         return any(_has_tensor(part) for part in shape)
     return isinstance(shape, TensorShape)
-
-
-def overload_name(target: Any) -> str:
-    """`aten.conv2d.default` for messages."""
-    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))

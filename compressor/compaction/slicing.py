@@ -149,7 +149,9 @@ def _bound(node: Node) -> Mapping[str, Any]:
 
 
 @rewrites(
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.broadcast_to.default
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.broadcast_to.default,
+    aten.full.default, aten.zeros.default, aten.ones.default, aten.empty.memory_format, aten.new_full.default,
+    aten.new_zeros.default, aten.new_ones.default, aten.new_empty.default,
 )  # fmt: skip
 def _sizes_argument(node: Node, sizes: Sizes) -> None:
     """Constant sizes become the new ones; one that is computed from the batch becomes -1 if it changes."""

@@ -181,7 +181,12 @@ def _remove_no_ops(graph: fx.Graph) -> None:
 
 
 def _views_to_reshapes(graph: fx.Graph) -> None:
-    """A view demands one memory layout of its input; a reshape computes the same in any (channels-last training)."""
+    """A view demands one memory layout of its input; a reshape computes the same in any (channels-last training).
+
+    Left alone where something is still written in place: a reshape may copy, and then the write would be lost.
+    """
+    if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.nodes):
+        return
     for node in graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
             sizes = arguments(node)["size"]

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
 
-_TEXT = re.compile(
-    r"^(?:(?P<name>[A-Za-z_]\w*)[:=])?(?:(?P<dtype>[a-z]+\d+):)?(?P<dims>[\d]+(?:[x,][\d]+)*)(?:<(?P<high>\d+))?$"
-)
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
+# A type in front of the shape is no name: float16:3x4.
+_TEXT = re.compile(
+    rf"^(?:(?P<name>(?!(?:{'|'.join(_DTYPES)}):)[A-Za-z_]\w*)[:=])?"
+    r"(?:(?P<dtype>[a-z]+\d*):)?(?P<dims>[\d]+(?:[x,][\d]+)*)(?:<(?P<high>\d+))?$"
+)
 
 
 @dataclass(frozen=True)

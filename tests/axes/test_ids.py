@@ -63,9 +63,7 @@ def test_unite_broadcasts() -> None:
 
 
 @given(edges, st.lists(st.integers(0, N - 1), max_size=4))
-def test_a_pin_holds_the_whole_component_with_its_first_reason(
-    pairs: list[tuple[int, int]], pinned: list[int]
-) -> None:
+def test_a_pin_holds_the_whole_component_with_its_first_reason(pairs: list[tuple[int, int]], pinned: list[int]) -> None:
     space = IdSpace()
     space.new(N)
     for number, i in enumerate(pinned):

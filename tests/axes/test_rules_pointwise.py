@@ -33,7 +33,9 @@ def two(function: Callable[[Tensor, Tensor], Tensor], a: int = 4, b: int = 4) ->
     )
 
 
-@pytest.mark.parametrize("function", [torch.add, torch.sub, torch.mul, torch.maximum, lambda a, b: torch.where(a > 0, a, b)])
+@pytest.mark.parametrize(
+    "function", [torch.add, torch.sub, torch.mul, torch.maximum, lambda a, b: torch.where(a > 0, a, b)]
+)
 def test_operands_of_one_size_are_coupled(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     traced = two(function)
     assert traced.along("a.weight", 0) == traced.along("b.weight", 0) == traced.along("out.weight", 1) == [0, 1, 2, 3]
@@ -47,9 +49,7 @@ def test_a_single_channel_couples_nothing(function: Callable[[Tensor, Tensor], T
 
 
 def test_adding_the_input_pins() -> None:
-    traced = trace(
-        lambda net, x: net.out(net.a(x) + x), (3, 4, 4), a=nn.Conv2d(3, 3, 1), out=nn.Conv2d(3, 2, 1)
-    )
+    traced = trace(lambda net, x: net.out(net.a(x) + x), (3, 4, 4), a=nn.Conv2d(3, 3, 1), out=nn.Conv2d(3, 2, 1))
     assert traced.along("a.weight", 0) == [-1] * 3
     assert traced.reason("a.weight") == "input of the network"
 
@@ -90,9 +90,7 @@ def test_what_loses_zero_may_not_be_summed(function: Callable[[Tensor], Tensor])
 
 
 def test_what_is_not_zero_is_still_a_unit_for_the_next_weight() -> None:
-    traced = trace(
-        lambda net, x: net.b(net.a(x).sigmoid() + 2), (3, 4, 4), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1)
-    )
+    traced = trace(lambda net, x: net.b(net.a(x).sigmoid() + 2), (3, 4, 4), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1))
     assert traced.along("a.weight", 0) == traced.along("b.weight", 1) == [0, 1, 2, 3]
 
 

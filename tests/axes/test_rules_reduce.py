@@ -61,9 +61,7 @@ def test_pinned_with_its_reason(function: Callable[[Tensor], Tensor], reason: st
 
 
 def test_labels_move_up_where_a_dimension_goes() -> None:
-    traced = trace(
-        lambda net, x: net.out(net.a(x).mean((2, 3))), (3, 4, 4), a=nn.Conv2d(3, 4, 1), out=nn.Linear(4, 2)
-    )
+    traced = trace(lambda net, x: net.out(net.a(x).mean((2, 3))), (3, 4, 4), a=nn.Conv2d(3, 4, 1), out=nn.Linear(4, 2))
     assert traced.along("out.weight", 1) == [0, 1, 2, 3]
 
 
@@ -75,9 +73,7 @@ def test_a_maximum_with_its_indices_passes_both() -> None:
 
 
 def test_poolings_pin_what_they_slide_along() -> None:
-    traced = trace(
-        lambda net, x: net.out(F.max_pool1d(net.a(x), 2)), (5, 3), a=nn.Linear(3, 4), out=nn.Linear(2, 2)
-    )
+    traced = trace(lambda net, x: net.out(F.max_pool1d(net.a(x), 2)), (5, 3), a=nn.Linear(3, 4), out=nn.Linear(2, 2))
     assert traced.along("a.weight", 0) == [-1] * 4
     assert traced.reason("a.weight") == "a window slides along this dimension"
 

@@ -109,7 +109,8 @@ def test_nothing_to_remove_is_an_error_unless_allowed(dense: Program) -> None:
 
 def test_one_unit_of_a_width_stays_when_all_are_cut(dense: Program) -> None:
     masks = {
-        name: torch.zeros(dense.parameters[name].shape, dtype=torch.bool) for name in ("hidden.weight", "hidden.bias", "out.weight")
+        name: torch.zeros(dense.parameters[name].shape, dtype=torch.bool)
+        for name in ("hidden.weight", "hidden.bias", "out.weight")
     }
     small, report = compact(dense.replace(masks=masks))
     assert small.parameters["hidden.weight"].shape == (1, 64)
@@ -129,7 +130,9 @@ def test_no_part_of_a_split_is_emptied() -> None:
             return self.out(torch.cat(pooled, 1))
 
     program = capture(Halves(), [InputSpec("x", (None, 1, 8, 8))])
-    masks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in program.parameters.items() if name != "out.bias"}
+    masks = {
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in program.parameters.items() if name != "out.bias"
+    }
     masks["first.weight"][:3], masks["first.bias"][:3], masks["out.weight"][:, 3:] = False, False, False
     small, report = compact(program.replace(masks=masks))
     assert small.parameters["first.weight"].shape[0] == 4

@@ -146,15 +146,17 @@ def test_single_units_of_known_structures(plan: Plan) -> None:
 
 def test_twin_concatenation_in_the_wrong_order_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = RULES[aten.cat.default]
-    monkeypatch.setitem(RULES, aten.cat.default, lambda ctx, node, a: right(ctx, node, {**a, "tensors": a["tensors"][::-1]}))
+    monkeypatch.setitem(
+        RULES, aten.cat.default, lambda ctx, node, a: right(ctx, node, {**a, "tensors": a["tensors"][::-1]})
+    )
     with pytest.raises((AssertionError, ModelError), match=BROKEN):
         check_all(CONCATENATED)
 
 
-@pytest.mark.parametrize(("plan", "node"), [(RESIDUAL, "add"), (SHUFFLED, "view"), (GROUPED, "conv2d_1"), (PADDED, "add")])
-def test_twin_an_operator_that_unites_nothing_is_seen(
-    plan: Plan, node: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("plan", "node"), [(RESIDUAL, "add"), (SHUFFLED, "view"), (GROUPED, "conv2d_1"), (PADDED, "add")]
+)
+def test_twin_an_operator_that_unites_nothing_is_seen(plan: Plan, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = IdSpace.unite
 
     def forgetful(self: IdSpace, a: Ids, b: Ids, by: str) -> None:

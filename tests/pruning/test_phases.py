@@ -42,7 +42,11 @@ def test_magnitude_cuts_and_retrains_in_steps() -> None:
 
 def test_admm_draws_then_cuts_then_retrains() -> None:
     one = PruneSettings(9, prune_recipe=FIRST, retrain_recipe=LAST)
-    assert described(one) == [("admm", "admm", 9, RESET), ("hard prune", "masked", 9, None), ("retrain", "masked", 9, LAST)]
+    assert described(one) == [
+        ("admm", "admm", 9, RESET),
+        ("hard prune", "masked", 9, None),
+        ("retrain", "masked", 9, LAST),
+    ]
     assert described(PruneSettings(9)) == [("hard prune", "masked", 9, None)]
     staged = PruneSettings(9, admm=Admm(stages=2), prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(staged) == [

@@ -103,7 +103,9 @@ def test_an_infeasible_ratio_is_found_before_training(tiny: Program, data: Array
 
 
 def test_a_program_pruned_twice_stays_cut_where_it_was(tiny: Program, data: ArraySource) -> None:
-    first, _ = prune(tiny, PruneSettings(1.5, method="magnitude", scope=("one", "two"), retrain_recipe=SHORT), data=data)
+    first, _ = prune(
+        tiny, PruneSettings(1.5, method="magnitude", scope=("one", "two"), retrain_recipe=SHORT), data=data
+    )
     again = PruneSettings(1.5, method="magnitude", scope=("hidden",), retrain_recipe=SHORT)
     for settings in (again, replace(again, method="admm", prune_recipe=SHORT), replace(again, pattern="unstructured")):
         second, _ = prune(first, settings, data=data)

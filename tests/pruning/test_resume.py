@@ -52,7 +52,9 @@ def test_a_resumed_run_ends_bit_for_bit_the_same(
     assert file.exists()
     resumed, after = prune(tiny, settings, data=data, resume_file=file, resume=True)
     assert_same(whole, resumed)
-    assert [(r.name, r.params, r.metrics) for r in after.stages] == [(r.name, r.params, r.metrics) for r in report.stages]
+    assert [(r.name, r.params, r.metrics) for r in after.stages] == [
+        (r.name, r.params, r.metrics) for r in report.stages
+    ]
 
 
 def test_twin_a_run_that_forgets_its_place_ends_elsewhere(
