@@ -103,7 +103,8 @@ def table(rows: list[dict[str, object]]) -> str:
         spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
         lines.append(
             f"| {arch} | {pattern} | {method} | {got:.2f}x | {statistics.mean(before):.2f} |"
-            f" {statistics.mean(errors):.2f} ± {spread:.2f} | {statistics.mean(errors) - statistics.mean(before):+.2f} | {len(of)} |"
+            f" {statistics.mean(errors):.2f} ± {spread:.2f} |"
+            f" {statistics.mean(errors) - statistics.mean(before):+.2f} | {len(of)} |"
         )
     return "\n".join(lines)
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="to spread seeds over processes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/mnist.json"))
     parser.add_argument("--only", help="run one network only")
+    parser.add_argument("--pattern", help="run one pattern only")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
@@ -122,12 +124,13 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = json.loads(options.out.read_text()) if options.out.exists() else []
     done = {(r["arch"], r["pattern"], r["asked"], r["method"], r["seed"]) for r in rows}
+    cases = [c for c in CASES if options.only in (None, c[0]) and options.pattern in (None, c[1])]
+    mnist = f"mnist:{Path(options.mnist).resolve()}"
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for arch, pattern, ratio in CASES:
+        for arch, pattern, ratio in cases:
             for method in ("magnitude", "admm"):
-                if (arch, pattern, ratio, method, seed) in done or (options.only and arch != options.only):
+                if (arch, pattern, ratio, method, seed) in done:
                     continue
-                mnist = f"mnist:{Path(options.mnist).resolve()}"
                 rows.append(run(arch, pattern, ratio, method, seed, mnist, options.out.parent / "dense"))
                 options.out.write_text(json.dumps(rows, indent=1))
                 print(json.dumps({k: v for k, v in rows[-1].items() if k != "stages"}), flush=True)

@@ -72,6 +72,8 @@ Walked: TypeAlias = "Value | tuple[Walked, ...] | int | float | bool | None"
 def from_array(ids: Ids, zero: bool) -> Label | None:
     """The label of an array of ids, with the dimensions dropped along which nothing varies; None if nothing varies."""
     dims: list[int] = []
+    if not ids.size:
+        return None
     for dim in range(ids.ndim):
         if ids.shape[dim] == 1:
             continue

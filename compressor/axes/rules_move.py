@@ -17,6 +17,7 @@ from torch.fx import Node
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked, from_array, reshape_label
 from compressor.axes.table import Arguments, Context, rule
+from compressor.program import arguments
 
 aten = torch.ops.aten
 
@@ -94,7 +95,7 @@ def expand(ctx: Context, node: Node, a: Arguments) -> Value:
     if "other" in a:
         labels += [label.with_zero(False) for label in a["other"].labels if set(label.dims) <= set(stretched)]
     else:
-        given = a["size"]
+        given = arguments(node)["size"]  # the node's own: a size that is computed (the batch) is a node there
         labels += [fresh_label(ctx, dim) for dim in stretched if isinstance(given[dim], int) and given[dim] > 1]
     return Value(ctx.out.sizes, tuple(labels), x.uniform)
 

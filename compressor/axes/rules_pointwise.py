@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch.fx import Node
 
@@ -105,6 +106,30 @@ def _prelu(ctx: Context, a: Arguments) -> Value:
     else:
         slope = Value((1,) * x.rank)
     return unify(ctx, [x, slope], lambda zeros: next(iter(zeros), False))
+
+
+@rule(aten.glu.default)
+def gated(ctx: Context, node: Node, a: Arguments) -> Value:
+    """out.C = first half of x.C = second half of x.C; other dimensions pass."""
+    x = a["self"]
+    dim = x.normal_dim(a["dim"])
+    labels = list(x.apart_from([dim]))
+    ids = ids_along(ctx, x, dim)
+    if ids is not None:
+        values, gates = np.split(ids, 2)
+        ctx.unite(values, gates)
+        shape = [-1 if d == dim else 1 for d in range(x.rank)]
+        zero = all(label.zero for label in x.along(dim))
+        labels.extend(ctx.label_of(values.reshape(shape), zero, "a single gate"))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+@rule(aten._weight_norm.default)
+def weight_norm(ctx: Context, node: Node, a: Arguments) -> Value:
+    """out = v = g; pinned along the dimension that keeps its norms: a removed row has none to be divided by."""
+    direction, dim = a["v"], a["v"].normal_dim(a["dim"])
+    ctx.pin(direction.along(dim), "division by the norm of a removed position would not be finite")
+    return unify(ctx, [direction, a["g"]], any)
 
 
 def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: tuple[int, ...] | None = None) -> Value:

@@ -16,6 +16,7 @@ from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.rules_move import fresh_label
 from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
+from compressor.program import arguments
 
 aten = torch.ops.aten
 
@@ -135,7 +136,8 @@ def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
 def filled(ctx: Context, node: Node, a: Arguments) -> Value:
     """All elements are equal, so every dimension of a known size gets fresh ids: any of it may go."""
     zero = "zeros" in node.target._schema.name or a.get("fill_value") == 0  # type: ignore[union-attr]
-    sized = [dim for dim, size in enumerate(a["size"]) if isinstance(size, int) and size > 1]
+    given = arguments(node)["size"]  # the node's own: a size that is computed (the batch) is a node there
+    sized = [dim for dim, size in enumerate(given) if isinstance(size, int) and size > 1]
     return Value(ctx.out.sizes, tuple(fresh_label(ctx, dim, zero) for dim in sized))
 
 

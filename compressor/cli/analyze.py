@@ -57,7 +57,8 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
 
     data, task = known_data(source.program, options, session)
     walk = _walk_options(options, source)
-    found = find(source.program, data=data, task=task, device=device_name(options), options=walk)
+    with session.working("analyzing"):
+        found = find(source.program, data=data, task=task, device=device_name(options), options=walk)
     body = {"model": source.name, "sha256": source.sha256, **plain(found)}
     session.show(lambda: analysis_table(found, source.name, every_row=options.verbose), body)
 

@@ -39,9 +39,10 @@ def compact(options: CompactOptions, session: Session) -> None:
 
     source = read_source(options, options.model, session)
     data, task = known_data(source.program, options, session)
-    program, report = shrink(
-        source.program, data=data, task=task, allow_noop=options.allow_noop, device=device_name(options)
-    )
+    with session.working("removing, and comparing with the masked model"):
+        program, report = shrink(
+            source.program, data=data, task=task, allow_noop=options.allow_noop, device=device_name(options)
+        )
     metrics = {"removed": report.removed, "still_zeroed": report.still_zeroed, **(report.metrics or {})}
     step = provenance.make_step("compact", options, source, metrics)
     written = provenance.remember(

@@ -42,7 +42,7 @@ def export(options: ExportOptions, session: Session) -> None:
     data, _ = known_data(source.program, options, session)
     if not session.is_main:
         return
-    with target.opened() as stream:
+    with target.opened() as stream, session.working("exporting, and checking in onnxruntime"):
         report = export_onnx(
             source.program,
             stream,

@@ -67,3 +67,14 @@ class Session:
 
         with open_progress(sys.stderr) as progress:
             yield progress
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """A sign of life on a terminal for work of some seconds that has no steps to count; silent in a log."""
+        if self.options.quiet or not self.is_main or not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(f"{what} …"):
+            yield

@@ -78,16 +78,17 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
     inputs = [parse_input(text, position) for position, text in enumerate(options.input or ())]
     arguments = parse_arch_args(options.arch_arg or ())
     content, sha256 = _content(model)
-    program = formats.load(
-        content,
-        arch=options.arch,
-        arch_args=arguments,
-        inputs=inputs,
-        data=options.data,
-        task=options.task,
-        trust_pickle=options.trust_pickle,
-        seed=options.seed,
-    )
+    with session.working(f"reading {model}"):
+        program = formats.load(
+            content,
+            arch=options.arch,
+            arch_args=arguments,
+            inputs=inputs,
+            data=options.data,
+            task=options.task,
+            trust_pickle=options.trust_pickle,
+            seed=options.seed,
+        )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made
         for note in program.record.notes:
             session.note(note)

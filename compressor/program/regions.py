@@ -1,4 +1,4 @@
-"""Parts of a network that torch.export wraps into graphs of their own, put back inline; it must never hold another rewrite.
+"""Parts of a network that torch.export wraps into own graphs, put back inline; it must never hold another rewrite.
 
 `with torch.autocast(enabled=False)` and `with torch.no_grad()` inside a `forward` become higher-order calls. Without
 autocast around it the first changes nothing; the second only stops gradients, which `detach` says as well.

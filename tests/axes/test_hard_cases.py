@@ -34,7 +34,6 @@ class Case:
     inputs: tuple[InputSpec, ...]
     free: tuple[Axis, ...] = ()
     pinned: Mapping[Axis, str] = field(default_factory=dict)
-    exact: bool = True
 
 
 class Net(nn.Module):
@@ -90,7 +89,7 @@ def split_int() -> nn.Module:
 
 def packed_attention() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
-        b, n, c = x.shape
+        b, n, _ = x.shape
         q, k, v = m.qkv(x).reshape(b, n, 3, 4, 6).permute(2, 0, 3, 1, 4).unbind(0)
         attn = ((q * 6**-0.5) @ k.transpose(-2, -1)).softmax(-1)
         x = x + m.proj((attn @ v).transpose(1, 2).reshape(b, n, 24))
@@ -173,9 +172,9 @@ def recurrent(kind: type[nn.LSTM] | type[nn.GRU]) -> nn.Module:
 
 def words() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
-        return m.out(F.relu(m.hidden(m.embed(x) + m.place[:7])))
+        return m.out(F.relu(m.hidden(m.embed(x) + m.place)))
 
-    layers: dict[str, Any] = {"embed": nn.Embedding(11, 12), "place": nn.Parameter(torch.randn(9, 12))}
+    layers: dict[str, Any] = {"embed": nn.Embedding(11, 12), "place": nn.Parameter(torch.randn(7, 12))}
     return Net(forward, **layers, hidden=nn.Linear(12, 10), out=nn.Linear(10, 3))
 
 
@@ -220,13 +219,13 @@ def in_place() -> nn.Module:
 
 
 def seen_twice() -> nn.Module:
-    """A write through one view that another view reads: left as it is, and pinned."""
+    """A write through one view that another view reads: left as it is, and what is written is pinned."""
 
     def forward(m: Any, x: Tensor) -> Tensor:
         x = m.a(x)
         flat = x.flatten(2)
         x[:, 2:4] += 1.0
-        return pooled(m.out(x)) + flat.mean(dim=(1, 2))[:, None]
+        return pooled(m.out(x)) + flat[:, :4, 0]
 
     return Net(forward, a=conv(3, 8), out=conv(8, 4))
 
@@ -241,7 +240,7 @@ def arithmetic() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         x = m.embed(x)
         x = torch.cat([m.token.expand(x.shape[0], -1, -1), x], dim=1) + m.place
-        return m.out((x + m.scale * m.hidden(x))[:, 0]) * m.one
+        return m.out((x + m.scale * m.hidden(x)).sum(1)) * m.one
 
     parts: dict[str, Any] = {
         "token": nn.Parameter(torch.randn(1, 1, 12)),
@@ -314,9 +313,9 @@ def moved_channels() -> nn.Module:
 
 
 def normalised_weight() -> nn.Module:
-    """Weight norm: the weight of the operator is computed from two parameters."""
-    net = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4), nn.AdaptiveAvgPool2d(1))
-    nn.utils.parametrizations.weight_norm(net[0])
+    """Weight norm divides each filter by its norm, so that a zeroed filter is not finite; its channels may go."""
+    net = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6), nn.ReLU(), conv(6, 4))
+    nn.utils.parametrizations.weight_norm(net[2])
     return net
 
 
@@ -465,9 +464,7 @@ CASES = {
         several_inputs, (IMAGE, InputSpec("y", (None, 3, 12, 12))), (("a.weight", 0), ("c.weight", 1))
     ),
     "in-place operators": Case(in_place, (IMAGE,), (("a.weight", 0), ("b.weight", 0), ("out.weight", 1))),
-    "a write that another view sees": Case(
-        seen_twice, (IMAGE,), (), {("a.weight", 0): "no axis rule for aten.add_"}, exact=False
-    ),
+    "a write that another view sees": Case(seen_twice, (IMAGE,), (("a.weight", 0),)),
     "unused parameters": Case(unused, (IMAGE,), (("a.weight", 0),)),
     "parameters in arithmetic": Case(
         arithmetic,
@@ -489,7 +486,12 @@ CASES = {
         every_second, (IMAGE,), (("b.weight", 0),), {("a.weight", 0): "every so manyth position"}
     ),
     "flip and roll": Case(moved_channels, (IMAGE,), (("a.weight", 0),), {("b.weight", 0): "rolled"}),
-    "weight norm": Case(normalised_weight, (IMAGE,), (("0.parametrizations.weight.original1", 0), ("2.weight", 1))),
+    "weight norm": Case(
+        normalised_weight,
+        (IMAGE,),
+        (("0.weight", 0), ("2.parametrizations.weight.original1", 1)),
+        {("2.parametrizations.weight.original1", 0): "would not be finite"},
+    ),
     "sizes of zero": Case(zero_sized, (IMAGE,), (("a.weight", 0), ("out.weight", 1))),
     "concatenated zeros": Case(constant_padding, (IMAGE,), (("a.weight", 0), ("b.weight", 0), ("out.weight", 1))),
     "divided by a norm": Case(cosine, (TOKENS,), (("a.weight", 0), ("out.weight", 1))),
@@ -515,12 +517,19 @@ def test_hard_case(name: str) -> None:
     for axis, reason in case.pinned.items():
         assert (units.axes[axis] < 0).all(), f"{axis} may go"
         assert reason in units.pin_at[axis].reason
-    if case.exact:
-        for seed in range(3):
-            difference, compact = removal_error(program, units, random_keep(units, seed=seed), torch.float64)
-            assert difference <= 1e-12
-        assert compact.n_parameters < program.n_parameters
-        train_one_step(compact)
+    for seed in range(2):
+        difference, compact = removal_error(program, units, random_keep(units, seed=seed), torch.float64)
+        assert difference <= 1e-12
+    assert compact.n_parameters < program.n_parameters
+    train_one_step(compact)
+
+
+def test_what_a_write_reaches_is_pinned() -> None:
+    """Channels 2 and 3 are written where another name of that memory is read; the others need not stay for it."""
+    _, units = analysed(CASES["a write that another view sees"])
+    assert (units.axes["a.weight", 0][2:4] == -1).all()
+    assert "aten.add_.Tensor" in units.walk.unknown
+    assert (units.axes["a.weight", 0][4:] >= 0).all()
 
 
 def test_a_lost_coupling_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,5 +544,5 @@ def test_a_lost_coupling_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(RULES, aten.cat.default, lambda ctx, node, a: Value(ctx.out.sizes))
     program, units = analysed(CASES["sizes of zero"])
     assert (units.axes["out.weight", 1] < 0).all()
-    with pytest.raises((ModelError, ArithmeticError), match=r"cat|nothing could be removed"):
+    with pytest.raises(ModelError, match="does not fit its inputs"):
         removal_error(program, units, random_keep(units), torch.float64)

@@ -72,6 +72,24 @@ class LinearAttention(nn.Module):
         return self.o((value @ key.transpose(-1, -2) * self.temperature @ query).reshape(n, WIDTH, t))
 
 
+class PooledAttention(nn.Module):
+    """Heads folded into the batch of a convolution that all share (MViT), a bias indexed behind the heads (LeViT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(7, WIDTH), nn.Linear(7, WIDTH), nn.Linear(7, WIDTH)
+        self.pool, self.o = nn.Conv1d(6, 6, 3, padding=1, groups=6), nn.Linear(WIDTH, 3)
+        self.biases = nn.Parameter(torch.zeros(HEADS, 9))
+        self.register_buffer("index", (torch.arange(9)[:, None] - torch.arange(9)[None]).abs())
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        query, key, value = (layer(x).reshape(n, t, HEADS, 6).permute(0, 2, 3, 1) for layer in (self.q, self.k, self.v))
+        key = self.pool(key.reshape(n * HEADS, 6, t)).reshape(n, HEADS, 6, t)
+        weights = (query.transpose(-2, -1) @ key + self.biases[:, self.index]).softmax(-1)
+        return self.o((weights @ value.transpose(-2, -1)).transpose(1, 2).reshape(n, t, WIDTH))
+
+
 NETWORKS = {
     "vit": (Vit, IMAGE, 2 * HEADS),
     "swin": (Swin, IMAGE, HEADS),
@@ -81,6 +99,7 @@ NETWORKS = {
     "nn.MultiheadAttention": (TorchAttention, TOKENS, 2 * HEADS),
     "einsum": (EinsumAttention, TOKENS, HEADS),
     "linear attention": (LinearAttention, TOKENS, HEADS),
+    "pooled, with indexed biases": (PooledAttention, TOKENS, HEADS),
 }
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from compressor.axes import rule
-from compressor.axes.table import RULES, values_in
 from compressor.axes.labels import Value
+from compressor.axes.table import RULES, values_in
 
 aten = torch.ops.aten
 

@@ -51,7 +51,7 @@ def test_an_edited_program_is_not_taken_for_the_traced_one() -> None:
 
 def test_a_missing_input_specification_is_an_error() -> None:
     program = capture(Net(), [InputSpec("x", (None, 3, 4, 4))])
-    with pytest.raises(ModelError, match="the graph has an input .* that the input specification lacks"):
+    with pytest.raises(ModelError, match=r"the graph has an input .* that the input specification lacks"):
         infer_shapes(program.module, (), 2)
 
 

@@ -51,14 +51,14 @@ def test_examples_follow_their_seed_and_bound() -> None:
     assert torch.equal(spec.example(3, 1), spec.example(3, 1))
     assert not torch.equal(spec.example(3, 1), spec.example(3, 2))
     ids = InputSpec("ids", (None, 200), "int64", 7).example(3)
-    assert ids.dtype == torch.int64 and 0 <= int(ids.min()) and int(ids.max()) == 6
+    assert ids.dtype == torch.int64 and int(ids.min()) >= 0 and int(ids.max()) == 6
     assert InputSpec("m", (None, 9), "bool").example(2).dtype == torch.bool
 
 
 def test_mappings_go_both_ways() -> None:
     for spec in (InputSpec("x", (None, 3)), InputSpec("ids", (1, 4), "int64", 9)):
         assert InputSpec.from_mapping(spec.to_mapping()) == spec
-    with pytest.raises(ModelError, match="input specification .* cannot be read"):
+    with pytest.raises(ModelError, match=r"input specification .* cannot be read"):
         InputSpec.from_mapping({"name": "x"})
     with pytest.raises(ModelError, match="element type complex64 is not supported"):
         InputSpec("x", (None, 3), "complex64")
