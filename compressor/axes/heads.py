@@ -90,7 +90,7 @@ def _batched(node: Node, shapes: Shapes) -> Iterator[At]:
         yield from _batched_letters(node)
     elif node.target in _PRODUCTS:
         bound = arguments(node)
-        operands = [bound[name] for name in _PRODUCTS[node.target]]
+        operands = [bound[name] for name in _PRODUCTS[node.target]]  # type: ignore[index]
         if all(len(_sizes(operand, shapes)) > 2 for operand in operands):
             yield from ((operand, frozenset(range(len(_sizes(operand, shapes)) - 2))) for operand in operands)
 

@@ -41,10 +41,16 @@ def view(ctx: Context, node: Node, a: Arguments) -> Value:
 def _one_per_dimensions(ctx: Context, labels: Iterable[Label]) -> tuple[Label, ...]:
     """Labels that a view has merged (heads and their width) as one: united, but for those that may not go anyway.
 
-    A pinned label beside a free one is dropped: nothing of it is ever removed, and a union would pin the other.
+    A pinned label beside a free one is dropped: nothing of it is ever removed, and a union would pin the other. So is
+    one that a stretch made, once it is pinned: a key that several queries share stays as often repeated.
     """
     found: dict[tuple[int, ...], Label] = {}
-    for label in labels:
+    merged = list(labels)
+    for label in merged:
+        real = (other for other in merged if other.dims == label.dims and not ctx.is_stretched(other))
+        if ctx.is_stretched(label) and any(real):
+            ctx.pin(label, "repeats what is merged with it")
+    for label in merged:
         other = found.get(label.dims)
         if other is None or ctx.ids.all_pinned(other.ids):
             found[label.dims] = label if other is None or not ctx.ids.all_pinned(label.ids) else other
@@ -102,7 +108,9 @@ def expand(ctx: Context, node: Node, a: Arguments) -> Value:
 
 def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:
     """Ids of its own for a dimension of the output along which all is equal: any of it may go."""
-    return Label((dim,), ctx.ids.new(ctx.out.sizes[dim]), zero)
+    ids = ctx.ids.new(ctx.out.sizes[dim])
+    ctx.stretched.update(ids.tolist())
+    return Label((dim,), ids, zero)
 
 
 @rule(aten.repeat.default, aten.tile.default)

@@ -58,7 +58,8 @@ class WalkOptions:
 class Context:
     """What a rule may do: make ids, unite them, pin them. Output sizes are known beforehand.
 
-    `head_splits` names the dimensions of views that are attention heads; rules put the ids of heads into `heads`.
+    `head_splits` names the dimensions of views that are attention heads; rules put the ids of heads into `heads`,
+    and those of dimensions along which all is equal (stretched from size 1, constants) into `stretched`.
     """
 
     ids: IdSpace
@@ -68,9 +69,14 @@ class Context:
     unknown: dict[str, int] = field(default_factory=dict)
     head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
     heads: list[Ids] = field(default_factory=list)
+    stretched: set[int] = field(default_factory=set)
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)
+
+    def is_stretched(self, label: Label) -> bool:
+        """Whether all is equal along the label: its ids stand for no weights of their own."""
+        return self.stretched.issuperset(label.ids.ravel().tolist()) if self.stretched else False
 
     def pin(self, labels: Label | Iterable[Label], reason: str) -> None:
         for label in (labels,) if isinstance(labels, Label) else labels:

@@ -22,7 +22,8 @@ from compressor.compaction.slicing import REWRITES, slice_program
 from compressor.errors import ModelError
 from compressor.program import Program
 from compressor.sparsity import apply_masks, mask_units
-from tests.compaction.random_networks import INPUT, PLANNERS, Feature, Op, Plan, build, plans
+from tests.compaction.planned_network import build
+from tests.compaction.random_networks import INPUT, PLANNERS, Feature, Op, Plan, plans
 
 FUZZ = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 aten = torch.ops.aten
