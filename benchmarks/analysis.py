@@ -155,9 +155,7 @@ def main() -> None:
             tried = [found[job.name] for job in wanted]
             print(f"Torch-Pruning works out of the box on {tried.count('works')} of {len(tried)}")
             return
-        print(
-            "| network | export s | analysis s | of a checkpoint s | Torch-Pruning s | ratio | of a checkpoint |"
-        )
+        print("| network | export s | analysis s | of a checkpoint s | Torch-Pruning s | ratio | of a checkpoint |")
         print("|---|--:|--:|--:|--:|--:|--:|")
         for name, side in NETWORKS.items():
             row = compare(name, side, given.runs)

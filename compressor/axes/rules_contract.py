@@ -264,17 +264,17 @@ def contract(
     A summed dimension is exact only where one factor of the removed positions is 0 in the masked model, which holds
     for every weight; otherwise its ids are pinned. An operand of full size without ids along a name pins the others.
     """
-    sizes = ctx.out.sizes if sizes is None else sizes
+    shape: tuple[int, ...] = ctx.out.sizes if sizes is None else sizes
     labels: list[Label] = []
     for name in dict.fromkeys(name for spec in specs for name in spec):
         ids, zero = _named(ctx, name, specs, operands)
         if ids is None:
             continue
         if name in out:
-            labels.extend(ctx.label_of(_at(ids, list(out).index(name), len(sizes)), zero, "a single position"))
+            labels.extend(ctx.label_of(_at(ids, list(out).index(name), len(shape)), zero, "a single position"))
         elif not zero:
             ctx.ids.pin(ids, "is summed over where a removed position would not be 0", ctx.node)
-    return Value(sizes, tuple(labels))
+    return Value(shape, tuple(labels))
 
 
 def _named(

@@ -71,8 +71,9 @@ def _zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
         return all if isinstance(exponent, (int, float)) and exponent > 0 else _never
     if name in ("clamp", "clip"):
         low, high = a.get("min"), a.get("max")
-        plain = not isinstance(low, Value) and not isinstance(high, Value)
-        return all if plain and (low is None or low <= 0) and (high is None or high >= 0) else _never
+        if isinstance(low, Value) or isinstance(high, Value):
+            return _never
+        return all if (low is None or low <= 0) and (high is None or high >= 0) else _never
     if name == "clamp_min":
         return all if isinstance(a.get("min"), (int, float)) and a["min"] <= 0 else _never
     if name in ("masked_fill", "where"):
@@ -138,8 +139,8 @@ def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: t
     `zero_rule` gets, per operand, whether it is 0 at a removed position of the label at hand, and says whether the
     result is. An operand of full size along a label's dimension that has no label there pins it, unless it is uniform.
     """
-    sizes = ctx.out.sizes if sizes is None else sizes
-    rank = len(sizes)
+    shape: tuple[int, ...] = ctx.out.sizes if sizes is None else sizes
+    rank = len(shape)
     aligned = [_align(value, rank) for value in operands if value.rank <= rank]
     labels: list[Label] = []
     for position, operand in enumerate(aligned):
@@ -148,7 +149,7 @@ def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: t
             known = next((i for i, other in enumerate(labels) if other.dims == label.dims), None)
             if known is None:
                 labels.append(label.with_zero(zero_rule(zeros)))
-    return Value(sizes, tuple(labels))
+    return Value(shape, tuple(labels))
 
 
 def _align(value: Value, rank: int) -> Value:

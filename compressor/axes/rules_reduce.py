@@ -27,7 +27,8 @@ _KEEPS_ZERO = (*_SUMS, "mean", "amax", "amin", "max", "min", "cumsum", "std", "v
 @rule(
     aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default, aten.amax.default, aten.amin.default,
     aten.max.dim, aten.min.dim, aten.max.default, aten.min.default, aten.var.correction, aten.var.dim,
-    aten.std.correction, aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.prod.dim_int,
+    aten.std.correction, aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default,
+    aten.norm.ScalarOpt_dim, aten.prod.dim_int,
     aten.logsumexp.default, aten.argmax.default, aten.argmin.default, aten.any.dim, aten.all.dim, aten.median.dim,
 )  # fmt: skip
 def reduction(ctx: Context, node: Node, a: Arguments) -> Walked:
@@ -95,7 +96,7 @@ def _renumber(x: Value, label: Label, dims: tuple[int, ...], sizes: tuple[int, .
 )  # fmt: skip
 def window(ctx: Context, node: Node, a: Arguments) -> Walked:
     """Batch and channels pass; the dimensions that a window slides along are pinned."""
-    x = a.get("self", a.get("input"))
+    x: Value = a["self"] if "self" in a else a["input"]
     spatial = range(x.rank - _spatial_dims(node), x.rank)
     ctx.pin((label for label in x.labels if set(label.dims) & set(spatial)), "a window slides along this dimension")
     labels = x.apart_from(spatial)

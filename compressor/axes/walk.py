@@ -96,7 +96,8 @@ def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked
 
 
 def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
-    bound: dict[str, Any] = map_arg(arguments(node), lambda n: values[n.name])
+    walked: Any = values  # map_arg is typed for nodes only
+    bound: dict[str, Any] = map_arg(arguments(node), lambda n: walked[n.name])
     if node.target is operator.getitem:
         return bound["self"][bound["index"]]
     if not _has_tensor(ctx.out):

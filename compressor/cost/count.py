@@ -20,7 +20,9 @@ def count_macs(program: Program) -> Macs:
     counter = FlopCounterMode(display=False)
     batch = 1
     with torch.no_grad(), FakeTensorMode() as mode:
-        fake = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in tensors.items()}
+        fake: dict[str, torch.Tensor] = {
+            name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in tensors.items()
+        }
         inputs = tuple(torch.empty(spec.concrete(batch), dtype=spec.torch_dtype) for spec in program.inputs)
         with counter:
             torch.func.functional_call(program.module, fake, inputs)

@@ -17,7 +17,7 @@ from compressor.units import Macs
 
 aten = torch.ops.aten
 
-_MATMULS = {
+_MATMULS: dict[Any, tuple[str, str]] = {
     aten.matmul.default: ("self", "other"),
     aten.bmm.default: ("self", "mat2"),
     aten.mm.default: ("self", "mat2"),
@@ -83,9 +83,10 @@ def _weight_term(program: Program, node: str, weight: str, kind: str, batch: int
 
 
 def _product_terms(program: Program, node: Node, batch: int) -> list[Term]:
-    if node.target in _MATMULS:
+    matmul = _MATMULS.get(node.target)  # type: ignore[arg-type]
+    if matmul is not None:
         bound = arguments(node)
-        x, y = (bound[name] for name in _MATMULS[node.target])
+        x, y = (bound[name] for name in matmul)
         x_dims = range(len(_sizes(program, x)))
         columns = [Factor(y.name, len(_sizes(program, y)) - 1, False)] if len(_sizes(program, y)) > 1 else []
         return [Term(node.name, 1 / batch, (*(Factor(x.name, dim, False) for dim in x_dims), *columns))]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx import Node
+from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from compressor.program.arguments import arguments
@@ -92,7 +93,7 @@ def _maker(at: Node) -> Callable[..., Node]:
     def make(target: Any, *args: Any, **kwargs: Any) -> Node:
         with at.graph.inserting_before(at):
             new = at.graph.call_function(target, args, kwargs)
-        given_args, given_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        given_args, given_kwargs = map_arg((args, kwargs), lambda n: n.meta["val"])
         mode = _tensors((given_args, given_kwargs))[0].fake_mode  # type: ignore[attr-defined]
         with torch.no_grad(), mode:
             new.meta = {"where": at.meta.get("where", ""), "val": target(*given_args, **given_kwargs)}
