@@ -41,8 +41,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-deps torchvision timm
 	@touch $(READY)
 
+# One thread: the networks of the tests are small, and threads that wait for each other on a busy machine cost minutes.
 test: venv
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -114,7 +114,7 @@ def _propagate(graph: fx.Graph, inputs: list[Tensor], tensors: Mapping[str, Tens
 
 def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n.name])
-    if on_meta and node.target in _LIKE_FIRST and _per_channel(args):
+    if on_meta and node.target in _LIKE_FIRST and _per_channel(args, kwargs):
         return args[0]
     if on_meta:  # a constant must not be made on a real device: its size may be anything in a forged graph
         args = tuple(_META if isinstance(arg, torch.device) else arg for arg in args)
@@ -130,14 +130,12 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     return result
 
 
-def _per_channel(args: tuple[Any, ...]) -> bool:
-    """Whether every tensor after the first has the first's type and one value for each of its channels."""
-    first = args[0]
-    return first.is_floating_point() and all(
-        other.dtype == first.dtype and other.shape == first.shape[1:2]
-        for other in args[1:]
-        if isinstance(other, Tensor)
-    )
+def _per_channel(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the first argument is a floating tensor, and every other one has its type and a value per channel."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+        return False
+    first, *others = (arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
+    return all(other.dtype == first.dtype and other.shape == first.shape[1:2] for other in others)
 
 
 def _describe(value: Any) -> Shape:

@@ -21,7 +21,6 @@ TORCHVISION = {
     "densenet121": (32, 0.99),
     "efficientnet_b0": (32, 0.99),
     "googlenet": (32, 0.99),
-    "maxvit_t": (224, 0.95),
     "mnasnet0_5": (32, 0.99),
     "mobilenet_v3_small": (32, 0.99),
     "regnet_y_400mf": (32, 0.99),

@@ -17,7 +17,7 @@ import pytest
 from torch import nn
 
 from compressor.errors import ModelError, UsageError
-from compressor.models import build
+from compressor.models import build, external
 
 
 class Stand(nn.Module):
@@ -105,3 +105,23 @@ def test_bundled_names_and_layouts_are_those_of_the_real_torchvision() -> None:
         theirs = {key: value.shape for key, value in models.get_model(name, weights=None).state_dict().items()}
         ours = {key: value.shape for key, value in build(name, {}).module.state_dict().items()}
         assert ours == theirs
+
+
+def test_detection_operators_are_declared_for_a_build_that_lacks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA build beside a CPU torch fails once, in its own words; any other failure is reported."""
+    calls: list[str] = []
+
+    def half_broken(name: str) -> ModuleType:
+        calls.append(name)
+        if len(calls) == 1:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return ModuleType(name)
+
+    declared: list[bool] = []
+    monkeypatch.setattr(external, "_declare_detection_operators", lambda: declared.append(True))
+    monkeypatch.setattr(external.importlib, "import_module", half_broken)
+    assert external._import_beside_any_torch("absent.models").__name__ == "absent.models"
+    assert declared == [True]
+    monkeypatch.setattr(external.importlib, "import_module", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        external._import_beside_any_torch("absent.models")
