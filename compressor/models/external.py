@@ -73,14 +73,16 @@ def _import_beside_any_torch(module: str) -> ModuleType:
     torchvision from PyPI is a CUDA build: beside a CPU torch its library cannot be loaded, and its Python part then
     fails while it registers shapes for operators of detectors. No classifier calls these, so their schemas are enough.
     """
+    before = set(sys.modules)
     try:
         return importlib.import_module(module)
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
     _declare_detection_operators()
-    for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", module.split(".")[0])]:
-        del sys.modules[name]  # what the failed import has left half done
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("torchvision", module.split(".")[0]):
+            del sys.modules[name]  # the failed import has left it half done
     return importlib.import_module(module)
 
 

@@ -65,13 +65,17 @@ def test_an_interrupt_keeps_the_resume_point_and_resume_goes_on(
         "--ratio",
         "2x",
         "--epochs",
-        "400",
+        "100000",
         "--retrain-epochs",
         "1",
         "--batch-size",
         "4",
         "--device",
         "cpu",
+        "--rho",  # so small that the residual never ends the search before the interrupt does
+        "1e-9",
+        "--rho-growth",
+        "1",
     ]
     command = [sys.executable, "-m", "compressor", "prune", "model.pt", *options, "-o", "p.pt"]
     process = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE)

@@ -86,6 +86,6 @@ def test_the_trace_still_knows_every_shape() -> None:
 def test_a_write_that_another_view_reads_stays() -> None:
     """The twin: had it been written out, `flat` would miss it."""
     model, program = captured(seen_elsewhere)
-    assert writes(program) == ["aten::add_"]
+    assert "aten::add_" in writes(program)
     x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(program.module(x), model(x), rtol=0, atol=0)

@@ -47,7 +47,7 @@ def test_a_short_bench_of_both_runtimes(checkpoint: Path, onnx_file: Write) -> N
     assert report.rounds == sum(timing.n_runs for timing in report.timings[::2]) == len(seen)
     assert seen[-1].fraction == 1.0 and [p.fraction for p in seen] == sorted(p.fraction for p in seen)
     kinds = {warning.kind for warning in report.warnings}
-    assert {WarningKind.TORCH_VS_ORT, WarningKind.FEW_RUNS, WarningKind.FAST} <= kinds
+    assert WarningKind.TORCH_VS_ORT in kinds  # the others depend on how fast and how busy the machine is
     assert torch.get_num_threads() == threads_before
 
 

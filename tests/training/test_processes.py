@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Without dropout, and with every global batch cut into equal shares, two processes compute what one does.
 SCRIPT = """
-import json, sys
+import json, os, sys
 import torch
 from torch import nn
 from compressor.data.opening import open_data
@@ -39,7 +39,10 @@ answer = {
 }
 open(sys.argv[2], "w").write(json.dumps(answer))
 if torch.distributed.is_initialized():
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+sys.stderr.flush()
+os._exit(0)  # gloo sometimes aborts in its threads' destructors when the interpreter ends; the answer is written
 """
 
 
