@@ -78,14 +78,24 @@ def test_an_interrupt_keeps_the_resume_point_and_resume_goes_on(
         "1",
     ]
     command = [sys.executable, "-m", "compressor", "prune", "model.pt", *options, "-o", "p.pt"]
-    process = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=here,
+        env=environment,
+        stderr=subprocess.PIPE,
+        # a test run in the background of a shell inherits an ignored SIGINT, and so would the command
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     point = here / "p.pt.resume"
     for _ in range(600):
         if point.exists():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    try:
+        _, told = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, told
     assert b"interrupted; the last finished epoch is in p.pt.resume" in told
     assert b"--resume" in told
