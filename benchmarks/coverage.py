@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--fresh", default="", help="names to check again")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--seconds", type=float, default=600.0, help="limit for one network")
-    parser.add_argument("--cache", type=Path, default=HERE / "out" / "coverage.jsonl")
+    parser.add_argument("--cache", type=Path, default=HERE / "data" / "coverage.jsonl")
     parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "coverage.md")
     given = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -151,6 +151,10 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
 def _parts(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]) -> tuple[Value, ...]:
     labels: list[list[Label]] = [[] for _ in ctx.out]
     for label in x.labels:
+        if _untouched(x, label, dims, ctx.out[0].sizes):
+            for part in labels:
+                part.append(label)
+            continue
         for part, ids in zip(labels, _run(node, a, x, label, dims), strict=True):
             part.extend(ctx.label_of(ids, label.zero, _ONE_LEFT))
     return tuple(Value(out.sizes, tuple(part)) for out, part in zip(ctx.out, labels, strict=True))
@@ -159,8 +163,16 @@ def _parts(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]
 def _moved(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]) -> tuple[Label, ...]:
     labels: list[Label] = []
     for label in x.labels:
-        labels.extend(ctx.label_of(_run(node, a, x, label, dims), label.zero, _ONE_LEFT))
+        if _untouched(x, label, dims, ctx.out.sizes):
+            labels.append(label)
+        else:
+            labels.extend(ctx.label_of(_run(node, a, x, label, dims), label.zero, _ONE_LEFT))
     return tuple(labels)
+
+
+def _untouched(x: Value, label: Label, dims: Sequence[int], sizes: tuple[int, ...]) -> bool:
+    """Whether an operator along `dims` leaves the label as it is, even if nothing is left along `dims`."""
+    return bool(dims) and not set(dims) & set(label.dims) and len(sizes) == x.rank
 
 
 def _run(node: Node, a: Arguments, x: Value, label: Label, dims: Iterable[int]) -> Any:
