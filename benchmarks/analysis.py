@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.coverage import Job, jobs
 from compressor.axes import find_units
@@ -82,7 +81,8 @@ def works_out_of_the_box(job: Job) -> str:
 
     model = build(job.name, {}, seed=0).module.eval()
     example = torch.randn(1, 3, job.side, job.side)
-    classifiers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    widths = ((m, getattr(m, "out_features", getattr(m, "out_channels", 0))) for m in model.modules())
+    classifiers = [module for module, width in widths if width == 1000]  # SqueezeNet's is a convolution
     before = sum(p.numel() for p in model.parameters())
     importance = torch_pruning.importance.MagnitudeImportance(p=2)
     pruner = torch_pruning.pruner.MagnitudePruner(
