@@ -1,0 +1,76 @@
+"""What selection is asked and what it answers (`Choice`, `Selector`, `Selection`); it must never select anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from torch import Tensor
+
+from compressor.axes import Keep
+from compressor.errors import UsageError
+from compressor.program import Layer
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Masks and what they leave: `kept` ÷ `dense` in the unit of the budget. `keep` is None for single weights."""
+
+    masks: dict[str, Tensor]
+    dense: float
+    kept: float
+    keep: Keep | None
+
+    @property
+    def ratio(self) -> float:
+        return self.dense / self.kept
+
+
+class Selector(Protocol):
+    """Chooses what stays under a pattern and a budget."""
+
+    @property
+    def dense(self) -> float:
+        """Cost of everything in scope."""
+        ...
+
+    def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
+        """Masks over `tensors` at dense ÷ kept >= `ratio`. Raises: RatioError if that is not feasible."""
+        ...
+
+    def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
+        """What masks leave, counted as the budget counts: by whole units (`keep`) or by single weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a selector is made for: pattern, unit of the budget, layers, and how scores are compared."""
+
+    pattern: str
+    of: str = "params"
+    allocation: str = "global"
+    scope: tuple[str, ...] = ("*",)
+    keep: tuple[str, ...] = ()
+    floor: float = 0.05
+    round_to: int = 1
+    score: str = "magnitude"
+    seed: int = 0
+
+
+def matching_layers(layers: Sequence[Layer], globs: Sequence[str], option: str) -> set[str]:
+    """Names of the layers that one of the globs matches.
+
+    Raises:  UsageError if a glob matches no layer; it names `option`.
+    """
+    names = {layer.name for layer in layers}
+    found: set[str] = set()
+    for glob in globs:
+        hits = {name for name in names if fnmatchcase(name, glob)}
+        if not hits:
+            known = ", ".join(sorted(names)[:6]) + (" …" if len(names) > 6 else "")
+            raise UsageError(f"{option} {glob}: matches no layer; layers are {known}")
+        found |= hits
+    return found
