@@ -63,6 +63,7 @@ def assert_exact(program: Program, units: UnitMap, keep: Keep) -> Program:
     return compact
 
 
+@pytest.mark.hypothesis  # drawn inside, where the plugin does not see it; `make fuzz` selects by this mark
 def test_masked_and_compact_are_equal_to_the_last_bit() -> None:
     seen: Counter[str] = Counter()
 
