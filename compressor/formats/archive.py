@@ -9,6 +9,7 @@ import hashlib
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,18 @@ from compressor.errors import ModelError, UnsafeFileError
 _GLOBAL = re.compile(r"GLOBAL (\S{1,80}) (?:was not an allowed|whose module)")
 _REFUSED = ("Unsupported operand", "unrecognized function", "Can only create", "Can only build")
 """How torch's safe reader begins when it meets an instruction of a pickle that it will not follow."""
+_SETTINGS = re.compile(
+    r"argparse\.Namespace|types\.SimpleNamespace|(?:pathlib|pathlib\._local)\.(?:Pure)?(?:Posix|Windows)?Path|datetime\.\w+"
+    r"|omegaconf\.[\w.]+|numpy\.(?:_core|core)\.multiarray\.scalar|numpy\.dtype|numpy\.dtypes\.\w+"
+)
+"""Classes of settings and numbers that training scripts put beside the weights: `args`, Hydra's `cfg`, `best_acc`."""
+_DICTIONARIES = re.compile(
+    r"(?:lightning|lightning_fabric|pytorch_lightning|lightning_utilities)[\w.]*\.AttributeDict|easydict\.EasyDict"
+    r"|yacs\.config\.CfgNode|addict\.addict\.Dict|ml_collections\.[\w.]+\.ConfigDict|box\.box\.Box"
+)
+"""The same that are dictionaries: Lightning's `hyper_parameters`."""
+_MOST_STAND_INS = 50
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CHUNK_BYTES = 1 << 22
 
 
@@ -29,7 +42,7 @@ def open_archive(file: BinaryIO, name: str, *, trust_pickle: bool = False) -> An
     Raises:  UnsafeFileError if opening it would run code; ModelError if it is damaged.
     """
     try:
-        return _torch_load(file, weights_only=True)
+        return _open_with_stand_ins(file)
     except Exception as error:
         # torch raises anything on damage: from UnpicklingError and RuntimeError to IndexError or MemoryError.
         unsafe = _unsafe_name(error)
@@ -43,6 +56,45 @@ def open_archive(file: BinaryIO, name: str, *, trust_pickle: bool = False) -> An
             ) from error
     file.seek(0)
     return _open_trusted(file, name)
+
+
+class _Ignored:
+    """Stands for a value of a class that is of no interest here; whatever the file says about it is dropped."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        return None
+
+    def __new__(cls, *arguments: Any, **named: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        return None
+
+
+def _open_with_stand_ins(file: BinaryIO) -> Any:
+    """torch's safe reader, which is told to put nothing in the place of settings that training scripts leave.
+
+    Neither the classes of that list nor their modules are imported.
+    """
+    stand_ins: dict[str, type] = {}
+    while True:
+        file.seek(0)
+        known: Any = [(kind, name) for name, kind in stand_ins.items()]
+        try:
+            with torch.serialization.safe_globals(known):
+                return _torch_load(file, weights_only=True)
+        except pickle.UnpicklingError as error:
+            name = _unsafe_name(error)
+            kind = None if name is None or name in stand_ins else _stand_in(name)
+            if name is None or kind is None or len(stand_ins) == _MOST_STAND_INS:
+                raise
+            stand_ins[name] = kind
+
+
+def _stand_in(name: str) -> type | None:
+    if _DICTIONARIES.fullmatch(name):
+        return OrderedDict
+    return type("Ignored", (_Ignored,), {}) if _SETTINGS.fullmatch(name) else None
 
 
 def open_safetensors(file: BinaryIO, name: str) -> dict[str, Tensor]:
@@ -97,8 +149,11 @@ def file_sha256(path: str | Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library raised, short enough to quote."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of what a library raised, short enough to quote; without colours, and without torch's advice to
+    open the file all the same."""
+    text = _COLOUR.sub("", str(error))
+    text = text.rpartition("WeightsUnpickler error: ")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip().isprintable() and line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 

@@ -23,14 +23,20 @@ from compressor.errors import CompressError, ModelError
 from compressor.formats.archive import first_line
 from compressor.formats.digest import digest
 from compressor.formats.graph_json import read_graph, write_graph
-from compressor.formats.names import check_tensor_names
+from compressor.formats.names import check_tensor_names, shown, variables_of
 from compressor.formats.tensors import check_dense, check_finite, plain
 from compressor.formats.where import made_absolute, made_relative
 from compressor.program import InputSpec, Program, ProgramModule, Record
+from compressor.program.shapes import Shapes, TensorShape
 
 SCHEMA = 1
-_LARGEST_INPUT = 2**40
-"""Elements of one input at batch 2; a larger one is a damaged or hostile size."""
+_LARGEST_VALUE = 2**33
+"""Elements of one input or value at batch 2, 32 GiB in fp32; a larger one is a damaged or hostile size."""
+_MOST_METADATA = 2**24
+"""Characters and values in the metadata. Lists that hold themselves twice, forty levels deep, are small in a pickle
+and never end in JSON."""
+_MOST_SHARING = 16
+"""Times that the tensors may be larger than the memory behind them; ours share none but a mask or two."""
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -128,13 +134,16 @@ def _graph_text(module: ProgramModule) -> str:
 def _read(content: Mapping[str, Any], folder: Path | None) -> Program:
     metadata, graph = content["compressor"], content["graph"]
     _check_schema(metadata)
+    _check_bounded(metadata)
     state, masks = _tensors(content, "state_dict"), _tensors(content, "masks")
     if not isinstance(graph, str):
         raise ModelError("its graph is no text; the file is damaged")
     aliases = _names(metadata, "aliases", dict)
     tensors = _without_aliases(state, aliases)
+    _check_own_memory([*tensors.values(), *masks.values()])
     if metadata.get("sha256") != digest(graph, metadata, tensors, masks):
         raise ModelError("its content does not match its digest: it was damaged or edited; restore it from a copy")
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     module = _module(graph, tensors, _names(metadata, "buffers", list), _names(metadata, "frozen", list))
     parameters = dict(module.named_parameters())
     check_finite(tensors, parameters)
@@ -152,6 +161,30 @@ def _check_schema(metadata: Any) -> None:
     if schema > SCHEMA:
         raise ModelError(
             f"was written by a newer compress (schema {schema}, this one reads up to {SCHEMA}); update compress"
+        )
+
+
+def _check_bounded(metadata: Any) -> None:
+    """Nothing, when the metadata written out as text is of a size that can be written out."""
+    waiting, n = [metadata], 0
+    while waiting:
+        value = waiting.pop()
+        n += 1 + (len(value) if isinstance(value, (str, bytes, list, tuple, dict)) else 0)
+        if n > _MOST_METADATA:
+            raise ModelError("its metadata has no end; the file cannot be trusted")
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+
+
+def _check_own_memory(tensors: list[Tensor]) -> None:
+    """Nothing, when the tensors are not many times the same few bytes, which would take hours to read."""
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if declared > _MOST_SHARING * sum(held.values()):
+        raise ModelError(
+            f"its tensors declare {declared:,} bytes but share {sum(held.values()):,}; the file is damaged"
         )
 
 
@@ -176,8 +209,8 @@ def _without_aliases(state: Mapping[str, Tensor], aliases: Mapping[str, str]) ->
     for alias, name in aliases.items():
         tied = name not in aliases and name in state and alias in state
         if not tied or state[alias].data_ptr() != state[name].data_ptr() or state[alias].shape != state[name].shape:
-            raise ModelError(f"{alias[:60]} should be tied to {name[:60]} and is not; the file is damaged")
-    return {name: tensor.contiguous() for name, tensor in state.items() if name not in aliases}
+            raise ModelError(f"{shown(alias, 60)} should be tied to {shown(name, 60)} and is not; the file is damaged")
+    return {name: tensor for name, tensor in state.items() if name not in aliases}
 
 
 def _module(graph: str, tensors: Mapping[str, Tensor], buffers: list[str], frozen: list[str]) -> ProgramModule:
@@ -208,10 +241,10 @@ def _check_all_read(module: ProgramModule, tensors: Mapping[str, Tensor]) -> Non
 def _check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
     for name, mask in masks.items():
         if name not in parameters:
-            raise ModelError(f"a mask is for {name[:60]}, which is no parameter")
+            raise ModelError(f"a mask is for {shown(name, 60)}, which is no parameter")
         if mask.dtype is not torch.bool or mask.shape != parameters[name].shape:
             raise ModelError(
-                f"the mask of {name[:60]} is {mask.dtype} {list(mask.shape)}; "
+                f"the mask of {shown(name, 60)} is {mask.dtype} {list(mask.shape)}; "
                 f"the parameter wants bool {list(parameters[name].shape)}"
             )
 
@@ -229,13 +262,14 @@ def _inputs(metadata: Mapping[str, Any], module: ProgramModule) -> tuple[InputSp
         raise ModelError("has no input specification; the file is damaged")
     inputs = tuple(InputSpec.from_mapping(entry) for entry in entries)
     names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    if [spec.name for spec in inputs] != names:
+    given = [spec.name for spec in inputs]
+    if given != names and variables_of(given) != names:
         raise ModelError(f"its inputs are specified as {[s.name for s in inputs]} but the graph reads {names}")
     for spec in inputs:
         n_elements = 1
         for size in spec.concrete(2):
             n_elements *= size
-        if any(size < 1 for size in spec.concrete(2)) or n_elements > _LARGEST_INPUT:
+        if any(size < 1 for size in spec.concrete(2)) or n_elements > _LARGEST_VALUE:
             raise ModelError(f"input {spec.name} has an impossible shape {list(spec.shape)}")
     return inputs
 
@@ -246,13 +280,24 @@ def _check_shapes(program: Program) -> None:
     was = logger.disabled
     logger.disabled = True  # it prints a stack trace for every operator that does not fit, before raising
     try:
-        _ = program.shapes
+        shapes = program.shapes
     except CompressError:
         raise
     except Exception as error:  # what the graph computes can break the inference itself in torch's own ways
         raise ModelError(f"its graph does not fit its tensors: {first_line(error)}") from error
     finally:
         logger.disabled = was
+    check_sizes(shapes)
+
+
+def check_sizes(shapes: Shapes) -> None:
+    """Nothing, when a machine can hold every value.
+
+    Raises:  ModelError naming the first that none can.
+    """
+    for name, shape in shapes.items():
+        if isinstance(shape, TensorShape) and shape.numel > _LARGEST_VALUE:
+            raise ModelError(f"{name}: has the impossible shape {list(shape.sizes)}; the file cannot be trusted")
 
 
 def with_references(program: Program, data: str | None, task: str | None) -> Program:

@@ -15,11 +15,12 @@ from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
 from compressor.formats.calls import check_call
-from compressor.formats.names import check_node_name, check_tensor_names
+from compressor.formats.names import check_node_name, check_tensor_names, shown
 from compressor.formats.operators import resolve_target, target_text
 from compressor.formats.values import decode, encode
 
-_MOST_NODES = 1_000_000
+_MOST_NODES = 150_000
+"""Seven times the largest network seen; each costs some 50 µs to read."""
 _LONGEST_WHERE = 400
 _KEYS = frozenset({"name", "op", "target", "args", "kwargs", "where"})
 
@@ -52,7 +53,7 @@ def read_graph(text: str, tensors: Mapping[str, Tensor]) -> fx.Graph:
             node = _add(graph, name, entry, nodes, tensors)
         except ModelError as error:
             raise ModelError(f"graph line {number} ({str(entry['name'])[:60]}): {error}") from error
-        node.meta["where"] = str(entry.get("where", ""))[:_LONGEST_WHERE]
+        node.meta["where"] = shown(entry.get("where", ""), _LONGEST_WHERE)
         nodes[name], ended = node, ended or node.op == "output"
     if not ended:
         raise ModelError("the graph has no output; the file is damaged")

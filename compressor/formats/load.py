@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compressor.errors import ModelError, UsageError
 from compressor.formats.archive import open_archive, open_exported, open_safetensors
-from compressor.formats.checkpoint import is_checkpoint, read_checkpoint, with_references
+from compressor.formats.checkpoint import check_sizes, is_checkpoint, read_checkpoint, with_references
 from compressor.formats.detect import Kind, detect
-from compressor.formats.state_dict import find_state_dict, load_into, suggest
+from compressor.formats.folder import is_model_folder, read_model_folder
+from compressor.formats.names import shown
+from compressor.formats.state_dict import check_filled, find_state_dict, load_into, suggest
+from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, build
+from compressor.models import Built, build, fill, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
 
 INITIAL = "init"
@@ -42,6 +46,7 @@ class _Request:
     task: str | None = None
     trust_pickle: bool = False
     seed: int = 0
+    weights: str | None = None
 
     def record(self, notes: Sequence[str] = ()) -> Record:
         arch_args = dict(self.arch_args) if self.arch is not None else {}
@@ -65,19 +70,25 @@ def load(
     task: str | None = None,
     trust_pickle: bool = False,
     seed: int = 0,
+    weights: str | None = None,
 ) -> Program:
-    """The program in a checkpoint, a state dict with its `arch`, or `init` with an `arch`.
+    """The program in a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
+    directory of the transformers library.
 
     `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what
-    it remembers. A stream is read whole. `trust_pickle` opens files that can run code.
+    it remembers. A stream is read whole. `trust_pickle` opens files that can run code. `weights` is the key of the
+    state dict in a file that holds several.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given.
     """
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
-    request = _Request(arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed)
+    request = _Request(arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed, weights)
     if source == INITIAL:
         return _initial(request)
+    if isinstance(source, (str, Path)) and is_model_folder(source):
+        arch = request.arch or f"transformers:{source}"
+        return _from_state_dict(read_model_folder(Path(source)), str(source), replace(request, arch=arch))
     with _open(source) as opened:
         return _load(opened, request)
 
@@ -92,7 +103,7 @@ def _initial(request: _Request) -> Program:
         raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
     built = build(request.arch, request.arch_args, seed=request.seed)
     note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
-    return capture(built.module, _inputs(request, built), record=request.record([note]))
+    return _captured(built.module, _inputs(request, built), request.record([note]))
 
 
 def _load(opened: _Opened, request: _Request) -> Program:
@@ -106,11 +117,44 @@ def _load(opened: _Opened, request: _Request) -> Program:
         module = open_exported(opened.file, opened.name, trust_pickle=request.trust_pickle)
         return _from_module(module, opened.name, request, _placeholders(module))
     if kind is Kind.ONNX:
-        raise ModelError(f"{opened.name}: reading ONNX is not supported yet; give the PyTorch checkpoint")
+        from compressor.formats.onnx_import import import_onnx  # onnx itself is loaded only when it is needed
+
+        program = import_onnx(
+            opened.file, opened.name, folder=opened.folder, inputs=request.inputs, record=request.record()
+        )
+        _check_values(program, opened.name)
+        return program
     raise ModelError(
         f"{opened.name}: is {kind.value}, which cannot be edited any more\n"
         f"give the state dict of the model that it was made from, with --arch"
     )
+
+
+def _chosen(content: Any, name: str, key: str | None) -> Any:
+    """What is at a key with dots of the file's dictionaries; all of it without one.
+
+    Raises:  UsageError naming the keys that there are.
+    """
+    for part in key.split(".") if key is not None else ():
+        if not isinstance(content, Mapping) or part not in content:
+            held = (
+                [shown(k, 30) for k, v in content.items() if isinstance(v, Mapping)]
+                if isinstance(content, Mapping)
+                else []
+            )
+            raise UsageError(
+                f"--weights {key}: {name} has no {part}; it holds {', '.join(held[:8]) or 'no dictionaries'}"
+            )
+        content = content[part]
+    return content
+
+
+def _check_values(program: Program, name: str) -> None:
+    try:
+        check_finite(program.module.tensors(), program.parameters)
+        check_sizes(program.shapes)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
@@ -119,7 +163,7 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
         return with_references(program, request.data, request.task)
     if isinstance(content, nn.Module):
         return _from_module(content, opened.name, request)
-    state, note = find_state_dict(content)
+    state, note = find_state_dict(_chosen(content, opened.name, request.weights))
     if state is None and isinstance(content, Mapping):
         module = next(
             (content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None
@@ -136,22 +180,34 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
         fitting = suggest(state)
         hint = f"; --arch {fitting[0]} fits" if fitting else ", such as torchvision:resnet50 or path/to/net.py:Net"
         raise ModelError(f"{name}: holds weights but not the network; say which with --arch{hint}")
+    filled = fill(request.arch, request.arch_args, state)
+    if filled is not None:
+        check_filled(filled[0].module, state, filled[1], name, request.arch)
+        return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes))
     built = build(request.arch, request.arch_args, seed=request.seed)
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
-    return capture(built.module, inputs, record=request.record([*notes, *said]))
+    return _captured(built.module, inputs, request.record([*notes, *said]))
 
 
 def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()) -> Program:
     inputs = request.inputs or known
     if not inputs:
         raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
-    return capture(module.cpu(), inputs, record=request.record())
+    return _captured(module.cpu(), inputs, request.record())
+
+
+def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
+    if not isinstance(module, fx.GraphModule):
+        takes_by_name(module, [spec.name for spec in inputs])
+    return capture(module, inputs, record=record)
 
 
 def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:
     if request.inputs:
         return request.inputs
+    if built.inputs:
+        return tuple(InputSpec(hint.name, (None, *hint.shape), hint.dtype, hint.high) for hint in built.inputs)
     if not built.input_shapes:
         raise UsageError(f"--arch {request.arch}: does not say what goes in; give --input, such as 3x224x224")
     names = ["input", *(f"input_{i}" for i in range(1, len(built.input_shapes)))]
@@ -187,6 +243,8 @@ def _opened_file(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise ModelError(_unreadable(path, error)) from error
+    except ValueError as error:  # a null character
+        raise ModelError(f"{shown(path)}: is no path: {error}") from error
 
 
 def _stream_name(stream: BinaryIO) -> str:
@@ -195,6 +253,8 @@ def _stream_name(stream: BinaryIO) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{str(path)[:60]}…: {error.strerror}"
     if isinstance(error, IsADirectoryError) or path.is_dir():
         return f"{path}: is a directory; name the model file in it"
     if not isinstance(error, FileNotFoundError):
@@ -207,6 +267,6 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 def _found(content: Any) -> str:
     if isinstance(content, Mapping):
-        keys = ", ".join(str(key)[:30] for key in list(content)[:5])
+        keys = ", ".join(shown(key, 30) for key in list(content)[:5])
         return f" (its keys are {keys})" if content else " (it is an empty dictionary)"
     return f" (it is a {'tensor' if isinstance(content, torch.Tensor) else type(content).__name__})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -17,10 +17,16 @@ from compressor.errors import ModelError
 from compressor.program import ProgramModule
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_NO_IDENTIFIER = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9_:/+@ -]+", re.ASCII)
 """No quote, backslash or line break: a part that is no identifier is put between quotes in generated code."""
 
 _LONGEST = 500
+
+
+def shown(name: object, limit: int = 100) -> str:
+    """A name from a file, fit for a line of a message: cut, and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "�" for c in str(name)[:limit])
 
 
 def check_node_name(name: object) -> str:
@@ -30,9 +36,20 @@ def check_node_name(name: object) -> str:
     """
     if not isinstance(name, str) or len(name) > _LONGEST or _IDENTIFIER.fullmatch(name) is None:
         raise ModelError(f"{str(name)[:60]!r} cannot be the name of a node; the file cannot be trusted")
-    if keyword.iskeyword(name):
+    if keyword.iskeyword(name) or name == "self":
         raise ModelError(f"{name} cannot be the name of a node: it is a word of Python")
     return name
+
+
+def variables_of(names: Sequence[str]) -> list[str]:
+    """What a graph calls inputs of these names, which may be any text in a foreign file: `input.1` is `input_1`."""
+    graph = fx.Graph()
+    return [graph.placeholder(_variable(name)).name for name in names]
+
+
+def _variable(name: str) -> str:
+    plain = _NO_IDENTIFIER.sub("_", name)[:100] or "input"
+    return f"input_{plain}" if plain[0].isdigit() else plain
 
 
 def check_tensor_names(names: Iterable[str]) -> None:

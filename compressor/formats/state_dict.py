@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressError, ModelError
+from compressor.formats.names import shown
 from compressor.formats.tensors import check_dense, check_finite
 from compressor.models import ARCHITECTURES, build
 
@@ -41,9 +42,13 @@ def find_state_dict(content: Any) -> tuple[dict[str, Tensor] | None, str | None]
             return None, None
         if len(wrapped) > 1:
             found, _ = find_state_dict(content[wrapped[0]])
-            return found, f"weights taken from {wrapped[0]}; the file also holds {', '.join(wrapped[1:])}"
+            return found, _choice(wrapped)
         content = content[wrapped[0]]
     return None, None
+
+
+def _choice(keys: list[str]) -> str:
+    return f"weights taken from {keys[0]}; the file also holds {', '.join(keys[1:])} (--weights {keys[1]})"
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: str) -> list[str]:
@@ -53,7 +58,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
     """
     expected = module.state_dict()
     for key, tensor in state.items():
-        check_dense(f"{name}: {key}", tensor)
+        check_dense(f"{name}: {shown(key)}", tensor)
     renamed = _rename(state, expected)
     _fill(renamed, expected)
     problems = _problems(renamed, expected)
@@ -65,6 +70,24 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
         raise ModelError(f"{name}: {error}") from error
     module.load_state_dict(renamed, strict=True)
     return _notes(renamed, expected)
+
+
+def check_filled(
+    module: nn.Module, state: Mapping[str, Tensor], trouble: Mapping[str, list[str]], name: str, arch: str
+) -> None:
+    """Nothing, when a library put all of the state dict into its module, and every value is a number.
+
+    Raises:  ModelError as `load_into`.
+    """
+    for key, tensor in state.items():
+        check_dense(f"{name}: {shown(key)}", tensor)
+    if trouble:
+        listed = "; ".join(f"{len(keys)} {what}: {_some(keys)}" for what, keys in trouble.items())
+        raise ModelError(f"{name}: does not fit --arch {arch}: {listed}\n{_advice(state)}")
+    try:
+        check_finite(module.state_dict(), dict(module.named_parameters(remove_duplicate=False)))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def suggest(state: Mapping[str, Tensor]) -> list[str]:
@@ -118,7 +141,7 @@ def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     other = [
-        f"{key} ({_size(state[key])} in the file, {_size(expected[key])} in the architecture)"
+        f"{shown(key)} ({_size(state[key])} in the file, {_size(expected[key])} in the architecture)"
         for key in expected
         if key in state and not _alike(state[key], expected[key])
     ]
@@ -136,7 +159,7 @@ def _size(tensor: Tensor) -> str:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(key[:100] for key in keys[:_SHOWN]) + (" …" if len(keys) > _SHOWN else "")
+    return ", ".join(shown(key) for key in keys[:_SHOWN]) + (" …" if len(keys) > _SHOWN else "")
 
 
 def _advice(state: Mapping[str, Tensor]) -> str:

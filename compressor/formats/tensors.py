@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ModelError
+from compressor.formats.names import shown
 
 _DTYPES = frozenset(
     {
@@ -24,12 +25,14 @@ def check_dense(name: str, tensor: Any) -> None:
     Raises:  ModelError otherwise: sparse, quantised, of another class, or sizes without bytes.
     """
     if not isinstance(tensor, Tensor):
-        raise ModelError(f"{name[:60]}: is {type(tensor).__name__} where a tensor should be")
+        raise ModelError(f"{shown(name, 60)}: is {type(tensor).__name__} where a tensor should be")
     ordinary = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     if not ordinary or tensor.dtype not in _DTYPES or tensor.device.type != "cpu" or tensor.is_neg():
-        raise ModelError(f"{name[:60]}: only ordinary dense tensors can be read, not {tensor.dtype} {tensor.layout}")
+        raise ModelError(
+            f"{shown(name, 60)}: only ordinary dense tensors can be read, not {tensor.dtype} {tensor.layout}"
+        )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ModelError(f"{name[:60]}: declares {list(tensor.shape)} but has not that much data")
+        raise ModelError(f"{shown(name, 60)}: declares {list(tensor.shape)} but has not that much data")
 
 
 def check_finite(tensors: Mapping[str, Tensor], parameters: Container[str]) -> None:

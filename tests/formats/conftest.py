@@ -66,7 +66,8 @@ def forged() -> Callable[[dict[str, Any]], io.BytesIO]:
 
     def forge(edited: dict[str, Any]) -> io.BytesIO:
         metadata = edited["compressor"]
-        aliases = metadata.get("aliases", {})
+        held = metadata.get("aliases", {})
+        aliases = held if isinstance(held, dict) else {}
         state = {name: tensor for name, tensor in edited["state_dict"].items() if name not in aliases}
         metadata["sha256"] = digest(edited["graph"], metadata, state, edited["masks"])
         buffer = io.BytesIO()

@@ -19,8 +19,6 @@ from compressor.program import Program
 NODES = ({"node": "x"}, {"node": "w"}, {"node": "b"})
 INTEGERS = (-(2**63), -2, -1, 0, 1, 2, 3, 5, 2**31, 2**62)
 TEXTS = ("ij,jk->ik", "mean", "floor", "linear", "none", "__import__('os')")
-SLOW = frozenset({"aten::histogramdd"})
-"""Takes seconds on a large count of bins, even without data."""
 
 
 def test_flipped_bytes_and_cut_ends(small: Program) -> None:
@@ -101,7 +99,7 @@ def _allowed() -> list[tuple[str, OpOverload]]:
     for name in sorted(torch._C._dispatch_get_all_op_names()):
         namespace, _, rest = name.partition("::")
         packet, _, overload = rest.partition(".")
-        if namespace == "aten" and name not in SLOW:
+        if namespace == "aten":
             target = getattr(getattr(torch.ops.aten, packet), overload or "default")
             found += [(f"aten.{packet}.{overload or 'default'}", target)] if refusal(target) is None else []
     return found

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
 from compressor.errors import CompressError, ModelError, UnsafeFileError, UsageError
@@ -86,9 +85,23 @@ def test_half_precision_and_choices_are_noted(tmp_path: Path) -> None:
     torch.save({"model": half, "ema": half}, tmp_path / "w.pt")
     notes = load(tmp_path / "w.pt", arch="lenet-300-100").record.notes
     assert notes == (
-        "weights taken from model; the file also holds ema",
+        "weights taken from model; the file also holds ema (--weights ema)",
         "weights stored as float16 were loaded as float32",
     )
+
+
+def test_the_weights_of_a_choice(tmp_path: Path) -> None:
+    state = lenet()
+    averaged = {key: value + 1 for key, value in state.items()}
+    torch.save({"model": state, "ema": {"state_dict": averaged}, "epoch": 3}, tmp_path / "w.pt")
+    name = next(iter(state))
+    for key, expected in ((None, state), ("model", state), ("ema", averaged), ("ema.state_dict", averaged)):
+        program = load(tmp_path / "w.pt", arch="lenet-300-100", weights=key)
+        assert torch.equal(program.parameters[name], expected[name])
+    with pytest.raises(UsageError, match=r"--weights emma: .* has no emma; it holds model, ema"):
+        load(tmp_path / "w.pt", arch="lenet-300-100", weights="emma")
+    with pytest.raises(UsageError, match="has no x; it holds state_dict"):
+        load(tmp_path / "w.pt", arch="lenet-300-100", weights="ema.x")
 
 
 def test_weights_without_architecture_name_the_bundled_one_that_fits(tmp_path: Path) -> None:
@@ -127,12 +140,6 @@ def test_an_exported_archive_needs_trust(tmp_path: Path, dynamic: bool) -> None:
     assert {"0.weight", "1.running_mean"} <= program.module.tensors().keys()
 
 
-def onnx_bytes() -> bytes:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
-    return helper.make_model(graph).SerializeToString()
-
-
 def torchscript_bytes() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -154,7 +161,6 @@ def saved(value: Any) -> bytes:
         (b"hello\n", "a text file"),
         (random.Random(0).randbytes(1000), "no model|damaged"),
         (saved({"w": torch.zeros(100)})[:300], "cut-off"),
-        (onnx_bytes(), "reading ONNX is not supported yet; give the PyTorch checkpoint"),
         (torchscript_bytes(), r"TorchScript archive, which cannot be edited any more\n.*state dict"),
         (saved({"epoch": 3}), r"no weights by name \(its keys are epoch\)"),
         (saved({}), "empty dictionary"),

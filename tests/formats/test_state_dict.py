@@ -52,7 +52,7 @@ def test_wrappers(wrap: Any) -> None:
 def test_a_choice_is_said() -> None:
     found, note = find_state_dict({"ema": prefixed("x.", STATE), "model": STATE})
     assert found == STATE
-    assert note == "weights taken from model; the file also holds ema"
+    assert note == "weights taken from model; the file also holds ema (--weights ema)"
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"epoch": 3}, {"state_dict": {}}, {3: torch.zeros(1)}, torch.zeros(1)])

@@ -1,0 +1,234 @@
+"""Writes ATen calls into the graph of an imported network, folding what follows from constants alone.
+
+It must never hold what an ONNX operator means. Every call is run without data at each trial batch size, so that the
+sizes of all values, and which of them depend on the batch, are known as the graph grows.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from compressor.errors import ModelError
+from compressor.formats.onnx_import.naming import Names, is_made_up, layer_of
+from compressor.formats.onnx_import.table import Op
+from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of
+from compressor.program.arguments import has_argument
+
+aten = torch.ops.aten
+
+_META = torch.device("meta")
+_LARGEST_FOLDED = 2**28
+"""Elements of a constant that is computed while importing: a forged file must not fill the memory."""
+
+_LARGEST_COPY = 2**20
+"""Elements up to which every reader of a buffer gets one of its own, as in the modules it was exported from."""
+
+_MASKING = -50.0
+_LEARNED = ("weight", "bias")
+
+
+class Emitter:
+    """The graph as far as it is imported, and the tensors it reads."""
+
+    def __init__(self, trials: tuple[int, ...], fixed_batch: int | None = None) -> None:
+        self.graph = fx.Graph()
+        self.tensors: dict[str, Tensor] = {}
+        self.trials = trials
+        self.fixed_batch = fixed_batch
+        """The batch that the file fixes, while it is imported with an open one."""
+        self.batch_inside: set[int] = set()
+        """Sizes n of rows that are (n x batch), in that order: what attention over (tokens, batch, features) makes."""
+        self.consumers: Mapping[str, Sequence[Any]] = {}
+        self.known: Callable[[str], Value | None] = lambda name: None
+        self.absorbed: dict[str, Value] = {}
+        """Outputs of nodes that an earlier one took over (a bias that is added to a matrix product)."""
+        self.op: Op | None = None
+        self._names = Names()
+        self._attached: dict[tuple[int, str | None], Traced] = {}
+        self._transposed: dict[int, Const] = {}
+        self._kept: list[Const] = []
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """The result of an ATen operator; arguments may be values, numbers that depend on the batch, or plain.
+
+        Raises:  ModelError if the arguments do not fit.
+        """
+        args, kwargs = tree_map(self._as_argument, (args, kwargs))
+        leaves = tree_leaves((args, kwargs))
+        if not any(isinstance(leaf, (Traced, Size)) for leaf in leaves):
+            return self._folded(target, args, kwargs)
+        args, kwargs = tree_map(lambda v: self.attached(v) if isinstance(v, Const) else v, (args, kwargs))
+        trials = [self._tried(target, args, kwargs, trial) for trial in range(len(self.trials))]
+        nodes = tree_map(lambda v: v.node if isinstance(v, (Traced, Size)) else v, (args, kwargs))
+        node = self._placed(self.graph.call_function(target, *nodes), trials[0])
+        if isinstance(trials[0], Tensor):
+            return Traced(node, tuple(trials))
+        return tuple(
+            Traced(self._placed(self.graph.call_function(operator.getitem, (node, i)), trials[0][i]), parts)
+            for i, parts in enumerate(zip(*trials, strict=True))
+        )
+
+    def transposed(self, value: Const) -> Const:
+        """A matrix with its dimensions exchanged, always the same object, and the first again when done twice.
+
+        That is what keeps an embedding and a classifier tied that share one matrix.
+        """
+        found = self._transposed.get(id(value))
+        if found is None:
+            found = Const(value.tensor.t(), value.name, value.trained)
+            self._transposed[id(value)], self._transposed[id(found)] = found, value
+            self._kept += [value, found]
+        return found
+
+    def _as_argument(self, value: Any) -> Any:
+        return self.tensor_of(value) if isinstance(value, Sizes) else value
+
+    def _tried(self, target: Any, args: Any, kwargs: Any, trial: int) -> Any:
+        def given(value: Any) -> Any:
+            if isinstance(value, Traced):
+                return value.metas[trial]
+            return value.values[trial] if isinstance(value, Size) else value
+
+        args, kwargs = tree_map(given, (args, kwargs))
+        return _without_data(target, args, kwargs)
+
+    def _folded(self, target: Any, args: Any, kwargs: Any) -> Any:
+        constants = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Const)]
+        meta = tree_map(lambda v: v.tensor.to(_META) if isinstance(v, Const) else v, (args, kwargs))
+        foreseen = [part for part in tree_leaves(_without_data(target, *meta)) if isinstance(part, Tensor)]
+        if sum(part.numel() for part in foreseen) > _LARGEST_FOLDED:
+            raise ModelError(f"makes a constant of {max(part.numel() for part in foreseen):,} elements")
+        real = tree_map(lambda v: v.tensor if isinstance(v, Const) else v, (args, kwargs))
+        with torch.no_grad():
+            result = target(*real[0], **real[1])
+        trained = any(constant.trained for constant in constants)
+        name = self._name_of_folded([constant for constant in constants if constant.trained])
+        if isinstance(result, Tensor):
+            return Const(result, name, trained and result.is_floating_point())
+        return tuple(Const(part, name, trained and part.is_floating_point()) for part in result)
+
+    def _name_of_folded(self, trained: Sequence[Const]) -> str:
+        """A weight that was only moved or scaled keeps its name; what was computed from several has the value's."""
+        if len(trained) == 1:
+            return trained[0].name
+        return self.op.outputs[0] if self.op is not None and self.op.outputs else ""
+
+    def _placed(self, node: fx.Node, value: Any) -> fx.Node:
+        """The node with where it comes from, and what it measures at the first trial."""
+        node.meta["val"] = value
+        if self.op is not None:
+            node.meta["where"] = f"{self.op.kind} {self.op.name}"
+        return node
+
+    def sizes(self, value: Traced | Const) -> list[Number]:
+        """Every size of a value: plain, or a number that depends on the batch."""
+        return [self.size(value, dim) for dim in range(value.rank)]
+
+    def size(self, value: Traced | Const, dim: int) -> Number:
+        sizes = value.at(dim)
+        if len(set(sizes)) == 1 or isinstance(value, Const):
+            return sizes[0]
+        return Size(self._placed(self.graph.call_function(aten.sym_size.int, (value.node, dim)), sizes[0]), sizes)
+
+    def numbers(self, value: Value) -> list[Number]:
+        """A one-dimensional argument: plain numbers, or ones that depend on the batch."""
+        return [entry if isinstance(entry, Size) else int(entry) for entry in entries_of(value).reshape(-1)]
+
+    def tensor_of(self, value: Value) -> Traced | Const:
+        """The value as a tensor: sizes that depend on the batch are put into one."""
+        if not isinstance(value, Sizes):
+            return value
+        parts = [self.call(aten.scalar_tensor.default, entry, dtype=torch.int64) for entry in value.entries.flat]
+        if value.rank == 0:
+            return parts[0]
+        return self.call(aten.reshape.default, self.call(aten.stack.default, parts), list(value.entries.shape))
+
+    def traced(self, value: Value) -> Traced:
+        """The value as part of the graph. Raises: ModelError never; a constant becomes a tensor of the program."""
+        tensor = self.tensor_of(value)
+        return self.attached(tensor) if isinstance(tensor, Const) else tensor
+
+    def scalar(self, value: Value | None, default: Any = None) -> Any:
+        """The single number in a constant. Raises: ModelError if it is computed or has several elements."""
+        if value is None:
+            return default
+        if not isinstance(value, Const) or value.tensor.numel() != 1:
+            raise ModelError("an argument that must be one fixed number is computed")
+        return value.tensor.reshape(()).item()
+
+    def attached(self, value: Const, role: str | None = None, layer: str | None = None) -> Traced:
+        """A constant as a tensor of the program: a parameter when it was trained or plays a learned role.
+
+        A tensor that several nodes read is one tensor only where its elements differ: exporters store equal tensors
+        once, and what is equal by accident is uniform (zero biases, ones), while trained weights that are equal are
+        tied. Small buffers are copied for every reader, as in the modules they come from.
+        """
+        is_parameter = value.tensor.is_floating_point() and (role in _LEARNED or (role is None and _is_learned(value)))
+        shared = not value.is_uniform if is_parameter else value.tensor.numel() > _LARGEST_COPY
+        if role in ("running_mean", "running_var"):
+            shared = not value.is_uniform
+        known = self._attached.get((id(value), _kind(is_parameter)))
+        if known is not None and shared:
+            return known
+        kind, node_name = (self.op.kind, self.op.name) if self.op is not None else ("", "")
+        name = self._names.choose(value.name, role, layer or layer_of(node_name, kind, None))
+        own = value.tensor.detach().clone(memory_format=torch.contiguous_format)
+        self.tensors[name] = nn.Parameter(own) if is_parameter else own
+        meta = torch.empty_like(own, device=_META)
+        node = self._placed(self.graph.create_node("get_attr", name), meta)
+        made = Traced(node, (meta,) * len(self.trials))
+        self._attached[id(value), _kind(is_parameter)] = made
+        self._kept.append(value)  # an id is only good while its object lives
+        return made
+
+
+def _kind(is_parameter: bool) -> str:
+    return "parameter" if is_parameter else "buffer"
+
+
+def _is_learned(value: Const) -> bool:
+    """Whether a float tensor outside any layer was trained: no attention mask, and no lone number without a name."""
+    flat = value.tensor.reshape(-1)
+    has_name = "." in value.name and not is_made_up(value.name)
+    if not value.trained or flat.numel() < (1 if has_name else 2) or not value.tensor.is_floating_point():
+        return False
+    low = flat.min()
+    is_mask = bool(low <= _MASKING) and bool(((flat == 0) | (flat == low)).all())
+    return bool(flat.isfinite().all()) and not is_mask
+
+
+def _without_data(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The operator on tensors without data; a constant that it makes has none either."""
+    args = tuple(_META if isinstance(arg, torch.device) else arg for arg in args)
+    on_meta = {**kwargs, "device": _META} if has_argument(target, "device", beyond=len(args)) else kwargs
+    try:
+        with torch.no_grad():
+            return target(*args, **on_meta)
+    except NotImplementedError:
+        return _on_fakes(target, args, kwargs)
+    except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:200] if lines else type(error).__name__
+        raise ModelError(f"does not fit its inputs: {reason}") from error
+
+
+def _on_fakes(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The same for an operator without a meta form."""
+    with FakeTensorMode(), torch.no_grad():
+
+        def faked(value: Any) -> Any:
+            return torch.empty(value.shape, dtype=value.dtype, device="cpu") if isinstance(value, Tensor) else value
+
+        try:
+            args, kwargs = tree_map(faked, (tuple(args), dict(kwargs)))
+            result = target(*args, **kwargs)
+        except Exception as error:
+            raise ModelError(f"{target} cannot be run without data: {type(error).__name__}") from error
+    return tree_map(lambda t: torch.empty(t.shape, dtype=t.dtype, device=_META) if isinstance(t, Tensor) else t, result)

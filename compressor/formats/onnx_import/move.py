@@ -1,0 +1,336 @@
+"""Importers of operators that only move data: reshape, transpose, slice, gather, concat, pad …
+
+It must never hold arithmetic on values. Sizes that depend on the batch stay symbolic; a shape that fixes the batch is
+opened when the whole network is imported with an open one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressor.errors import ModelError
+from compressor.formats.onnx_import.emitter import Emitter
+from compressor.formats.onnx_import.opening import opened_batch
+from compressor.formats.onnx_import.table import Op, imports, imports_sizes, integers
+from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of, of_entries
+
+aten = torch.ops.aten
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@imports("Reshape")
+def reshape(ctx: Emitter, op: Op) -> Value:
+    """`reshape`; 0 keeps a size, one size may be open, and the one that depends on the batch is."""
+    x = ctx.tensor_of(op.needed(0))
+    wanted = list(op.get("shape")) if "shape" in op.attributes else ctx.numbers(op.needed(1))
+    if not op.get("allowzero", 0):
+        wanted = [ctx.size(x, i) if isinstance(n, int) and n == 0 else n for i, n in enumerate(wanted)]
+    return reshaped(ctx, x, wanted)
+
+
+def reshaped(ctx: Emitter, x: Traced | Const, wanted: Sequence[Number]) -> Value:
+    """x in another shape of the same elements; -1 stands for the size that follows from the others."""
+    if isinstance(x, Const):
+        if x.rank == 2 and list(x.tensor.shape) == list(wanted):
+            return x
+        return ctx.call(aten.reshape.default, x, list(wanted))
+    opened = opened_batch(ctx, x, wanted)
+    sizes = [_resolved(opened, x, trial) for trial in range(len(x.metas))]
+    new: list[Any] = []
+    for position, entry in enumerate(opened):
+        values = {trial[position] for trial in sizes}
+        new.append(values.pop() if len(values) == 1 else entry)
+    computed = [i for i, entry in enumerate(new) if isinstance(entry, Size)]
+    if len(computed) == 1 and -1 not in [entry for entry in new if isinstance(entry, int)]:
+        new[computed[0]] = -1
+    if all(tuple(trial) == tuple(meta.shape) for trial, meta in zip(sizes, x.metas, strict=True)):
+        return x
+    return ctx.call(aten.reshape.default, x, new)
+
+
+def _resolved(wanted: Sequence[Number], x: Traced, trial: int) -> list[int]:
+    """The shape at one trial. Raises: ModelError if it does not hold the elements."""
+    sizes = [entry.values[trial] if isinstance(entry, Size) else int(entry) for entry in wanted]
+    numel, known = x.metas[trial].numel(), math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if known == 0 or numel % known or sizes.count(-1) > 1:
+            raise ModelError(f"cannot reshape {list(x.metas[trial].shape)} into {sizes}")
+        sizes[sizes.index(-1)] = numel // known
+    if math.prod(sizes) != numel:
+        raise ModelError(f"cannot reshape {list(x.metas[trial].shape)} into {sizes}")
+    return sizes
+
+
+@imports("Flatten")
+def flatten(ctx: Emitter, op: Op) -> Value:
+    """`flatten` from dimension 1 on; `reshape` to a matrix for another axis."""
+    x, axis = ctx.tensor_of(op.needed(0)), op.get("axis", 1)
+    axis = axis + x.rank if axis < 0 else axis
+    if axis == 1 and x.rank > 1:
+        return x if x.rank == 2 else ctx.call(aten.flatten.using_ints, x, 1, -1)
+    product: Any = 1
+    for dim in range(axis):
+        product = ctx.size(x, dim) * product
+    return reshaped(ctx, x, [product, -1])
+
+
+@imports("Transpose")
+def transpose(ctx: Emitter, op: Op) -> Value:
+    """`permute`; a constant matrix is exchanged while importing."""
+    x = ctx.tensor_of(op.needed(0))
+    order = list(op.get("perm", range(x.rank)[::-1]))
+    if order == list(range(x.rank)):
+        return x
+    if isinstance(x, Const) and x.rank == 2:
+        return ctx.transposed(x)
+    return ctx.call(aten.permute.default, x, order)
+
+
+@imports("Squeeze")
+def squeeze(ctx: Emitter, op: Op) -> Value:
+    """`squeeze` of the named dimensions, of all that have size 1 when none is named."""
+    x = ctx.tensor_of(op.needed(0))
+    axes = op.axes()
+    dims = sorted(a % x.rank for a in axes) if axes is not None else [d for d in range(x.rank) if set(x.at(d)) == {1}]
+    wrong = [dim for dim in dims if set(x.at(dim)) != {1}]
+    if wrong:
+        raise ModelError(f"takes dimension {wrong[0]} away, which is not of size 1")
+    return x if not dims else ctx.call(aten.squeeze.dims, x, dims)
+
+
+@imports("Unsqueeze")
+def unsqueeze(ctx: Emitter, op: Op) -> Value:
+    """`unsqueeze`, one dimension after the other."""
+    x, axes = ctx.tensor_of(op.needed(0)), op.axes() or []
+    rank = x.rank + len(axes)
+    for dim in sorted(axis % rank for axis in axes):
+        x = ctx.call(aten.unsqueeze.default, x, dim)
+    return x
+
+
+@imports("Concat")
+def concatenate(ctx: Emitter, op: Op) -> Value:
+    """`cat`; a constant beside samples is repeated for every one when the batch was opened."""
+    parts = [ctx.tensor_of(value) for value in op.inputs if value is not None]
+    rank = parts[0].rank
+    dim = op.get("axis", 1) % max(rank, 1)
+    if len(parts) == 1:
+        return parts[0]
+    if ctx.fixed_batch is not None and dim:
+        parts = [_repeated(ctx, part, parts) for part in parts]
+    return ctx.call(aten.cat.default, parts, dim)
+
+
+def _repeated(ctx: Emitter, part: Traced | Const, others: Sequence[Traced | Const]) -> Traced | Const:
+    """A part that holds the file's batch along dimension 0, stretched to the batch of the others."""
+    samples = next((other for other in others if isinstance(other, Traced) and len(set(other.at(0))) > 1), None)
+    if samples is None or set(part.at(0)) != {1} or ctx.fixed_batch != 1:
+        return part
+    return ctx.call(aten.expand.default, part, [ctx.size(samples, 0), *[-1] * (part.rank - 1)])
+
+
+@imports("Split")
+def split(ctx: Emitter, op: Op) -> tuple[Value, ...]:
+    """`split_with_sizes`; into equal parts when no sizes are given, the last one smaller."""
+    x = ctx.tensor_of(op.needed(0))
+    dim, sizes = op.get("axis", 0) % x.rank, op.axes(1, "split")
+    if sizes is None:
+        size, n = x.static(dim), op.get("num_outputs", len(op.outputs))
+        step = -(-size // n)
+        sizes = [min(step, size - i * step) for i in range(n)]
+    return ctx.call(aten.split_with_sizes.default, x, sizes, dim)
+
+
+@imports("Slice")
+def cut(ctx: Emitter, op: Op) -> Value:
+    """`slice` along one dimension after the other; a full step back is a `flip`."""
+    x = ctx.tensor_of(op.needed(0))
+    for dim, start, end, step in _cuts(ctx, op, x.rank):
+        x = _cut(ctx, x, dim, start, end, step)
+    return x
+
+
+def _cuts(ctx: Emitter, op: Op, rank: int) -> list[tuple[int, Number, Number, int]]:
+    if op.opset < 10:
+        starts, ends = list(op.get("starts")), list(op.get("ends"))
+        axes, steps = op.get("axes"), None
+    else:
+        starts, ends = ctx.numbers(op.needed(1)), ctx.numbers(op.needed(2))
+        axes, steps = (None if op.given(i) is None else integers(op.needed(i)) for i in (3, 4))
+    axes = list(range(len(starts))) if axes is None else [axis % rank for axis in axes]
+    return list(zip(axes, starts, ends, steps or [1] * len(axes), strict=True))
+
+
+def _cut(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
+    if step < 1:
+        return _backwards(ctx, x, dim, start, end, step)
+    if step == 1 and isinstance(start, int) and isinstance(end, int) and start == 0:
+        sizes = x.at(dim)
+        if all(end >= size for size in sizes):
+            return x
+    return ctx.call(aten.slice.Tensor, x, dim, start, end, step)
+
+
+def _backwards(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
+    if isinstance(start, Size) or isinstance(end, Size):
+        raise ModelError("runs backwards between positions that depend on the batch")
+    size = x.static(dim)
+    first = min(start, size - 1) if start >= 0 else max(start + size, -1)
+    last = end if end >= 0 else max(end + size, -1) if end >= -size else -1
+    positions = list(range(first, last, step))
+    if positions == list(range(size))[::-1]:
+        return ctx.call(aten.flip.default, x, [dim])
+    name = "" if ctx.op is None else f"{ctx.op.outputs[0]}.positions"
+    return ctx.call(aten.index_select.default, x, dim, Const(torch.tensor(positions, dtype=torch.int64), name))
+
+
+@imports("Expand")
+def expand(ctx: Emitter, op: Op) -> Value:
+    """`expand`; sizes that the input has already stay as they are."""
+    x, wanted = ctx.tensor_of(op.needed(0)), ctx.numbers(op.needed(1))
+    by = len(wanted) - x.rank
+    given: list[Number] = [1] * max(-by, 0) + wanted
+    sizes: list[Number] = []
+    for position, entry in enumerate(given):
+        dim = position - max(by, 0)
+        keeps = dim >= 0 and (_is(entry, 1) or set(x.at(dim)) != {1})
+        sizes.append(-1 if keeps else entry)
+    if all(isinstance(size, int) and size == -1 for size in sizes):
+        return x
+    return ctx.call(aten.expand.default, x, sizes)
+
+
+def _is(entry: Number, number: int) -> bool:
+    return isinstance(entry, int) and entry == number
+
+
+@imports("Tile")
+def tile(ctx: Emitter, op: Op) -> Value:
+    """`repeat`."""
+    x, times = ctx.tensor_of(op.needed(0)), ctx.numbers(op.needed(1))
+    return x if all(_is(n, 1) for n in times) else ctx.call(aten.repeat.default, x, times)
+
+
+@imports("Pad")
+def pad(ctx: Emitter, op: Op) -> Value:
+    """`pad`: constant, reflected, or with copies of the edge."""
+    x, mode = ctx.tensor_of(op.needed(0)), op.get("mode", "constant")
+    if mode not in _PAD_MODES:
+        raise ModelError(f"pads by {mode}, which is unknown")
+    amounts = list(op.get("pads")) if op.opset < 11 else integers(op.needed(1))
+    value = op.get("value", 0.0) if op.opset < 11 else ctx.scalar(op.given(2), 0.0)
+    axes = None if op.given(3) is None else integers(op.needed(3))
+    axes = list(range(x.rank)) if axes is None else [axis % x.rank for axis in axes]
+    n = len(axes)
+    pairs = {axis: (amounts[i], amounts[n + i]) for i, axis in enumerate(axes)}
+    first = min((axis for axis, pair in pairs.items() if any(pair)), default=x.rank)
+    if first == x.rank:
+        return x
+    if mode != "constant":  # torch wants these for all spatial dimensions or none
+        if x.rank not in (3, 4, 5) or first < 2:
+            raise ModelError(f"pads by {mode} beyond the spatial dimensions, which is not supported")
+        first = 2
+    new = [n for dim in range(x.rank - 1, first - 1, -1) for n in pairs.get(dim, (0, 0))]
+    if mode == "constant":
+        return ctx.call(aten.pad.default, x, new, "constant", value)
+    return ctx.call(aten.pad.default, x, new, _PAD_MODES[mode])
+
+
+@imports("Gather")
+def gather(ctx: Emitter, op: Op) -> Value:
+    """`select` for one position, `slice` for a run, `embedding` of a table, otherwise `index_select` or `index`."""
+    x, at = ctx.tensor_of(op.needed(0)), ctx.tensor_of(op.needed(1))
+    dim = op.get("axis", 0) % max(x.rank, 1)
+    if not isinstance(at, Const):
+        if isinstance(x, Const) and x.rank == 2 and dim == 0 and x.tensor.is_floating_point():
+            return ctx.call(aten.embedding.default, ctx.attached(x, "weight"), at)
+        return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
+    positions = at.tensor.reshape(-1)
+    if at.rank == 0:
+        return ctx.call(aten.select.int, x, dim, int(at.tensor))
+    if isinstance(x, Traced) and bool((positions < 0).any()):
+        positions = torch.where(positions < 0, positions + x.static(dim), positions)
+    found = _selected(ctx, x, dim, positions, at.name)
+    if at.rank == 1:
+        return found
+    if isinstance(found, Const):
+        shape = [*found.tensor.shape[:dim], *at.tensor.shape, *found.tensor.shape[dim + 1 :]]
+        return ctx.call(aten.reshape.default, found, shape)
+    return ctx.call(aten.unflatten.int, found, dim, list(at.tensor.shape))
+
+
+def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor, name: str) -> Traced | Const:
+    if isinstance(x, Const):
+        size = x.static(dim)
+        return ctx.call(aten.index_select.default, x, dim, Const(positions % max(size, 1), name))
+    listed = positions.tolist()
+    if listed and listed == list(range(listed[0], listed[0] + len(listed))):
+        return _cut(ctx, x, dim, listed[0], listed[-1] + 1, 1)
+    return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
+
+
+@imports("GatherElements", "ScatterElements")
+def elements(ctx: Emitter, op: Op) -> Value:
+    """`gather`, or `scatter` of a source."""
+    x, dim = op.needed(0), op.get("axis", 0)
+    if op.kind == "GatherElements":
+        return ctx.call(aten.gather.default, x, dim, op.needed(1))
+    if op.get("reduction", "none") != "none":
+        raise ModelError("scatters with a reduction, which is not supported")
+    return ctx.call(aten.scatter.src, x, dim, op.needed(1), op.needed(2))
+
+
+@imports("GatherND", "ScatterND")
+def tuples(ctx: Emitter, op: Op) -> Value:
+    """`index` or `index_put` by the tuples along the last dimension of the positions."""
+    x, at = op.needed(0), ctx.tensor_of(op.needed(1))
+    if op.get("batch_dims", 0) or op.get("reduction", "none") not in ("none", "add"):
+        raise ModelError("has batch dimensions or a reduction, which is not supported")
+    n = at.static(at.rank - 1)
+    positions = [ctx.call(aten.select.int, at, at.rank - 1, i) for i in range(n)]
+    if op.kind == "GatherND":
+        return ctx.call(aten.index.Tensor, x, positions)
+    return ctx.call(aten.index_put.default, x, positions, op.needed(2), op.get("reduction", "none") == "add")
+
+
+@imports_sizes("Gather")
+def size_gather(ctx: Emitter, op: Op) -> Value:
+    """The entries at fixed positions."""
+    at = np.array(integers(op.needed(1)), dtype=np.int64).reshape(entries_of(op.needed(1)).shape)
+    return of_entries(np.take(entries_of(op.needed(0)), at, axis=op.get("axis", 0)), op.outputs[0])
+
+
+_ON_TENSORS: Mapping[str, Callable[[Emitter, Op], Value]] = {"Reshape": reshape, "Expand": expand, "Slice": cut}
+
+
+@imports_sizes("Concat", "Squeeze", "Unsqueeze", "Reshape", "Slice", "Expand", "Flatten", "Transpose")
+def size_move(ctx: Emitter, op: Op) -> Value:
+    """The same move on the entries; where the sizes are only the shape to reach, on the tensor."""
+    x = op.needed(0)
+    if not isinstance(x, Sizes) and op.kind in _ON_TENSORS:
+        return _ON_TENSORS[op.kind](ctx, op)
+    entries = entries_of(x)
+    if op.kind == "Concat":
+        parts = [entries_of(value) for value in op.inputs if value is not None]
+        entries = np.concatenate(parts, axis=op.get("axis", 0))
+    elif op.kind == "Squeeze":
+        axes = op.axes()
+        entries = entries.squeeze(None if axes is None else tuple(axes))
+    elif op.kind == "Unsqueeze":
+        entries = np.expand_dims(entries, tuple(op.axes() or ()))
+    elif op.kind == "Slice":
+        for dim, start, end, step in _cuts(ctx, op, entries.ndim):
+            entries = entries[(slice(None),) * dim + (slice(start, end, step),)]
+    elif op.kind == "Reshape":
+        entries = entries.reshape(integers(op.needed(1)))
+    elif op.kind == "Transpose":
+        entries = entries.transpose(op.get("perm"))
+    elif entries.ndim > 1 or op.kind == "Expand":
+        raise ModelError("spreads sizes that depend on the batch")
+    return of_entries(entries, op.outputs[0])

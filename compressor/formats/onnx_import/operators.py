@@ -1,0 +1,15 @@
+"""All modules that hold importers, so that loading this one fills the table; it must never hold one itself."""
+
+from compressor.formats.onnx_import import (
+    contract,
+    move,
+    norm,
+    pointwise,
+    pool,
+    reduce,
+    resize,
+    shape,
+    size_arithmetic,
+)
+
+IMPORTER_MODULES = (contract, norm, pointwise, reduce, pool, resize, move, shape, size_arithmetic)
