@@ -131,7 +131,7 @@ def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
 @rule(
     aten.slice.Tensor, aten.narrow.default, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
     aten.split.sizes, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, aten.unbind.int,
-    aten.index_select.default, aten.repeat_interleave.self_int,
+    aten.repeat_interleave.self_int,
 )  # fmt: skip
 def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
     """The operator run on ids along its dimension; elsewhere they pass, shifted if a dimension goes or comes."""
@@ -139,13 +139,20 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
     if a.get("step", 1) != 1:  # what is left of a strided dimension would not be strided any more
         ctx.pin(x.along(x.normal_dim(a["dim"])), "only every so manyth position is taken")
         x = Value(x.sizes, x.apart_from([x.normal_dim(a["dim"])]))
-    if isinstance(a.get("index"), Value):
-        ctx.pin(x.along(x.normal_dim(a["dim"])), "positions are chosen by another tensor")
-        return Value(ctx.out.sizes, x.apart_from([x.normal_dim(a["dim"])]))
     dims = [x.normal_dim(a[name]) for name in ("dim", "dimension", "dim1", "dim2") if a.get(name) is not None]
     if isinstance(ctx.out, tuple):
         return _parts(ctx, node, a, x, dims)
     return Value(ctx.out.sizes, _moved(ctx, node, a, x, dims), x.uniform)
+
+
+@rule(aten.index_select.default)
+def select_positions(ctx: Context, node: Node, a: Arguments) -> Value:
+    """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source."""
+    x, index = a["self"], a["index"]
+    dim = x.normal_dim(a["dim"])
+    ctx.pin(x.along(dim), "positions are chosen by another tensor")
+    chosen = tuple(Label((dim,), label.ids, False) for label in index.labels)
+    return Value(ctx.out.sizes, (*x.apart_from([dim]), *chosen))
 
 
 def _parts(ctx: Context, node: Node, a: Arguments, x: Value, dims: Sequence[int]) -> tuple[Value, ...]:

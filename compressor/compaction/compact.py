@@ -1,21 +1,26 @@
-"""`compact`: from masks to a physically smaller program, proven equal; it must never retrain or choose what to cut."""
+"""`compact`: from zeros to a physically smaller program, proven equal; it must never retrain or choose what to cut."""
 
 from __future__ import annotations
 
+import copy
 import time
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from compressor.axes import Keep, UnitMap, WalkOptions, find_units
+from compressor.compaction.dead import Verdict
+from compressor.compaction.lowering import LoweringChoice, lower
 from compressor.compaction.norms import rescaled_norms
+from compressor.compaction.removal import remove_dead
 from compressor.compaction.result import CompactReport
-from compressor.compaction.slicing import layer_changes, slice_program
+from compressor.compaction.rounding import Rounding
+from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
-from compressor.cost import count_macs
+from compressor.cost import Stopwatch, count_macs
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import CompressError
-from compressor.program import Program
-from compressor.sparsity import apply_masks, kept_units
+from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
+from compressor.sparsity import apply_masks
 from compressor.training import evaluate
 from compressor.units import Macs, Params
 
@@ -28,30 +33,36 @@ def compact(
     data: DataSource | None = None,
     task: Task | None = None,
     allow_noop: bool = False,
+    masks_only: bool = False,
     device: str = "cpu",
+    lowering: LoweringChoice = "auto",
+    stopwatch: Stopwatch | None = None,
+    round_to: int = 1,
 ) -> tuple[Program, CompactReport]:
-    """The program without everything that its masks make removable, and what was done; the input is left untouched.
+    """The program without what no output needs, and what was done; the input is left untouched.
 
-    What may go follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
-    compute what they did; then nothing is verified, and the report names them.
+    Dead is what only zeros read, whether masks or anything else made them zero, and what is constant where a bias can
+    take it over; `masks_only` removes just what the masks cut, for a model whose zeros shall learn again. What may go
+    together follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
+    compute what they did; then nothing is verified, and the report names them. Layers with columns of zeros take the
+    form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
+    stay, as zeros, to fill a width up to a multiple of `round_to` (0: where that is measured to be faster).
 
     Raises:  CompressError if nothing can be removed (unless `allow_noop`); VerificationError if masked and compact
              differ.
     """
     began = time.perf_counter()
-    masked = program.clone()
-    apply_masks(masked.module, masked.masks)
-    units = find_units(masked, WalkOptions.from_mapping(program.record.walk))
-    keep, skipped = _removable(masked, units)
-    n_removed = int((~keep).sum())
-    if n_removed == 0 and not allow_noop:
-        raise CompressError(
-            f"nothing to remove: {masked.n_zeroed:,} weights are zeroed, but no whole unit is\n"
-            "prune with --pattern channel or filter, or pass --allow-noop"
-        )
-    smaller = slice_program(masked, units, keep)
-    rescaled = rescaled_norms(masked, units, keep)
-    agreement = None if rescaled else verify(masked, smaller, _real_inputs(data))
+    masked = _masked(program)
+    without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, stopwatch))
+    smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
+    n_removed = int((~without.verdict.keep).sum())
+    zeroed = _count_zeros(masked)
+    idle = n_removed == 0 and not without.branches and all(layer.form == "dense" for layer in lowered)
+    if idle and not allow_noop:
+        raise CompressError(_nothing(zeroed, without.verdict))
+    rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
+    agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
+    smaller.module.train(program.module.training)
     metrics = None
     if data is not None:
         metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
@@ -62,26 +73,51 @@ def compact(
         dense_macs=Macs(program.record.dense_macs or count_macs(masked)),
         compact_macs=count_macs(smaller),
         n_units_removed=n_removed,
-        still_zeroed=smaller.n_zeroed,
+        zeroed=zeroed,
+        still_zeroed=_count_zeros(smaller),
         layers=layer_changes(masked, smaller),
-        skipped=tuple(skipped),
+        folded=without.folded,
+        branches=without.branches,
+        kept=without.verdict.kept,
+        skipped=without.verdict.skipped,
         agreement=agreement,
         rescaled=rescaled,
+        lowered=lowered,
         metrics=metrics,
         seconds=time.perf_counter() - began,
     )
     return smaller, report
 
 
-def _removable(masked: Program, units: UnitMap) -> tuple[Keep, list[str]]:
-    """The units that the masks cut, less one of each width that would otherwise be gone altogether."""
-    keep = kept_units(units, masked.masks, masked.parameters)
-    skipped: list[str] = []
-    for where, members in units.widths:
-        if not keep[members].any():
-            keep[members[0]] = True
-            skipped.append(f"{where}: all {len(members)} units are cut; one stays to keep the graph whole")
-    return keep, skipped
+def _masked(program: Program) -> Program:
+    """The program with its masks applied, in evaluation mode; tensors without a mask are shared, not copied."""
+    tensors = program.module.tensors()
+    for name in program.masks:
+        tensors[name] = nn.Parameter(tensors[name].detach().clone(), tensors[name].requires_grad)
+    module = ProgramModule(tensors, copy.deepcopy(program.module.graph))
+    apply_masks(module, program.masks)
+    return program.replace(module=module.eval(), traced=program.traced)
+
+
+def _count_zeros(program: Program) -> int:
+    """Elements that masks cut, and zeros in the weights of convolutions and linear layers."""
+    tensors = program.module.tensors()
+    weights = {layer.weight for layer in find_layers(program) if layer.kind in CONTRACTIONS}
+    n = 0
+    for name in {*weights, *program.masks}:
+        zero = tensors[name] == 0 if name in weights else torch.zeros_like(tensors[name], dtype=torch.bool)
+        mask = program.masks.get(name)
+        n += int((zero if mask is None else zero | ~mask.to(zero.device)).sum())
+    return n
+
+
+def _nothing(zeroed: int, verdict: Verdict) -> str:
+    why = f"{verdict.kept[0].layer}: {verdict.kept[0].reason}" if verdict.kept else ""
+    stays = f"\n{sum(kept.n_filters for kept in verdict.kept):,} filters hold only zeros but stay: {why}" if why else ""
+    return (
+        f"nothing to remove: {zeroed:,} weights are zeroed, but no whole unit is{stays}\n"
+        "prune with --pattern channel or filter, or pass --allow-noop"
+    )
 
 
 def _real_inputs(data: DataSource | None) -> list[tuple[Tensor, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compressor.compaction.lowering_result import LoweredLayer
 from compressor.units import Macs, Params
 
 
@@ -32,11 +33,41 @@ class LayerChange:
 
 
 @dataclass(frozen=True)
-class CompactReport:
-    """`removed` parameters are gone; `still_zeroed` are masked in what is left; `skipped` says why units stayed.
+class Folded:
+    """What `n_channels` constant channels added to `layer` went into the tensor `into`."""
 
-    `rescaled` names norms that are taken over less than in the masked model; if there are any, the two models differ by
-    intention and `agreement` is None.
+    layer: str
+    n_channels: int
+    into: str
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A value that never changed, made by `layer` and what lies before it; `became` says what stands in its place."""
+
+    layer: str
+    became: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """`n_filters` filters of `layer` hold only zeros and stay all the same, because of what reads them at `reader`."""
+
+    layer: str
+    n_filters: int
+    reason: str
+    reader: str
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """`removed` parameters are gone; `zeroed` were 0 before, masked or not, `still_zeroed` are in what is left.
+
+    `folded` says where constants of removed channels went, `branches` what became of values that never changed, `kept`
+    and `skipped` why units stayed.
+
+    `lowered` says what became of layers with columns of zeros. `rescaled` names norms that are taken over less than in
+    the masked model; if there are any, the two models differ by intention and `agreement` is None.
     """
 
     dense_params: Params
@@ -52,6 +83,11 @@ class CompactReport:
     metrics: dict[str, float] | None = None
     seconds: float = 0.0
     rescaled: tuple[str, ...] = ()
+    lowered: tuple[LoweredLayer, ...] = ()
+    zeroed: int = 0
+    folded: tuple[Folded, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    kept: tuple[Kept, ...] = ()
 
     @property
     def removed(self) -> int:

@@ -63,25 +63,26 @@ def slice_program(program: Program, units: UnitMap, keep: Keep) -> Program:
     module = ProgramModule(
         {name: _sliced(name, tensor, units, keep) for name, tensor in program.module.tensors().items()}, graph
     )
-    masks = {name: _cut(name, mask, units, keep) for name, mask in program.masks.items()}
+    masks = {name: cut_tensor(name, mask, units, keep) for name, mask in program.masks.items()}
     cut = program.replace(module=module, masks={name: mask for name, mask in masks.items() if not mask.all()})
     _check_sizes(cut, sizes, units)
     return cut.replace(record=replace(program.record, **_kept_positions(program, units, keep)))
 
 
 def layer_changes(before: Program, after: Program) -> tuple[LayerChange, ...]:
-    """Every layer whose weight became smaller."""
+    """Every layer whose weight became smaller; () is the new shape of one that is gone."""
     new = after.module.tensors()
     changes = []
     for layer in find_layers(before):
         old_shape = tuple(before.module.tensors()[layer.weight].shape)
-        new_shape = tuple(new[layer.weight].shape)
+        new_shape = tuple(new[layer.weight].shape) if layer.weight in new else ()
         if old_shape != new_shape:
             changes.append(LayerChange(layer.name, old_shape, new_shape))
     return tuple(changes)
 
 
-def _cut(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
+def cut_tensor(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
+    """What is left of a tensor of that name. Shapes: keep (n_units,)"""
     for dim in range(tensor.dim()):
         if (name, dim) in units.axes:
             kept = units.kept_along(keep, name, dim)
@@ -91,7 +92,7 @@ def _cut(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
 
 
 def _sliced(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
-    cut = _cut(name, tensor, units, keep)
+    cut = cut_tensor(name, tensor, units, keep)
     return nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
 
 

@@ -5,10 +5,12 @@ It must never hold knowledge of axes, patterns or file formats.
 
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.capture import capture
+from compressor.program.gather import insert_gather
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name
 from compressor.program.module import ProgramModule
 from compressor.program.program import Program
 from compressor.program.record import Record, Step
+from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
 from compressor.program.spec import InputSpec, parse_input
 
@@ -25,7 +27,9 @@ __all__ = [
     "capture",
     "find_layers",
     "infer_shapes",
+    "insert_gather",
     "layer_name",
+    "open_response_norms",
     "parse_input",
     "set_argument",
 ]

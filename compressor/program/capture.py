@@ -23,6 +23,7 @@ from compressor.program.normalise import foreign_operators, normalise
 from compressor.program.program import Program
 from compressor.program.record import Record
 from compressor.program.regions import inline_regions
+from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
 from compressor.program.spec import InputSpec
 
@@ -60,7 +61,8 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     module.eval()
     start = record or Record()
     traced = traced_shapes(graph, module.tensors())
-    return Program(module, specs, {}, replace(start, notes=(*start.notes, *notes)), aliases, traced)
+    program = Program(module, specs, {}, replace(start, notes=(*start.notes, *notes)), aliases, traced)
+    return open_response_norms(program)
 
 
 def _export(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[torch.export.ExportedProgram, list[str]]:

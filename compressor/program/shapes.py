@@ -34,7 +34,18 @@ _LIKE_FIRST = frozenset(
 """Operators whose result is like their first argument, where all others have one value per channel. Two thirds of the
 time went into these: their meta forms are written in Python."""
 
+_ONE_TYPE = frozenset(
+    {
+        aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
+        aten.conv3d.padding, aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input,
+        aten.linear.default, aten.matmul.default, aten.mm.default, aten.bmm.default, aten.addmm.default,
+    }
+)  # fmt: skip
+"""Operators that want one element type and whose meta forms do not look."""
+
 _LARGEST_SIZE = 2**63
+_MOST_PARTS = 2**16
+"""Tensors that one operator may return: a forged `split` into single elements took 95 s and 13 GB without any data."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,11 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
         args = tuple(_META if isinstance(arg, torch.device) else arg for arg in args)
         if has_argument(node.target, "device", beyond=len(args)):
             kwargs = {**kwargs, "device": _META}
+    _refuse_many_parts(node, args, kwargs)
+    types = {arg.dtype for arg in args if isinstance(arg, Tensor)} if node.target in _ONE_TYPE else ()
+    if len(types) > 1:
+        told = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in types))
+        raise ModelError(f"{node.name}: {node.target} does not fit its inputs: it takes one type, not {told}")
     try:
         result = node.target(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
@@ -128,6 +144,27 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     if isinstance(result, int) and abs(result) >= _LARGEST_SIZE:  # a forged chain of products would grow without end
         raise ModelError(f"{node.name}: {node.target} computes a size that no tensor can have")
     return result
+
+
+def _refuse_many_parts(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raises:  ModelError for an operator that would return more tensors than any network's does."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not any("List[" in str(returned.type) for returned in schema.returns):
+        return
+    values = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
+    tensor, dim = values.get("self"), values.get("dim", 0)
+    along = tensor.shape[dim] if isinstance(tensor, Tensor) and -tensor.dim() <= dim < tensor.dim() else 0
+    if isinstance(size := values.get("split_size"), int):
+        n_parts = -(-along // max(size, 1))
+    elif schema.name == "aten::unbind":
+        n_parts = along
+    else:
+        given = (values.get(name, 0) for name in ("chunks", "sections", "bins"))
+        n_parts = max(max(value, default=0) if isinstance(value, (list, tuple)) else value for value in given)
+    if isinstance(n_parts, int) and n_parts > _MOST_PARTS:
+        raise ModelError(
+            f"{node.name}: {node.target} makes {n_parts:,} tensors; more than {_MOST_PARTS:,} are not read"
+        )
 
 
 def _per_channel(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -1,11 +1,23 @@
 """How fast models are, measured side by side in one run; it must never hold a way to change or write a
 model."""
 
+from compressor.bench_gates import parse_requirement
+from compressor.gates import Gate
 from compressor.timing.bench import bench
 from compressor.timing.measure import RoundProgress
+from compressor.timing.operators import OperatorClock, default_cache
 from compressor.timing.providers import available_providers
-from compressor.timing.require import Gate, GateResult, parse_requirement, require
-from compressor.timing.result import BenchReport, BenchWarning, Environment, Subject, Timing, WarningKind
+from compressor.timing.require import GateResult, require
+from compressor.timing.result import (
+    BenchReport,
+    BenchWarning,
+    Environment,
+    OperatorTime,
+    Profile,
+    Subject,
+    Timing,
+    WarningKind,
+)
 from compressor.timing.statistics import Comparison, compare
 
 __all__ = [
@@ -15,6 +27,9 @@ __all__ = [
     "Environment",
     "Gate",
     "GateResult",
+    "OperatorClock",
+    "OperatorTime",
+    "Profile",
     "RoundProgress",
     "Subject",
     "Timing",
@@ -22,6 +37,7 @@ __all__ = [
     "available_providers",
     "bench",
     "compare",
+    "default_cache",
     "parse_requirement",
     "require",
 ]

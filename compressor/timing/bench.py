@@ -15,15 +15,16 @@ from compressor.data import DataSource, Task
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program
 from compressor.timing.accuracy import accuracy, questions
-from compressor.timing.cautions import cautions
+from compressor.timing.cautions import Reasons, cautions
 from compressor.timing.environment import environment
-from compressor.timing.measure import Plan, RoundProgress, Samples, measure
+from compressor.timing.measure import Plan, RoundProgress, Samples, copied_s, measure
 from compressor.timing.memory import peak_memory
 from compressor.timing.onnx_runner import OnnxRunner
+from compressor.timing.profile import profile
 from compressor.timing.providers import Provider, find_provider, require_onnxruntime, require_torch
-from compressor.timing.result import BenchReport, Environment, Timing
-from compressor.timing.statistics import Comparison, compare, summarise
-from compressor.timing.subjects import Opened, open_subjects
+from compressor.timing.result import BenchReport, Environment, Profile, Timing
+from compressor.timing.statistics import Comparison, compare, median_interval, summarise
+from compressor.timing.subjects import Opened, gzip_bytes, open_subjects
 from compressor.timing.torch_runner import TorchRunner
 
 
@@ -42,14 +43,18 @@ def bench(
     task: Task | None = None,
     with_accuracy: bool = False,
     with_memory: bool = False,
+    with_gzip: bool = False,
+    with_profile: bool = False,
     inputs: Sequence[InputSpec] = (),
     on_round: Callable[[RoundProgress], None] | None = None,
 ) -> BenchReport:
     """Latency of each model at each number of threads and batch size, all against the first, in one run.
 
     A program, or a file that `load` takes, runs in torch; an ONNX file in onnxruntime. `inputs` says how
-    large the dimensions are that an ONNX file leaves open behind the batch. Peak memory starts a process per
-    model and configuration, so it is measured only on request.
+    large the dimensions are that an ONNX file leaves open behind the batch. On a device with a memory of its
+    own the inputs are there beforehand; what it costs to bring them is measured apart. Peak memory starts a
+    process per model and configuration, and the profiler runs the model for another second, so both are only
+    on request.
 
     Units:   seconds per inference of a whole batch; throughput in samples per second.
     Raises:  ModelError if a file is no model or cannot run; ProviderError if the provider is not there;
@@ -66,19 +71,16 @@ def bench(
         _ = require_torch(chosen) if entry.program is not None else require_onnxruntime(chosen)
     asked = questions(opened, data, task) if with_accuracy else []
     setting = _Setting(opened, chosen, plan, seed, tuple(inputs), where)
-    configurations = [(n, size) for n in threads for size in batches]
-    timings: list[Timing] = []
-    memory_reasons: list[str] = []
-    for position, (n_threads, batch) in enumerate(configurations):
-        report = _progress(on_round, n_threads, batch, position, len(configurations))
-        samples = setting.measure(n_threads, batch, report)
-        peaks = setting.memory(n_threads, batch, memory_reasons) if with_memory else [None] * len(opened)
-        timings += setting.timings(samples, n_threads, batch, peaks)
+    timings, profiles, reasons = setting.run(threads, batches, on_round, with_memory, with_profile)
     if asked:
         found = [accuracy(question, chosen, threads=where.n_cores, inputs=inputs) for question in asked]
         timings = [replace(timing, accuracy=found[i % len(opened)]) for i, timing in enumerate(timings)]
+    if with_gzip:
+        sizes = [gzip_bytes(entry) for entry in opened]
+        subjects = [replace(entry.subject, gzip_bytes=size) for entry, size in zip(opened, sizes, strict=True)]
+        timings = [replace(timing, subject=subjects[i % len(opened)]) for i, timing in enumerate(timings)]
     rounds = sum(timing.n_runs for timing in timings[:: len(opened)])
-    return BenchReport(tuple(timings), cautions(timings, where, plan, memory_reasons), where, rounds)
+    return BenchReport(tuple(timings), cautions(timings, where, plan, reasons), where, rounds, tuple(profiles))
 
 
 class _Setting:
@@ -96,6 +98,28 @@ class _Setting:
         self._opened, self._provider, self._plan = opened, provider, plan
         self._seed, self._inputs, self._where = seed, inputs, where
 
+    def run(
+        self,
+        threads: Sequence[int],
+        batches: Sequence[int],
+        on_round: Callable[[RoundProgress], None] | None,
+        with_memory: bool,
+        with_profile: bool,
+    ) -> tuple[list[Timing], list[Profile], Reasons]:
+        """Every configuration, one after the other; what could not be measured as asked is in the reasons."""
+        configurations = [(n, size) for n in threads for size in batches]
+        timings: list[Timing] = []
+        profiles: list[Profile] = []
+        reasons = Reasons()
+        for position, (n_threads, batch) in enumerate(configurations):
+            report = _progress(on_round, n_threads, batch, position, len(configurations))
+            samples = self.measure(n_threads, batch, report)
+            peaks = self.memory(n_threads, batch, reasons) if with_memory else [None] * len(self._opened)
+            rows = self.timings(samples, n_threads, batch, peaks)
+            timings += self.with_copies(rows, n_threads, batch, reasons) if self._provider.is_device else rows
+            profiles += self.profiles(n_threads, batch, reasons) if with_profile else []
+        return timings, profiles, reasons
+
     def measure(self, threads: int, batch: int, report: Callable[[int, float], None] | None) -> Samples:
         """Samples of all subjects at one configuration."""
         with _torch_threads(threads):
@@ -110,23 +134,47 @@ class _Setting:
             runners.append(runner)
         return runners
 
-    def memory(self, threads: int, batch: int, reasons: list[str]) -> list[int | None]:
-        """Peak memory of each subject; why one has none joins `reasons`."""
+    def memory(self, threads: int, batch: int, reasons: Reasons) -> list[int | None]:
+        """Peak memory of each subject; why one has none joins the reasons."""
         peaks: list[int | None] = []
         for entry in self._opened:
             peak, reason = peak_memory(entry, self._provider, threads, batch, self._inputs)
             peaks.append(peak)
-            reasons += [reason] if peak is None else []
+            reasons.memory += [reason] if peak is None else []
         return peaks
 
-    def timings(self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]) -> Iterator[Timing]:
+    def profiles(self, threads: int, batch: int, reasons: Reasons) -> list[Profile]:
+        """Where the time of each subject goes; why one cannot tell joins the reasons."""
+        found: list[Profile] = []
+        for entry in self._opened:
+            one, reason = profile(entry, self._provider, threads, batch, seed=self._seed, inputs=self._inputs)
+            found += [one] if one is not None else []
+            reasons.profile += [reason] if one is None else []
+        return found
+
+    def with_copies(self, timings: Sequence[Timing], threads: int, batch: int, reasons: Reasons) -> list[Timing]:
+        """The rows with what an inference takes from main memory and back; nodes that run elsewhere are reasons."""
+        rows: list[Timing] = []
+        for timing, runner in zip(timings, self._open(threads, batch), strict=True):
+            there = [f"{n} nodes of {timing.subject.name} run on {name}" for name, n in runner.elsewhere().items()]
+            reasons.fell_back += there
+            if runner.has_own_memory:
+                timing = replace(timing, with_copies_s=copied_s(runner.block_with_copies))
+            rows.append(timing)
+        return rows
+
+    def timings(self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]) -> list[Timing]:
         """One row per subject."""
+        return list(self._rows(samples, threads, batch, peaks))
+
+    def _rows(self, samples: Samples, threads: int, batch: int, peaks: Sequence[int | None]) -> Iterator[Timing]:
         rng = np.random.default_rng(self._seed)
         reference = samples.seconds[:, 0]
         for i, entry in enumerate(self._opened):
             own = samples.seconds[:, i]
             against = compare(reference, own, rng, samples.opening) if i else Comparison(1.0, 1.0, 1.0, "reference")
             summary = summarise(own)
+            low, high = median_interval(own, rng, samples.opening)
             yield Timing(
                 subject=entry.subject,
                 provider=self._provider.name,
@@ -141,6 +189,8 @@ class _Setting:
                 speedup_low=against.low,
                 speedup_high=against.high,
                 verdict=against.verdict,
+                median_low_s=low,
+                median_high_s=high,
                 **asdict(summary),
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from compressor.timing.measure import Plan
 from compressor.timing.result import BenchWarning, Environment, Timing, WarningKind
@@ -15,8 +16,17 @@ _LOADED_SHARE = 0.5
 _FAST_S = 50e-6
 
 
+@dataclass
+class Reasons:
+    """Why something could not be measured as asked, collected on the way."""
+
+    memory: list[str] = field(default_factory=list)
+    profile: list[str] = field(default_factory=list)
+    fell_back: list[str] = field(default_factory=list)
+
+
 def cautions(
-    timings: Sequence[Timing], environment: Environment, plan: Plan, memory_reasons: Sequence[str]
+    timings: Sequence[Timing], environment: Environment, plan: Plan, reasons: Reasons
 ) -> tuple[BenchWarning, ...]:
     """At most one warning of each kind, in the order of the kinds."""
     found = [
@@ -28,9 +38,12 @@ def cautions(
         *_two_runtimes(timings),
         *_fast(timings),
     ]
-    if memory_reasons:
-        unique = list(dict.fromkeys(memory_reasons))
-        found.append(BenchWarning(WarningKind.MEMORY_UNKNOWN, f"peak memory unknown: {'; '.join(unique)}"))
+    told = (
+        (WarningKind.FELL_BACK, "not all on the provider", reasons.fell_back),
+        (WarningKind.PROFILE_UNKNOWN, "no profile", reasons.profile),
+        (WarningKind.MEMORY_UNKNOWN, "peak memory unknown", reasons.memory),
+    )
+    found += [BenchWarning(kind, f"{what}: {'; '.join(dict.fromkeys(why))}") for kind, what, why in told if why]
     return tuple(found)
 
 

@@ -168,6 +168,14 @@ def _rounds(
         yield row, share
 
 
+def copied_s(block: Callable[[int], float]) -> float:
+    """Median seconds of one inference over a second's work, warmed up; for a figure beside the measured ones."""
+    for _ in range(_CALIBRATING_RUNS):
+        once_s = block(1)
+    n_runs = max(_CALIBRATING_RUNS, min(_MOST_INNER, int(1 / max(once_s, 1e-6))))
+    return median(block(1) for _ in range(n_runs))
+
+
 def order(n: int, round_index: int) -> list[int]:
     """Subjects in the order of this round: rotated every second round, backwards in between."""
     shift = (round_index // 2) % n

@@ -14,6 +14,7 @@ from compressor.errors import ModelError, ProviderError, UsageError
 from compressor.program import InputSpec
 from compressor.timing.providers import Provider, require_onnxruntime
 
+_CPU = "CPUExecutionProvider"
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -39,12 +40,15 @@ class OnnxRunner:
         *,
         oversubscribed: bool = False,
         inputs: Sequence[InputSpec] = (),
+        profile: Path | None = None,
     ) -> None:
+        """`profile` is where onnxruntime's profiler writes: the beginning of a file's path."""
         require_onnxruntime(provider)
         self._path, self._provider = path, provider
-        self.session = _open(path, provider, threads, oversubscribed)
+        self.session = _open(path, provider, _session_options(provider, threads, oversubscribed, profile))
         self.specs = tuple(_spec(path, given, inputs) for given in self.session.get_inputs())
         self._binding = self.session.io_binding()
+        self._arrays: dict[str, np.ndarray] = {}
 
     def prepare(self, batch: int, seed: int) -> None:
         """Binds random inputs of that batch size and runs once.
@@ -53,10 +57,10 @@ class OnnxRunner:
         """
         self.require_batch(batch)
         self._binding = self.session.io_binding()
-        for i, spec in enumerate(self.specs):
-            array = spec.example(batch, seed + i).numpy()
+        self._arrays = {spec.name: spec.example(batch, seed + i).numpy() for i, spec in enumerate(self.specs)}
+        for name, array in self._arrays.items():
             value = ort.OrtValue.ortvalue_from_numpy(array, self._provider.memory, 0)
-            self._binding.bind_ortvalue_input(spec.name, value)
+            self._binding.bind_ortvalue_input(name, value)
         for output in self.session.get_outputs():
             self._binding.bind_output(output.name, self._provider.memory)
         try:
@@ -75,6 +79,32 @@ class OnnxRunner:
             session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return time.perf_counter() - started
+
+    @property
+    def has_own_memory(self) -> bool:
+        """Whether inputs and outputs of a block are in a memory that the CPU does not have."""
+        return self._provider.memory != "cpu"
+
+    def block_with_copies(self, n_inner: int) -> float:
+        """The same with the inputs from main memory and the outputs back into it, every time."""
+        started = time.perf_counter()
+        for _ in range(n_inner):
+            self.session.run(None, self._arrays)
+        return time.perf_counter() - started
+
+    def elsewhere(self) -> dict[str, int]:
+        """How many nodes run on another provider than the one asked for, by its name.
+
+        Empty too where this onnxruntime cannot tell.
+        """
+        ask = getattr(self.session, "get_provider_graph_assignment_info", None)
+        if ask is None or self._provider.ort_name == _CPU:
+            return {}
+        counts: dict[str, int] = {}
+        for part in ask():
+            if part.ep_name != self._provider.ort_name:
+                counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+        return counts
 
     @property
     def fixed_batch(self) -> int | None:
@@ -97,7 +127,9 @@ class OnnxRunner:
         return [np.asarray(output) for output in self.session.run(None, feeds)]
 
 
-def _open(path: Path, provider: Provider, threads: int, oversubscribed: bool) -> ort.InferenceSession:
+def _session_options(
+    provider: Provider, threads: int, oversubscribed: bool, profile: Path | None
+) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -110,6 +142,15 @@ def _open(path: Path, provider: Provider, threads: int, oversubscribed: bool) ->
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if oversubscribed:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider.ort_name != _CPU:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return options
+
+
+def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider.ort_name, *provider.before_cpu])
     except Exception as error:

@@ -29,6 +29,11 @@ class Provider:
     torch_compile: bool = False
     before_cpu: tuple[str, ...] = ()
 
+    @property
+    def is_device(self) -> bool:
+        """Whether it is anything but this machine's processor."""
+        return self.ort_name != "CPUExecutionProvider"
+
 
 _TABLE = {
     provider.name: provider
@@ -53,10 +58,22 @@ _TABLE = {
 _ALIASES = {"torch": "cpu", "gpu": "cuda", "trt": "tensorrt", "directml": "dml"}
 
 
+_SUFFIX = "ExecutionProvider"
+
+
 def available_providers() -> dict[str, bool]:
-    """Each provider's name and whether the installed onnxruntime has it."""
+    """Each provider's name and whether the installed onnxruntime has it; what only that has is there too."""
     there = set(ort.get_available_providers())
-    return {name: entry.ort_name in there for name, entry in _TABLE.items() if not entry.torch_compile}
+    named = {name: entry.ort_name in there for name, entry in _TABLE.items() if not entry.torch_compile}
+    return named | {provider.name: True for provider in _unnamed()}
+
+
+def _unnamed() -> list[Provider]:
+    """Providers of this onnxruntime that the table does not name, called by what they call themselves."""
+    named = {entry.ort_name for entry in _TABLE.values()}
+    # The Azure one sends inputs to a server and computes nothing here.
+    others = [name for name in ort.get_available_providers() if name not in (*named, "AzureExecutionProvider")]
+    return [Provider(name.removesuffix(_SUFFIX).lower(), name, "onnxruntime") for name in others]
 
 
 def find_provider(name: str) -> Provider:
@@ -66,10 +83,11 @@ def find_provider(name: str) -> Provider:
     """
     wanted = name.strip().lower()
     wanted = _ALIASES.get(wanted, wanted)
-    if wanted in _TABLE:
-        return _TABLE[wanted]
-    near = difflib.get_close_matches(wanted, [*_TABLE, *_ALIASES], n=1)
-    advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_TABLE)}"
+    known = _TABLE | {provider.name: provider for provider in _unnamed()}
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, [*known, *_ALIASES], n=1)
+    advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
     raise UsageError(f"--provider {name}: no such provider; {advice}")
 
 

@@ -27,6 +27,8 @@ class Subject:
     kind: Kind
     size_bytes: int
     n_params: int
+    gzip_bytes: int | None = None
+    """What travels when it is downloaded; None where that was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Timing:
 
     `n_runs` timed blocks of `n_inner` inferences each, spread over `n_openings` of the model; the statistics
     are over blocks. `speedup` is the ratio of medians to the first subject of the same configuration, with
-    its 95 % interval. `mad_s` is the median distance from the median, unscaled.
+    its 95 % interval. `mad_s` is the median distance from the median, unscaled; `median_low_s` and
+    `median_high_s` are the median's own 95 % interval. `with_copies_s` is the median of an inference whose
+    inputs come from main memory and whose outputs go back there, measured where the device has a memory of
+    its own, for there the other times leave the copies out.
     """
 
     subject: Subject
@@ -59,6 +64,39 @@ class Timing:
     speedup_low: float
     speedup_high: float
     verdict: Verdict
+    median_low_s: float | None = None
+    median_high_s: float | None = None
+    with_copies_s: float | None = None
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator of the graph that the runtime made: seconds per inference, and the layer whose weights it reads.
+
+    `layer` is None for operators without weights. What the runtime fused into one is one.
+    """
+
+    layer: str | None
+    operator: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one subject goes, by the runtime's own profiler; `seconds` is the sum of its operators.
+
+    They are in the order in which they ran. An inference takes longer than their sum by what the runtime does
+    between them, and the profiler slows them down a little: the medians of the bench are the times, and these
+    the shares.
+    """
+
+    subject: Subject
+    provider: str
+    threads: int
+    batch: int
+    n_runs: int
+    seconds: float
+    operators: tuple[OperatorTime, ...]
 
 
 class WarningKind(Enum):
@@ -71,6 +109,8 @@ class WarningKind(Enum):
     LOADED = "wait until the other programs are done; other work takes cores, caches and memory bandwidth"
     TORCH_VS_ORT = "compare like with like: export the reference too and give its .onnx file"
     FAST = "raise --batch: at this speed the call itself, some microseconds, is part of the number"
+    FELL_BACK = "data are copied back and forth for them; export with another --opset, or take --provider cpu"
+    PROFILE_UNKNOWN = "export the model and bench the .onnx file with --provider cpu to see its operators"
     MEMORY_UNKNOWN = "leave the memory column out, or measure a file on Linux with --provider cpu"
 
     @property
@@ -114,3 +154,4 @@ class BenchReport:
     warnings: tuple[BenchWarning, ...]
     environment: Environment
     rounds: int
+    profiles: tuple[Profile, ...] = ()

@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,14 @@ import onnx
 
 from compressor.errors import ModelError, UsageError
 from compressor.formats import is_onnx, load
+from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import InputSpec, Program
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.providers import Provider
 from compressor.timing.result import Kind, Subject
 from compressor.timing.torch_runner import TorchRunner
 
-_FLOATING = frozenset(getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class Opened:
         *,
         oversubscribed: bool = False,
         inputs: Sequence[InputSpec] = (),
+        profile: Path | None = None,
     ) -> OnnxRunner:
         """The same where it is known to be an ONNX file."""
         if self.path is None:
             raise ModelError(f"{self.subject.name}: not an ONNX file")
-        return OnnxRunner(self.path, provider, threads, oversubscribed=oversubscribed, inputs=inputs)
+        return OnnxRunner(self.path, provider, threads, oversubscribed=oversubscribed, inputs=inputs, profile=profile)
 
 
 def open_subjects(models: Sequence[str | Path | Program], provider: Provider) -> tuple[Opened, ...]:
@@ -97,17 +99,36 @@ def _onnx_subject(path: Path, name: str) -> Subject:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf has its own classes, by implementation
         raise ModelError(f"{path}: not a readable ONNX file: {str(error).strip().splitlines()[0][:200]}") from error
-    size, external, n_params = path.stat().st_size, set[str](), 0
-    for tensor in model.graph.initializer:
-        if tensor.data_type in _FLOATING and len(tensor.dims):
-            n_params += math.prod(tensor.dims)
-        external.update(entry.value for entry in tensor.external_data if entry.key == "location")
-    for location in external:
+    size = path.stat().st_size
+    for location in external_files(model):
         beside = path.parent / location
         if not beside.is_file():
             raise ModelError(f"{path}: its weights are in {location}, which is not there; keep the two files together")
         size += beside.stat().st_size
-    return Subject(name, str(path), "onnx", size, n_params)
+    return Subject(name, str(path), "onnx", size, count_onnx_parameters(model))
+
+
+def gzip_bytes(entry: Opened) -> int | None:
+    """Size of a subject's files after gzip -6, what a web server sends; None where there is no file."""
+    if entry.path is None and entry.subject.path is None:
+        return None
+    main = Path(entry.subject.path or "")
+    beside = external_files(onnx.load(str(main), load_external_data=False)) if entry.program is None else []
+    return sum(_gzipped(path) for path in (main, *(main.parent / name for name in beside)))
+
+
+def _gzipped(path: Path) -> int:
+    squeeze, size = zlib.compressobj(6, zlib.DEFLATED, 31), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            size += len(squeeze.compress(chunk))
+    return size + len(squeeze.flush())
+
+
+def external_files(model: onnx.ModelProto) -> list[str]:
+    """Names of the files that hold weights of an ONNX model, each once."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
 def _names(models: Sequence[str | Path | Program]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError, ProviderError, UsageError
 from compressor.program import Program
@@ -55,6 +56,25 @@ class TorchRunner:
     def block(self, n_inner: int) -> float:
         """Seconds of `n_inner` inferences; on CUDA by the device's own clock."""
         return self._block_cuda(n_inner) if self._device.type == "cuda" else self._block_cpu(n_inner)
+
+    @property
+    def has_own_memory(self) -> bool:
+        """Whether inputs and outputs of a block are in a memory that the CPU does not have."""
+        return self._device.type == "cuda"
+
+    def block_with_copies(self, n_inner: int) -> float:
+        """The same with the inputs from main memory and the outputs back into it, every time."""
+        call, inputs = self._call, tuple(x.cpu() for x in self._inputs)
+        with torch.inference_mode():
+            started = time.perf_counter()
+            for _ in range(n_inner):
+                outputs = call(*(x.to(self._device) for x in inputs))
+                pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, outputs)
+            return time.perf_counter() - started
+
+    def elsewhere(self) -> dict[str, int]:
+        """Nothing: torch moves no operator to another device by itself."""
+        return {}
 
     def _block_cpu(self, n_inner: int) -> float:
         call, inputs = self._call, self._inputs

@@ -112,10 +112,15 @@ def test_one_unit_of_a_width_stays_when_all_are_cut(dense: Program) -> None:
         name: torch.zeros(dense.parameters[name].shape, dtype=torch.bool)
         for name in ("hidden.weight", "hidden.bias", "out.weight")
     }
-    small, report = compact(dense.replace(masks=masks))
+    small, report = compact(dense.replace(masks=masks), masks_only=True)
     assert small.parameters["hidden.weight"].shape == (1, 64)
     assert len(report.skipped) == 1
     assert "hidden.weight, dimension 0: all 10 units are cut; one stays" in report.skipped[0]
+    # Nobody reads what lies before it either: one unit of each width stays, as nothing but zeros.
+    small, report = compact(dense.replace(masks=masks))
+    assert small.parameters["hidden.weight"].shape == (1, 16) and small.parameters["one.weight"].shape[0] == 1
+    assert not small.parameters["one.weight"].any() and not small.parameters["two.weight"].any()
+    assert any("hidden.weight, dimension 0: all 10 units are cut; one stays" in text for text in report.skipped)
 
 
 def test_no_part_of_a_split_is_emptied() -> None:
@@ -147,7 +152,7 @@ def test_data_is_verified_on_and_measured(masked: Program) -> None:
 
 
 def test_twin_a_wrong_slice_never_leaves(masked: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("compressor.compaction.compact")  # the package gives its name to the function
+    module = importlib.import_module("compressor.compaction.removal")
     right = module.slice_program
 
     def wrong(program: Program, units: object, keep: object) -> Program:

@@ -89,3 +89,28 @@ def test_a_network_with_a_fixed_batch_is_verified_at_that_batch() -> None:
     program = capture(Fixed(), [InputSpec("x", (None, 3))])
     assert not program.has_dynamic_batch
     assert verify(program, program.clone()).n_inputs == 1
+
+
+def test_tensors_that_were_rounded_count_as_they_were_computed(dense: Program) -> None:
+    stored, whole = dense.clone(), dense.clone()
+    exact = whole.parameters["out.bias"].detach().double() * (1 + 1e-9)
+    precise = dense.replace(module=dense.module.clone(torch.float64))
+    with torch.no_grad():
+        precise.parameters["out.bias"].copy_(exact)
+    with pytest.raises(VerificationError, match="relative in float64"):
+        verify(precise, stored)
+    assert verify(precise, stored, exact={"out.bias": exact}).float64_relative < 1e-12
+
+
+def test_in_half_precision_storage_is_not_what_is_compared(dense: Program) -> None:
+    half = dense.replace(module=dense.module.clone(torch.float16))
+    nudge = half.clone()
+    exact = half.parameters["out.bias"].detach().double() + 1e-3
+    with torch.no_grad():
+        nudge.parameters["out.bias"].copy_(exact)
+    precise = dense.replace(module=half.module.clone(torch.float64))
+    with torch.no_grad():
+        precise.parameters["out.bias"].copy_(exact)
+    assert verify(precise, nudge, exact={"out.bias": exact}).float32_relative < 1e-5
+    with pytest.raises(VerificationError, match="differ by"):
+        verify(precise, nudge)

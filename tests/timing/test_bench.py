@@ -12,6 +12,8 @@ from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import ModelError, ProviderError, UsageError
 from compressor.program import Program
 from compressor.timing import RoundProgress, WarningKind, bench
+from compressor.timing.onnx_runner import OnnxRunner
+from compressor.timing.providers import Provider
 
 Write = Callable[..., Path]
 
@@ -49,6 +51,31 @@ def test_a_short_bench_of_both_runtimes(checkpoint: Path, onnx_file: Write) -> N
     kinds = {warning.kind for warning in report.warnings}
     assert WarningKind.TORCH_VS_ORT in kinds  # the others depend on how fast and how busy the machine is
     assert torch.get_num_threads() == threads_before
+
+
+def test_size_after_gzip_and_profiles_are_measured_on_request(checkpoint: Path, onnx_file: Write) -> None:
+    report = bench(
+        [onnx_file(), checkpoint], min_runs=1, min_seconds=0, max_seconds=1, with_gzip=True, with_profile=True
+    )
+    assert all((t.subject.gzip_bytes or 0) > 0 for t in report.timings)
+    (profile,) = report.profiles
+    assert (profile.subject.name, profile.threads, profile.batch) == ("tiny.onnx", 1, 1)
+    (unknown,) = (w for w in report.warnings if w.kind is WarningKind.PROFILE_UNKNOWN)
+    assert unknown.message == "no profile: tiny.pt runs in torch"
+    for timing in report.timings:
+        assert timing.median_low_s is not None and timing.median_high_s is not None
+        assert timing.median_low_s <= timing.median_s <= timing.median_high_s
+        assert timing.with_copies_s is None
+
+
+def test_on_a_device_copies_and_strays_are_told(onnx_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Provider, "is_device", property(lambda self: True))
+    monkeypatch.setattr(OnnxRunner, "has_own_memory", property(lambda self: True))
+    monkeypatch.setattr(OnnxRunner, "elsewhere", lambda self: {"CPUExecutionProvider": 2})
+    report = bench([onnx_file()], min_runs=1, min_seconds=0, max_seconds=1)
+    assert (report.timings[0].with_copies_s or 0) > 0
+    (fell,) = (w for w in report.warnings if w.kind is WarningKind.FELL_BACK)
+    assert fell.message == "not all on the provider: 2 nodes of tiny.onnx run on CPUExecutionProvider"
 
 
 def test_memory_that_cannot_be_measured_is_said(program: Program) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from compressor.timing import Environment, Timing, WarningKind
-from compressor.timing.cautions import cautions
+from compressor.timing.cautions import Reasons, cautions
 from compressor.timing.measure import Plan
 
 Make = Callable[..., Timing]
 
 
 def test_a_clean_run_has_none(timing: Make, environment: Environment) -> None:
-    assert cautions([timing("a"), timing("b")], environment, Plan(), []) == ()
+    assert cautions([timing("a"), timing("b")], environment, Plan(), Reasons()) == ()
 
 
 @pytest.mark.parametrize(
@@ -34,26 +34,34 @@ def test_a_clean_run_has_none(timing: Make, environment: Environment) -> None:
 def test_each_fault_of_a_timing_has_its_warning(
     timing: Make, environment: Environment, kind: WarningKind, changes: dict[str, Any], message: str
 ) -> None:
-    (found,) = cautions([timing("good"), timing("bad", **changes)], environment, Plan(), [])
+    (found,) = cautions([timing("good"), timing("bad", **changes)], environment, Plan(), Reasons())
     assert found.kind is kind and found.hint == kind.value
     assert re.search(message, found.message)
 
 
 def test_a_loaded_machine(timing: Make, environment: Environment) -> None:
-    (found,) = cautions([timing()], replace(environment, load=1.5), Plan(), [])
+    (found,) = cautions([timing()], replace(environment, load=1.5), Plan(), Reasons())
     assert found.kind is WarningKind.LOADED and "1.5 on 2" in found.message
-    assert cautions([timing()], replace(environment, load=None), Plan(), []) == ()
+    assert cautions([timing()], replace(environment, load=None), Plan(), Reasons()) == ()
 
 
 def test_fewer_runs_than_asked_for(timing: Make, environment: Environment) -> None:
-    (found,) = cautions([timing(n_runs=100)], environment, Plan(min_runs=200), [])
+    (found,) = cautions([timing(n_runs=100)], environment, Plan(min_runs=200), Reasons())
     assert found.kind is WarningKind.FEW_RUNS
 
 
 def test_unknown_memory_gives_each_reason_once(timing: Make, environment: Environment) -> None:
-    (found,) = cautions([timing()], environment, Plan(), ["no file", "no file", "not Linux"])
+    (found,) = cautions([timing()], environment, Plan(), Reasons(memory=["no file", "no file", "not Linux"]))
     assert found.kind is WarningKind.MEMORY_UNKNOWN
     assert found.message == "peak memory unknown: no file; not Linux"
+
+
+def test_what_could_not_be_done_as_asked_is_said(timing: Make, environment: Environment) -> None:
+    reasons = Reasons(profile=["a.pt runs in torch"], fell_back=["3 nodes of m.onnx run on CPUExecutionProvider"])
+    fell, unknown = cautions([timing()], environment, Plan(), reasons)
+    assert (fell.kind, unknown.kind) == (WarningKind.FELL_BACK, WarningKind.PROFILE_UNKNOWN)
+    assert fell.message == "not all on the provider: 3 nodes of m.onnx run on CPUExecutionProvider"
+    assert unknown.message == "no profile: a.pt runs in torch"
 
 
 def test_every_hint_says_something() -> None:

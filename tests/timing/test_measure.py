@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from compressor.errors import UsageError
-from compressor.timing.measure import BLOCK_S, Plan, Runner, Samples, measure, order
+from compressor.timing.measure import BLOCK_S, Plan, Runner, Samples, copied_s, measure, order
 
 
 class Clock:
@@ -148,3 +148,15 @@ def test_garbage_collection_is_back_after_an_error() -> None:
 def test_numbers_that_cannot_be_meant(values: tuple[int, float, float, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Plan(*values)
+
+
+def test_the_figure_with_copies_is_a_median_of_single_inferences() -> None:
+    log: list[tuple[str, int]] = []
+    times = iter([9.0] * 9 + [1.0, 2.0, 3.0] * 3)
+
+    def block(n_inner: int) -> float:
+        log.append(("copies", n_inner))
+        return next(times)
+
+    assert copied_s(block) == 2.0
+    assert set(log) == {("copies", 1)} and len(log) == 18

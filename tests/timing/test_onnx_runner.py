@@ -126,6 +126,32 @@ def test_session_has_the_settings_that_were_asked_for(onnx_file: Write) -> None:
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
+def test_the_copies_of_a_device_are_measured_apart(onnx_file: Write) -> None:
+    runner = OnnxRunner(onnx_file(), CPU, 1)
+    runner.prepare(3, seed=0)
+    assert runner.block_with_copies(2) > 0 and not runner.has_own_memory
+
+
+def test_nodes_that_run_elsewhere_are_counted(onnx_file: Write) -> None:
+    class Part:
+        def __init__(self, ep_name: str, n: int) -> None:
+            self.ep_name, self.n = ep_name, n
+
+        def get_nodes(self) -> list[int]:
+            return [0] * self.n
+
+    class Session:
+        def get_provider_graph_assignment_info(self) -> list[Part]:
+            return [Part("CUDAExecutionProvider", 5), Part("CPUExecutionProvider", 2), Part("CPUExecutionProvider", 1)]
+
+    runner = OnnxRunner(onnx_file(), CPU, 1)
+    assert runner.elsewhere() == {}
+    runner._provider, runner.session = find_provider("cuda"), Session()  # type: ignore[assignment]
+    assert runner.elsewhere() == {"CPUExecutionProvider": 3} and runner.has_own_memory
+    runner.session = object()  # type: ignore[assignment]
+    assert runner.elsewhere() == {}  # an onnxruntime that cannot tell
+
+
 @pytest.mark.gpu
 def test_cuda_keeps_inputs_on_the_device(onnx_file: Write) -> None:
     if "CUDAExecutionProvider" not in ort.get_available_providers() or not torch.cuda.is_available():

@@ -37,6 +37,17 @@ def test_unknown_names_are_a_usage_error() -> None:
         find_provider("zzz")
 
 
+def test_a_provider_that_only_this_onnxruntime_knows_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ["XnnpackExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)
+    assert available_providers()["xnnpack"] is True and "azure" not in available_providers()
+    found = find_provider("xnnpack")
+    assert found.ort_name == "XnnpackExecutionProvider" and found.is_device
+    require_onnxruntime(found)
+    with pytest.raises(UsageError, match="no such provider"):
+        find_provider("azure")
+
+
 def test_a_missing_provider_names_the_package_and_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match=r"install onnxruntime-gpu .* there: cpu$") as caught:

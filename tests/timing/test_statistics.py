@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
-from compressor.timing.statistics import FEWEST_ROUNDS, compare, count_outliers, summarise
+from compressor.timing.statistics import FEWEST_ROUNDS, compare, count_outliers, median_interval, summarise, tail_share
 
 
 def latencies(rng: np.random.Generator, median_s: float, n: int = 300, spread: float = 0.05) -> np.ndarray:
@@ -70,6 +72,34 @@ def test_luck_of_one_opening_is_no_difference_when_openings_are_known() -> None:
     known, unknown = compare(a, b, rng, opening), compare(a, b, rng)
     assert known.verdict == "no difference"
     assert known.high - known.low > 2 * (unknown.high - unknown.low)
+
+
+@pytest.mark.parametrize(("n", "z"), [(1, 1.96), (2, 17.97), (3, 5.27), (12, 2.299), (40, 2.23)])
+def test_few_openings_make_the_interval_wider(n: int, z: float) -> None:
+    """z = t·√(n/(n − 1)), as Hesterberg's table has it; one opening, and many, stay near the normal's 1.96."""
+    assert tail_share(n) == pytest.approx(NormalDist().cdf(-z), rel=0.03, abs=1e-12)
+
+
+def test_four_openings_of_equal_models_are_no_difference() -> None:
+    """The plain percentiles call one in six of these a difference."""
+    rng = np.random.default_rng(6)
+    opening = np.repeat(np.arange(4), 25)
+    verdicts: list[str] = []
+    for _ in range(60):
+        luck = 1 + 0.03 * rng.standard_normal((2, 4))
+        a, b = (latencies(rng, 1e-3, 100, 0.01) * luck[i][opening] for i in range(2))
+        verdicts.append(compare(a, b, rng, opening).verdict)
+    assert verdicts.count("no difference") >= 55
+
+
+def test_the_median_has_an_interval_too() -> None:
+    rng = np.random.default_rng(9)
+    samples = latencies(rng, 1e-3, 400)
+    low, high = median_interval(samples, rng)
+    assert low < np.median(samples) < high and high - low < 0.05e-3
+    opening = np.repeat(np.arange(10), 40)
+    wide = median_interval(samples * (1 + 0.05 * rng.standard_normal(10))[opening], rng, opening)
+    assert wide[1] - wide[0] > 2 * (high - low)
 
 
 def test_resampling_reaches_every_round_of_unequal_openings() -> None:

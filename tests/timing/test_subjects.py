@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -12,7 +14,7 @@ from compressor.errors import CompressError, ModelError, UsageError
 from compressor.program import Program
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.providers import find_provider
-from compressor.timing.subjects import open_subjects
+from compressor.timing.subjects import gzip_bytes, open_subjects
 from compressor.timing.torch_runner import TorchRunner
 
 CPU = find_provider("cpu")
@@ -51,6 +53,31 @@ def test_no_two_subjects_have_one_name(program: Program, tmp_path: Path, onnx_fi
     ]
     assert [o.subject.name for o in open_subjects([first, first], CPU)] == ["m.onnx #1", "m.onnx #2"]
     assert [o.subject.name for o in open_subjects([program, program], CPU)] == ["tiny #1", "tiny #2"]
+
+
+def test_parameters_are_counted_however_they_are_stored(onnx_file: Write) -> None:
+    path = onnx_file()
+    model = onnx.load(str(path))
+    (dense,) = model.graph.initializer
+    values = onnx.numpy_helper.from_array(np.ones(2, np.float32), "w")
+    positions = onnx.numpy_helper.from_array(np.array([3, 7]), "w_positions")
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, positions, list(dense.dims)))
+    int8 = onnx.numpy_helper.from_array(np.ones((5, 2), np.int8), "v_quantized")
+    scale = onnx.numpy_helper.from_array(np.ones(5, np.float32), "v_scale")
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([int8, scale])
+    onnx.save(model, str(path))
+    assert open_subjects([path], CPU)[0].subject.n_params == 12 + 10
+
+
+def test_size_after_gzip(program: Program, checkpoint: Path, onnx_file: Write, tmp_path: Path) -> None:
+    model = onnx.load(str(onnx_file()))
+    whole = tmp_path / "e.onnx"
+    onnx.save(model, str(whole), save_as_external_data=True, location="e.data", size_threshold=0)
+    sizes = [gzip_bytes(opened) for opened in open_subjects([program, checkpoint, whole], CPU)]
+    expected = [len(gzip.compress(path.read_bytes(), 6)) for path in (checkpoint, whole, tmp_path / "e.data")]
+    assert sizes[0] is None
+    assert sizes[1:] == [pytest.approx(expected[0], abs=20), pytest.approx(sum(expected[1:]), abs=40)]
 
 
 def test_weights_beside_the_file_are_part_of_its_size(onnx_file: Write, tmp_path: Path) -> None:

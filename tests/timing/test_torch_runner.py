@@ -22,6 +22,13 @@ def test_a_block_runs_and_takes_time(program: Program) -> None:
     assert program.module.training
 
 
+def test_copies_are_measured_apart(program: Program) -> None:
+    runner = TorchRunner(program, CPU, "tiny")
+    runner.prepare(3, seed=0)
+    assert runner.block_with_copies(2) > 0
+    assert not runner.has_own_memory and runner.elsewhere() == {}
+
+
 def test_double_precision_gets_inputs_of_its_own_type() -> None:
     program = capture(nn.Linear(4, 2).double(), [InputSpec("x", (None, 4))])
     runner = TorchRunner(program, CPU, "double")

@@ -1,0 +1,196 @@
+"""What removed constants added to their readers, moved into biases; it must never decide what is removed.
+
+The numbers are computed in float64 and stored in the model's own type; the exact ones are returned as well, because a
+proof in float64 has to be made with them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from compressor.axes import UnitMap, Value
+from compressor.compaction.constants import run, stretch
+from compressor.compaction.dead import Verdict
+from compressor.compaction.readers import Reading, place
+from compressor.compaction.result import Folded
+from compressor.compaction.slicing import Sizes
+from compressor.compaction.transfer_contract import TRANSPOSED, factors
+from compressor.program import Program, ProgramModule, arguments, set_argument
+
+aten = torch.ops.aten
+
+_BIASED = (
+    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
+    aten.conv3d.padding, aten.linear.default, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+)  # fmt: skip
+
+
+@dataclass
+class Additions:
+    """A program under edit: graph, tensors, masks, and the exact value of every tensor that was rounded."""
+
+    program: Program
+    exact: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.graph = copy.deepcopy(self.program.module.graph)
+        self.tensors = dict(self.program.module.tensors())
+        self.masks = dict(self.program.masks)
+        self.made: set[Node] = set()
+        self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
+
+    def finished(self) -> Program:
+        """The edited program, without tensors that nothing reads."""
+        named = {node.target for node in self.graph.nodes if node.op == "get_attr"}
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name in named}
+        self.exact = {name: value for name, value in self.exact.items() if name in named}
+        module = ProgramModule(tensors, self.graph)
+        module.training = self.program.module.training
+        masks = {name: mask for name, mask in self.masks.items() if name in tensors}
+        aliases = {name: to for name, to in self.program.aliases.items() if to in tensors}
+        return self.program.replace(module=module, masks=masks, aliases=aliases)
+
+    def add_to_output(self, node: Node, amounts: Tensor) -> str:
+        """The tensor that took `amounts`, one per channel of the node's output; a new one where there is none.
+
+        Behind a convolution without bias a batch norm takes them into its running mean: no parameter more.
+        """
+        bias = arguments(node).get("bias") if node.target in _BIASED else None
+        if isinstance(bias, Node):
+            return self._grow(node, bias, amounts)
+        norm = _norm_behind(node)
+        if norm is not None and self._is_own(norm):
+            self._set(str(norm.target), self._value(str(norm.target)) - amounts)
+            return str(norm.target)
+        if node.target in _BIASED:
+            made = self._parameter(f"{place(node)}.bias", amounts, node)
+            set_argument(node, "bias", made)
+            return str(made.target)
+        made = self._parameter(f"{place(node)}.bias", amounts, node)
+        with self.graph.inserting_after(node):
+            added = self.graph.call_function(aten.add.Tensor, (node, made))
+        added.meta = {"where": node.meta.get("where", "")}
+        node.replace_all_uses_with(added, delete_user_cb=lambda user: user is not added)
+        return str(made.target)
+
+    def _grow(self, node: Node, bias: Node, amounts: Tensor) -> str:
+        name = str(bias.target)
+        if self._is_own(bias):
+            self._set(name, self._value(name) + amounts)
+            mask = self.masks.get(name)
+            if mask is not None:
+                self.masks[name] = mask | (amounts != 0)
+            return name
+        made = self._parameter(f"{place(node)}.bias", self._value(name) + amounts, node)
+        set_argument(node, "bias", made)
+        return str(made.target)
+
+    def _is_own(self, tensor: Node) -> bool:
+        """Whether a parameter or buffer is read at one place only."""
+        readers = [n for n in self.graph.nodes if n.op == "get_attr" and n.target == tensor.target]
+        return tensor.op == "get_attr" and len(readers) == 1 and len(tensor.users) == 1
+
+    def _value(self, name: str) -> Tensor:
+        return self.exact.get(name, self.tensors[name].detach().double())
+
+    def _set(self, name: str, value: Tensor) -> None:
+        old = self.tensors[name]
+        self.exact[name] = value
+        rounded = value.to(old.dtype).to(old.device)
+        self.tensors[name] = nn.Parameter(rounded, old.requires_grad) if isinstance(old, nn.Parameter) else rounded
+
+    def _parameter(self, wanted: str, value: Tensor, at: Node) -> Node:
+        """A new parameter, read in front of `at`; its name is `wanted`, or with a number if that is taken.
+
+        A bare parameter is no module that another one could be in: `token.constant` becomes `token_constant`.
+        """
+        taken = {*self.tensors, *self.program.aliases}
+        owner, _, last = wanted.rpartition(".")
+        wanted = f"{owner}_{last}" if owner in taken else wanted
+        name = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+        like = next((t for t in self.tensors.values() if isinstance(t, nn.Parameter) and t.is_floating_point()), value)
+        self.tensors[name] = nn.Parameter(value.to(like.dtype).to(like.device))
+        self.exact[name] = value
+        with self.graph.inserting_before(at):
+            node = self.graph.get_attr(name)
+        node.meta = {"where": at.meta.get("where", "")}
+        self.made.add(node)
+        return node
+
+    def constant(self, wanted: str, value: Tensor, at: Node) -> Node:
+        """A new parameter that stands where a value stood that never changes."""
+        return self._parameter(wanted, value, at)
+
+
+def _norm_behind(node: Node) -> Node | None:
+    """The running mean of the batch norm that alone reads `node`, if it normalises with that mean."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].target is not aten.batch_norm.default:
+        return None
+    bound = arguments(users[0])
+    mean = bound["running_mean"]
+    return mean if bound["input"] is node and isinstance(mean, Node) and not bound["training"] else None
+
+
+def fold_removed(
+    sliced: Program, units: UnitMap, verdict: Verdict, exact: Mapping[str, Tensor]
+) -> tuple[Program, tuple[Folded, ...], Mapping[str, Tensor]]:
+    """The sliced program with what the removed constants added, where each went, and the exact tensors, old and new."""
+    dead = ~verdict.keep | verdict.fillers
+    edit, done, sizes = Additions(sliced, dict(exact)), [], Sizes(units, verdict.keep)
+    for reading in verdict.readings:
+        if reading.node.target in TRANSPOSED:
+            continue  # adds another constant at every position: what it reads stays
+        gone = (reading.channel_units >= 0) & dead[reading.channel_units]
+        constant = reading.source.everywhere(reading.dim) & ~reading.source.zero_everywhere(reading.dim)
+        folded = torch.from_numpy(gone) & constant
+        if not folded.any():
+            continue
+        walked = units.walk.values[reading.node.name]
+        assert isinstance(walked, Value)
+        dim = walked.rank - 1 if reading.dim == reading.source.rank - 1 else reading.dim
+        amounts = added_by(reading, folded)
+        fills = (reading.row_units >= 0) & verdict.fillers[reading.row_units]
+        amounts[torch.from_numpy(fills)] = 0  # what only fills a dimension must be 0 for a norm or a sum over it
+        amounts = amounts[torch.from_numpy(sizes.kept(walked, dim))]
+        if not amounts.any():
+            continue
+        into = edit.add_to_output(edit.nodes[reading.node.name], amounts)
+        done.append(Folded(place(reading.node), int(folded.sum()), into))
+    return (edit.finished(), tuple(done), edit.exact) if done else (sliced, (), exact)
+
+
+@torch.no_grad()
+def added_by(reading: Reading, channels: Tensor) -> Tensor:
+    """What constant channels add to each output channel, exact where they add the same at every position.
+
+    Shapes:  channels (G * I,) bool -> (G * O,)
+    """
+    a, x = reading.arguments, reading.source
+    values = torch.where(channels, x.first_along(reading.dim), torch.zeros((), dtype=torch.float64))
+    if "weight" not in a:
+        weight = factors(a)[1]
+        rows_KN = stretch(weight.value, weight.sizes, range(2))[channels].double()
+        return a.get("alpha", 1) * (values[channels] @ rows_KN)
+    if reading.is_single:
+        at = [-1 if d == reading.dim else 1 for d in range(x.rank)]
+        whole = torch.where(channels.reshape(at), x.exact, torch.zeros((), dtype=torch.float64))
+        whole = stretch(whole, (1, *x.sizes[1:]), range(1, x.rank))
+        return run(reading.node, {**a, "bias": None}, lambda c: whole if c is x else c.exact).flatten()
+    assert reading.reads is not None
+    weight = a["weight"]
+    groups, n_rows, n_channels = reading.reads.shape
+    grouped = weight.value.reshape(groups, n_rows, n_channels, -1)
+    parts = []
+    for group in range(groups):
+        mine = slice(group * n_channels, (group + 1) * n_channels)
+        taps = grouped[group][:, channels[mine]].double().sum(-1)
+        parts.append(taps @ values[mine][channels[mine]])
+    return torch.cat(parts)

@@ -1,0 +1,73 @@
+"""Removal of what is dead, from the constants found to the biases they went into; it must never verify or lower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from compressor.axes import UnitMap, WalkOptions, find_units
+from compressor.compaction.branches import without_constant_branches
+from compressor.compaction.dead import Verdict, living_units, masked_units
+from compressor.compaction.find_constants import find_constants
+from compressor.compaction.folding import fold_removed
+from compressor.compaction.result import Branch, Folded
+from compressor.compaction.rounding import Rounding
+from compressor.compaction.slicing import cut_tensor, slice_program
+from compressor.program import Program
+from compressor.sparsity import apply_masks, mask_units
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`whole` without its dead units is `program`; `exact` are its tensors that were rounded to be stored."""
+
+    whole: Program
+    program: Program
+    units: UnitMap
+    verdict: Verdict
+    folded: tuple[Folded, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding | None = None) -> Removal:
+    """The program without what nothing needs; what its masks cut is expected to be 0, and its mode to be evaluation.
+
+    With `masks_only` what the masks cut altogether goes, and nothing else. `rounding` says what of it stays to fill up
+    a width.
+    """
+    walk, rounding = WalkOptions.from_mapping(masked.record.walk), rounding or Rounding()
+    if masks_only:
+        units = find_units(masked, walk)
+        verdict = rounding.filled(masked, units, masked_units(masked, units))
+        return Removal(masked, _sliced(masked, units, verdict), units, verdict)
+    constants = find_constants(masked)
+    cleared = without_constant_branches(masked, constants)
+    whole = cleared.program
+    if cleared.branches:
+        constants = find_constants(whole)
+    units = find_units(whole, walk)
+    verdict = rounding.filled(whole, units, living_units(whole, units, constants))
+    verdict = replace(verdict, skipped=(*cleared.stays, *verdict.skipped))
+    fillers = _filler_masks(whole, units, verdict)
+    exact = {name: cut_tensor(name, value, units, verdict.keep) for name, value in cleared.exact.items()}
+    exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
+    small, folded, exact = fold_removed(_sliced(whole, units, verdict), units, verdict, exact)
+    return Removal(whole, small, units, verdict, folded, cleared.branches, exact)
+
+
+def _sliced(whole: Program, units: UnitMap, verdict: Verdict) -> Program:
+    """The program without the units that go; those that only fill a dimension are 0 in it."""
+    sliced = slice_program(whole, units, verdict.keep)
+    apply_masks(sliced.module, _filler_masks(whole, units, verdict))
+    return sliced
+
+
+def _filler_masks(whole: Program, units: UnitMap, verdict: Verdict) -> dict[str, Tensor]:
+    """Masks of the sliced parameters that cut what only fills a dimension."""
+    if not verdict.fillers.any():
+        return {}
+    masks = mask_units(whole.module, units, ~verdict.fillers)
+    return {name: cut_tensor(name, mask, units, verdict.keep) for name, mask in masks.items()}

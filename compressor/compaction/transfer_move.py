@@ -1,0 +1,163 @@
+"""Transfers of operators that only move data: the operator itself, run on the values and on what is unknown.
+
+It must never hold index arithmetic of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx import Node
+
+from compressor.axes.labels import factor
+from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
+
+aten = torch.ops.aten
+
+
+@transfer(
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten._unsafe_view.default,
+    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.view_as.default,
+    aten.reshape_as.default, aten.ravel.default,
+)  # fmt: skip
+def view(node: Node, a: Arguments, out: Any) -> Found:
+    """Reshaped; only the runs of dimensions along which something differs are expanded."""
+    x = a["self"]
+    return _each(x, lambda t: _reshape(t, x.sizes, out.sizes))
+
+
+def _reshape(tensor: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    expanded, result = list(tensor.shape), []
+    for run_before, run_after in factor(before, after):
+        touched = any(tensor.shape[dim] > 1 for dim in run_before)
+        for dim in run_before:
+            expanded[dim] = before[dim] if touched else 1
+        result.extend(after[dim] if touched else 1 for dim in run_after)
+    return tensor.expand(expanded).reshape(result)
+
+
+def _each(x: Constants, move: Callable[[Tensor], Tensor]) -> Found:
+    return Pair(move(x.exact), move(x.known)) if x.any_known else None
+
+
+@transfer(
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int, aten.movedim.intlist,
+    aten.swapaxes.default, aten.swapdims.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default,
+    aten.flip.default,
+)  # fmt: skip
+def rearrange(node: Node, a: Arguments, out: Any) -> Found:
+    """The operator on tensors of size 1 where nothing differs."""
+    return _each(a["self"], lambda t: node.target(**{**a, "self": t}))  # type: ignore[operator]
+
+
+@transfer(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+def expand(node: Node, a: Arguments, out: Any) -> Found:
+    """Nothing differs along a stretched dimension."""
+    x = a["self"]
+    return _each(x, lambda t: t.reshape((1,) * (len(out.sizes) - x.rank) + tuple(t.shape)))
+
+
+@transfer(aten.repeat.default, aten.tile.default)
+def repeat(node: Node, a: Arguments, out: Any) -> Found:
+    """Repeated along the dimensions where something differs."""
+    x, rank = a["self"], len(out.sizes)
+    times = list(a["repeats"] if "repeats" in a else a["dims"])
+    times = [1] * (rank - len(times)) + times
+
+    def repeated(tensor: Tensor) -> Tensor:
+        lifted = tensor.reshape((1,) * (rank - x.rank) + tuple(tensor.shape))
+        return lifted.repeat([n if lifted.shape[dim] > 1 else 1 for dim, n in enumerate(times)])
+
+    return _each(x, repeated)
+
+
+@transfer(
+    aten.slice.Tensor, aten.narrow.default, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
+    aten.split.sizes, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, aten.unbind.int,
+    aten.repeat_interleave.self_int, aten.channel_shuffle.default, aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default, aten.index_select.default,
+)  # fmt: skip
+def along_some(node: Node, a: Arguments, out: Any) -> Found:
+    """The operator on tensors that have their full size along the dimensions it works on."""
+    x = a["self"]
+    if not x.any_known or ("index" in a and isinstance(a["index"], Constants) and not a["index"].all_known):
+        return None
+    if node.target is aten.channel_shuffle.default:
+        dims: Sequence[int] = [1]
+    elif "dim" in a:
+        dims = x.normal_dims(a["dim"])
+    else:
+        dims = range(x.rank - 3, x.rank)
+    values = run(node, a, lambda c: stretch(c.exact, c.sizes, dims) if c is x else c.along(range(c.rank)).value)
+    unknown = run(node, a, lambda c: _unknown(c, dims) if c is x else c.along(range(c.rank)).value)
+    if isinstance(values, Tensor):
+        return Pair(values, unknown == 0)
+    return [Pair(value, part == 0) for value, part in zip(values, unknown, strict=True)]
+
+
+def _unknown(x: Constants, dims: Sequence[int]) -> Tensor:
+    """1 where something depends on the input: operators that pad with zeros then say by themselves what is known."""
+    return stretch(~x.known, x.sizes, dims).double()
+
+
+@transfer(aten.roll.default, aten.unfold.default, aten.diagonal.default, aten.im2col.default)
+def displace(node: Node, a: Arguments, out: Any) -> Found:
+    """The operator on tensors of full size."""
+    x = a["self"]
+    if not x.any_known:
+        return None
+    every = range(x.rank)
+    return Pair(run(node, a, lambda c: c.along(every).value), run(node, a, lambda c: _unknown(c, every)) == 0)
+
+
+@transfer(aten.cat.default, aten.concat.default, aten.stack.default)
+def concatenate(node: Node, a: Arguments, out: Any) -> Found:
+    """Concatenated; a part of which nothing is known stays unknown."""
+    rank = len(out.sizes)
+    dim = a["dim"] % rank
+    parts: list[Constants] = list(a["tensors"])
+    if not any(part.any_known for part in parts):
+        return None
+    if node.target is aten.stack.default:
+        pairs = [Pair(part.exact.unsqueeze(dim), part.known.unsqueeze(dim)) for part in parts]
+    else:
+        pairs = [part.along([dim]) for part in parts if part.rank == rank]
+    return Pair(_joined([p.value for p in pairs], dim), _joined([p.known for p in pairs], dim))
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    sizes = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
+    kind = parts[0].dtype if all(part.dtype == parts[0].dtype for part in parts) else torch.float64
+    return torch.cat([p.to(kind).expand([*sizes[:dim], p.shape[dim], *sizes[dim + 1 :]]) for p in parts], dim)
+
+
+@transfer(aten.pad.default, aten.constant_pad_nd.default)
+def pad(node: Node, a: Arguments, out: Any) -> Found:
+    """A constant padding is known; copies are known where what they copy is."""
+    x, amounts = a["self"], list(a["pad"])
+    padded = [x.rank - 1 - i // 2 for i, amount in enumerate(amounts) if amount]
+    constant = a.get("mode", "constant") == "constant"
+    if not constant:
+        if not x.any_known:
+            return None
+        every = range(x.rank)
+        return Pair(run(node, a, lambda c: c.along(every).value), run(node, a, lambda c: _unknown(c, every)) == 0)
+    amounts = [amount if x.rank - 1 - i // 2 in padded else 0 for i, amount in enumerate(amounts)]
+    value, known = x.along(padded)
+    fill = a.get("value") or 0.0
+    return Pair(F.pad(value, amounts, value=fill), F.pad((~known).double(), amounts) == 0)
+
+
+@transfer(aten.index.Tensor)
+def index(node: Node, a: Arguments, out: Any) -> Found:
+    """The operator with the constant indices it has."""
+    x, indices = a["self"], [i for i in a["indices"] if i is not None]
+    if not x.any_known or not all(i.all_known for i in indices):
+        return None
+    every = range(x.rank)
+    values = run(node, a, lambda c: c.along(range(c.rank)).value)
+    return Pair(values, run(node, a, lambda c: _unknown(c, every) if c is x else c.along(range(c.rank)).value) == 0)

@@ -1,0 +1,146 @@
+"""Transfers of reductions, poolings, normalisations and constants that a graph makes itself.
+
+It must never hold operators with weights to contract. Whatever mixes samples of a batch is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
+
+aten = torch.ops.aten
+
+_OF_EQUALS = frozenset({"mean", "amax", "amin", "max", "min", "median", "any", "all"})
+"""Reductions that leave one of many equal values as it is."""
+
+
+@transfer(
+    aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default, aten.amax.default, aten.amin.default,
+    aten.max.dim, aten.min.dim, aten.max.default, aten.min.default, aten.var.correction, aten.var.dim,
+    aten.std.correction, aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default,
+    aten.norm.ScalarOpt_dim, aten.prod.dim_int, aten.logsumexp.default, aten.argmax.default, aten.argmin.default,
+    aten.any.dim, aten.all.dim, aten.median.dim,
+)  # fmt: skip
+def reduction(node: Node, a: Arguments, out: Any) -> Found:
+    """Known where everything that is reduced is."""
+    x = a["self"]
+    dims = x.normal_dims(a.get("dim"))
+    if not x.any_known or set(dims) & x.batch:
+        return None
+    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    kept = bool(a.get("keepdim", False))
+    unknown = _reduced(~x.known, dims, kept)
+    over = () if name in _OF_EQUALS and all(x.value.shape[dim] == 1 for dim in dims) else dims
+    made = run(node, a, lambda c: stretch(c.exact, c.sizes, over))
+    if isinstance(made, Tensor):
+        return Pair(made, ~unknown)
+    return [Pair(part, ~unknown) for part in made]
+
+
+def _reduced(flags: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    reduced = flags.double().amax(dims, keepdim=keepdim) if dims else flags
+    return reduced > 0
+
+
+@transfer(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten.cumsum.default)
+def over_one(node: Node, a: Arguments, out: Any) -> Found:
+    """Known where everything along the dimension is."""
+    x = a["self"]
+    dim = x.normal_dim(a["dim"])
+    if not x.any_known or dim in x.batch:
+        return None
+    unknown = _reduced(~x.known, (dim,), True)
+    return Pair(run(node, a, lambda c: stretch(c.exact, c.sizes, [dim])), ~unknown)
+
+
+@transfer(
+    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.avg_pool1d.default,
+    aten.avg_pool2d.default, aten.avg_pool3d.default, aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default, aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec,
+    aten.upsample_nearest1d.vec, aten.upsample_bicubic2d.vec, aten.upsample_nearest2d.default,
+    aten.upsample_bilinear2d.default, aten.reflection_pad2d.default, aten.replication_pad2d.default,
+    aten.upsample_linear1d.vec, aten.upsample_trilinear3d.vec, aten.upsample_nearest3d.vec,
+)  # fmt: skip
+def window(node: Node, a: Arguments, out: Any) -> Found:
+    """Known in channels that are; a value that is the same everywhere stays itself unless zeros are averaged in."""
+    x: Constants = a["self"] if "self" in a else a["input"]
+    if not x.any_known or not isinstance(out.sizes, tuple):
+        return None
+    name = node.target._schema.name  # type: ignore[union-attr]
+    spatial = tuple(range(x.rank - next((n for n in (1, 2, 3) if f"{n}d" in name), 2), x.rank))
+    known = ~_reduced(~x.known, spatial, True)
+    value = torch.where(known, x.exact, torch.zeros_like(x.exact))
+    if all(value.shape[dim] == 1 for dim in spatial) and not _averages_zeros(a):
+        return Pair(value, known)
+    whole = stretch(value, x.sizes, spatial)
+    return Pair(run(node, a, lambda c: whole), known)
+
+
+def _averages_zeros(a: Arguments) -> bool:
+    padded = any(a["padding"]) if isinstance(a.get("padding"), (list, tuple)) else bool(a.get("padding"))
+    return bool((a.get("count_include_pad") and padded) or a.get("divisor_override"))
+
+
+@transfer(aten.batch_norm.default)
+def batch_norm(node: Node, a: Arguments, out: Any) -> Found:
+    """Known in channels that are, and where the weight is 0; with statistics of its own only there."""
+    x, weight, bias = a["input"], a["weight"], a["bias"]
+    scales = [a[name] for name in ("weight", "bias", "running_mean", "running_var") if a[name] is not None]
+    if a["training"] or a["running_mean"] is None or not all(scale.all_known for scale in scales):
+        return _where_scaled_by_zero(x, weight, bias, (1,))
+    silent = _silent(x, weight, (1,))
+    if not x.any_known and not silent.any():
+        return None
+    made = run(node, a, lambda c: stretch(c.exact, c.sizes, [1]) if c is x else c.exact)
+    return Pair(made, stretch(x.known, x.sizes, [1]) | silent)
+
+
+@transfer(aten.layer_norm.default, aten.rms_norm.default)
+def layer_norm(node: Node, a: Arguments, out: Any) -> Found:
+    """Known where the weight is 0."""
+    x, n = a["input"], len(a["normalized_shape"])
+    return _where_scaled_by_zero(x, a["weight"], a.get("bias"), tuple(range(x.rank - n, x.rank)))
+
+
+@transfer(aten.group_norm.default, aten.instance_norm.default)
+def group_norm(node: Node, a: Arguments, out: Any) -> Found:
+    """Known where the weight is 0."""
+    return _where_scaled_by_zero(a["input"], a["weight"], a["bias"], (1,))
+
+
+def _silent(x: Constants, weight: Constants | None, dims: tuple[int, ...]) -> Tensor:
+    """Where a weight of 0 hides whatever is normalised, at the rank of `x`."""
+    if weight is None or not weight.all_known:
+        return torch.zeros((1,) * x.rank, dtype=torch.bool)
+    return _placed(weight.value == 0, x, dims)
+
+
+def _placed(tensor: Tensor, x: Constants, dims: tuple[int, ...]) -> Tensor:
+    return tensor.reshape([x.sizes[dim] if dim in dims else 1 for dim in range(x.rank)])
+
+
+def _where_scaled_by_zero(
+    x: Constants, weight: Constants | None, bias: Constants | None, dims: tuple[int, ...]
+) -> Found:
+    silent = _silent(x, weight, dims)
+    if not silent.any() or (bias is not None and not bias.all_known):
+        return None
+    value = torch.zeros(silent.shape, dtype=torch.float64) if bias is None else _placed(bias.exact, x, dims)
+    return Pair(value, silent)
+
+
+@transfer(
+    aten.full.default, aten.zeros.default, aten.ones.default, aten.new_full.default, aten.new_zeros.default,
+    aten.new_ones.default, aten.scalar_tensor.default, aten.arange.default, aten.arange.start, aten.arange.start_step,
+    aten.linspace.default, aten.eye.default, aten.eye.m,
+)  # fmt: skip
+def made(node: Node, a: Arguments, out: Any) -> Found:
+    """What a graph makes from numbers is a constant."""
+    tensor = run(node, a, lambda c: c.exact)
+    return Pair(tensor, torch.ones((1,) * tensor.dim(), dtype=torch.bool))

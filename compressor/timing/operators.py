@@ -1,0 +1,143 @@
+"""The time of single operators in onnxruntime, remembered from run to run; it must never choose by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from compressor.atomic import atomic_write
+from compressor.program import Program
+from compressor.timing.environment import cpu_name
+from compressor.timing.operator_onnx import operator_model
+
+_BLOCK_S = 1e-3
+_ROUNDS, _OPENINGS = 7, 2
+"""The least of so many blocks counts: what disturbs a measurement makes it longer, never shorter. Each program is
+opened twice, because where its weights come to lie makes some per cent of difference."""
+
+_MOST_S = 0.5
+"""Largest share of time for one program in one opening, beyond which fewer rounds must do."""
+
+_FINE_S = 1e-6
+
+Take = Callable[[Sequence[bytes], int], "tuple[float, ...]"]
+
+
+class OperatorClock:
+    """A stopwatch (`cost.latency.Stopwatch`) on onnxruntime's CPU provider with `threads` threads.
+
+    Times are kept under what decides them: operators, shapes, batch, threads, onnxruntime and processor, not the values
+    of weights. `cache` is a JSON file that outlives the run; a file that cannot be read is as good as none.
+    """
+
+    def __init__(self, threads: int = 1, cache: Path | None = None, take: Take | None = None) -> None:
+        self.threads, self._cache = threads, cache
+        self._take = take or take_times
+        self._known = _read(cache)
+        self._runtime = f"{ort.__version__} {cpu_name(Path('/proc/cpuinfo'))} {threads} threads"
+
+    def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
+        """Seconds of one run of each. Unless all are known already, all are measured in turns, and so comparable.
+
+        Raises:  ModelError for an operator that trials do not consist of.
+        """
+        models = [operator_model(program, batch) for program in programs]
+        keys = [self._key(model) for model in models]
+        if not all(key in self._known for key in keys):
+            self._known.update(zip(keys, self._take(models, self.threads), strict=True))
+            self._write()
+        return tuple(self._known[key] for key in keys)
+
+    def _key(self, model: bytes) -> str:
+        """Weights are named by shape and type only; integers (shapes, slices, how many are gathered) by value."""
+        graph = onnx.load_from_string(model).graph
+        constants = [
+            (c.name, list(c.dims), c.data_type, b"" if c.data_type == onnx.TensorProto.FLOAT else c.raw_data)
+            for c in graph.initializer
+        ]
+        parts = (self._runtime, graph.input, [n.SerializeToString(deterministic=True) for n in graph.node], constants)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def _write(self) -> None:
+        if self._cache is None:
+            return
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self._cache, force=True) as temporary:
+            temporary.write_text(json.dumps(self._known))
+
+
+def default_cache() -> Path:
+    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
+
+
+def _read(cache: Path | None) -> dict[str, float]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        entries = json.loads(cache.read_text())
+        return {str(key): float(value) for key, value in entries.items()}
+    except (OSError, ValueError, AttributeError, TypeError):  # of another version, or cut off: it is measured anew
+        return {}
+
+
+def take_times(models: Sequence[bytes], threads: int, batch: int = 1) -> tuple[float, ...]:
+    """Least seconds of one run of each model, measured in turns with random inputs; `batch` fills open dimensions."""
+    best = [float("inf")] * len(models)
+    for _ in range(_OPENINGS):
+        runs = [_Run(model, threads, batch) for model in models]
+        for k in range(_ROUNDS):
+            for i, run in enumerate(runs):
+                if k == 0 or run.spent_s < _MOST_S:
+                    best[i] = min(best[i], run.block())
+    return tuple(best)
+
+
+class _Run:
+    """One open model that is warm, with its input bound."""
+
+    def __init__(self, model: bytes, threads: int, batch: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        random = np.random.default_rng(0)
+        self._binding = self._session.io_binding()
+        for given in self._session.get_inputs():
+            sizes = [size if isinstance(size, int) else batch for size in given.shape]
+            self._binding.bind_cpu_input(given.name, random.standard_normal(sizes, dtype=np.float32))
+        for output in self._session.get_outputs():
+            self._binding.bind_output(output.name, "cpu")
+        self._now = _clock(threads)
+        self.spent_s = 0.0
+        self._n_inner = 1
+        once = max(min(self.block() for _ in range(3)), 1e-7)
+        self._n_inner = max(1, round(_BLOCK_S / once))
+
+    def block(self) -> float:
+        """Seconds per run over one block."""
+        began = self._now()
+        for _ in range(self._n_inner):
+            self._session.run_with_iobinding(self._binding)
+        took = self._now() - began
+        self.spent_s += took
+        return took / self._n_inner
+
+
+def _clock(threads: int) -> Callable[[], float]:
+    """Seconds on the processor where one thread does all the work and that is told finely: what other processes take
+    does not count then. On a crowded machine an operator of some milliseconds is interrupted in every single run."""
+    if threads == 1 and time.get_clock_info("thread_time").resolution <= _FINE_S:
+        return time.thread_time
+    return time.perf_counter
