@@ -1,8 +1,12 @@
-"""Han et al. and ADMM on full MNIST: `python benchmarks/mnist.py --mnist DIR [--seeds 3] [--out results.json]`.
+"""Han et al. and ADMM on full MNIST: `python -m benchmarks.mnist --mnist DIR [--cases han,reach,curve] [--seeds 3]`.
 
-For every seed: trains the dense network, then prunes it by magnitude and by ADMM with the same number of training
-epochs after the dense ones. Accuracy is that of the last epoch (no selection on the test set). The results file is
-written after every run and runs that it already holds are skipped, so a broken-off benchmark continues.
+`han`: magnitude and ADMM at the ratios of the papers, with the same number of training epochs. `reach`: the ratios that
+later papers reached, by the recipe that gets furthest: ADMM in several stages, whole units removed after each stage so
+that the next one trains a smaller network, and a long retraining with distillation from the dense network. `curve`:
+error against ratio for every method at one budget (Han et al. 2015, fig. 5), as SVG too.
+
+Accuracy is that of the last epoch (nothing is selected on the test set). The results file is written after every run
+and runs that it already holds are skipped, so a broken-off benchmark continues. CPU or CUDA: `--device`.
 """
 
 from __future__ import annotations
@@ -11,130 +15,314 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import compressor
-from compressor.data import open_data, open_task
+from compressor.data import Batch, open_data, open_task
+from compressor.data.arrays import Arrays, ArraySource
+from compressor.data.task import Classification
 from compressor.models import build
 from compressor.program import InputSpec, Program, Record, capture
-from compressor.pruning import Admm, PruneSettings
+from compressor.pruning import Admm, PruneSettings, Recovery
 from compressor.training import Recipe, fit
+from compressor.training.distillation import soft_loss
 
 DENSE = {
     "lenet-300-100": Recipe(epochs=20, batch_size=128, weight_decay=1e-4),
     "lenet5": Recipe(epochs=10, batch_size=128, weight_decay=1e-4),
 }
 BUDGET = {"lenet-300-100": 40, "lenet5": 12}
-"""Training epochs of each pruning run, the same for both methods."""
+"""Training epochs of each pruning run of `han`, the same for both methods."""
+CURVE_EPOCHS = 12
+CURVE_RATIOS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
-CASES = [
-    ("lenet-300-100", "unstructured", 12.0),
-    ("lenet5", "unstructured", 12.0),
-    ("lenet5", "channel", 17.0),
-]
+Row = dict[str, Any]
 
 
-def settings(arch: str, pattern: str, ratio: float, method: str, seed: int) -> PruneSettings:
-    """Both methods get the same epochs: ADMM spends 40 % of them on finding the structure, magnitude on two of
+@dataclass(frozen=True)
+class Case:
+    """One network at one ratio. `way` are the ratios of the stages before the last, `find` and `heal` epochs.
+
+    `last_rho` is the penalty of the last update of a stage: the higher the ratio, the harder the pull has to be.
+    """
+
+    group: str
+    arch: str
+    pattern: str
+    ratio: float
+    methods: tuple[str, ...]
+    way: tuple[float, ...] = ()
+    find: tuple[int, ...] = ()
+    heal: int = 0
+    last_rho: float = 0.1
+    select_inputs: bool = False
+
+
+BOTH = ("magnitude", "admm")
+CURVE = ("cut only", "cut, reconstructed", "retrained", "retrained, L1", "iterative", "admm")
+CASES = (
+    Case("han", "lenet-300-100", "unstructured", 12.0, BOTH),
+    Case("han", "lenet5", "unstructured", 12.0, BOTH),
+    Case("han", "lenet5", "channel", 17.0, BOTH),
+    Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (5.0,), (20, 20), 50, 0.1),
+    Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (20, 25), 80, 0.5, True),
+    Case("reach", "lenet5", "channel", 60.5, ("admm",), (8.0, 22.0), (7, 10, 12), 60, 0.3),
+    Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 35.0), (7, 10, 12), 60, 0.3),
+    Case("reach", "lenet5", "unstructured", 75.0, ("admm",), (9.0,), (10, 10), 20, 0.3),
+    *(Case("curve", "lenet-300-100", "unstructured", ratio, CURVE) for ratio in CURVE_RATIOS),
+)
+
+
+class Taught(Classification):
+    """Cross entropy and the soft loss of a teacher whose outputs stand beside the labels: target (N, 1 + C).
+
+    Without augmentation the teacher says the same in every epoch, so it is asked once; a LeNet-5 teacher otherwise
+    costs more than its 150 times smaller student.
+    """
+
+    def __init__(self, share: float, temperature: float = 4.0) -> None:
+        self.share, self.temperature = share, temperature
+
+    def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        hard = super().loss(outputs, _labels(batch), smoothing=smoothing)
+        return (1 - self.share) * hard + self.share * soft_loss(outputs, batch.target[:, 1:], self.temperature)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
+        return super().metrics(outputs, _labels(batch))
+
+
+def _labels(batch: Batch) -> Batch:
+    return Batch(batch.inputs, batch.target[:, 0].long())
+
+
+def taught(data: ArraySource, teacher: Program, device: str) -> ArraySource:
+    """The data with the teacher's outputs beside the labels."""
+
+    def beside(split: str, part: Arrays) -> Arrays:
+        with torch.no_grad():
+            batches = data.batches(split, 1000, device=device)  # type: ignore[arg-type]
+            outputs = torch.cat([teacher.module.to(device).eval()(*batch.inputs).cpu() for batch in batches])
+        return Arrays(part.inputs, torch.cat([part.target[:, None].to(outputs.dtype), outputs], dim=1))
+
+    made = replace(data, train=beside("train", data.train), val=beside("val", data.val))
+    teacher.module.to("cpu")
+    return made
+
+
+def growing(first: float, last: float, epochs: int) -> Admm:
+    """ADMM whose penalty comes to `last` at the last update, whatever the number of updates."""
+    return Admm(rho=first, rho_growth=(last / first) ** (1 / max(epochs - 1, 1)), rho_max=max(last, first))
+
+
+def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
+    """`han`: both methods get the same epochs: ADMM spends 40 % of them on finding the structure, magnitude on two of
     three rounds of cutting and retraining."""
-    total = BUDGET[arch]
+    total = BUDGET[case.arch]
     retrain = Recipe(epochs=total - round(0.4 * total), batch_size=128, distill=0.5)
+    common = {"retrain_recipe": retrain, "seed": seed, "device": device}
     if method == "admm":
         find = Recipe(epochs=round(0.4 * total), batch_size=128, schedule="constant")
-        # the penalty has to reach about 0.1 by the last update, whatever the number of updates
-        growth = (0.1 / 1e-3) ** (1 / (find.epochs - 1))
-        admm = Admm(rho=1e-3, rho_growth=growth)
-        return PruneSettings(ratio, "admm", pattern, admm=admm, prune_recipe=find, retrain_recipe=retrain, seed=seed)
+        admm = growing(1e-3, 0.1, find.epochs)
+        return PruneSettings(case.ratio, "admm", case.pattern, admm=admm, prune_recipe=find, **common)
     find = Recipe(epochs=round(0.2 * total), batch_size=128, distill=0.5)
-    return PruneSettings(ratio, "magnitude", pattern, steps=3, prune_recipe=find, retrain_recipe=retrain, seed=seed)
+    return PruneSettings(case.ratio, "magnitude", case.pattern, steps=3, prune_recipe=find, **common)
 
 
-def dense(arch: str, mnist: str, seed: int, cache: Path) -> Program:
+def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSettings:
+    """One point of the curve: every method that trains gets the same epochs."""
+    total = CURVE_EPOCHS
+    recipe = Recipe(epochs=total, batch_size=128)
+    plain = PruneSettings(ratio, "magnitude", "unstructured", retrain_recipe=recipe, seed=seed, device=device)
+    third = replace(recipe, epochs=total // 3)
+    if method == "cut only":
+        return replace(plain, retrain_recipe=None)
+    if method == "cut, reconstructed":
+        return replace(plain, retrain_recipe=None, recovery=Recovery(reconstruct=32))
+    if method == "retrained, L1":
+        return replace(plain, retrain_recipe=replace(recipe, l1=1e-4))
+    if method == "iterative":
+        return replace(plain, steps=3, prune_recipe=third, retrain_recipe=third)
+    if method == "admm":
+        half = replace(recipe, epochs=total // 2)
+        find = replace(half, schedule="constant")
+        return replace(plain, method="admm", admm=growing(1e-3, 0.3, half.epochs), prune_recipe=find,
+                       retrain_recipe=half)  # fmt: skip
+    return plain
+
+
+def reach(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> tuple[Program, Row]:
+    """Stage by stage to the ratio; whole units are removed in between, so that later epochs cost less."""
+    source, task = taught(data, program, device), Taught(0.7)
+    dense, small, stages, widths = program.n_parameters, program, [], {}
+    for number, ratio in enumerate((*case.way, case.ratio)):
+        now = dense / (small.n_parameters - small.n_zeroed)
+        last = ratio == case.ratio
+        find = Recipe(epochs=case.find[number], batch_size=128, schedule="constant")
+        whole = case.pattern != "unstructured"
+        asked = PruneSettings(
+            ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=find,
+            admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2), find.epochs),
+            retrain_recipe=None if last else replace(find, epochs=2, schedule="cosine"),
+            select_inputs=case.select_inputs, seed=seed, device=device,
+        )  # fmt: skip
+        small, report = compressor.prune(small, asked, data=source, task=task)
+        stages += [(f"{ratio:g}x {row.name}", row.metrics, row.extra) for row in report.stages]
+        widths = {cut.name: cut.kept for cut in report.layers}
+        if whole:
+            small, _ = compressor.compact(small)
+    heal = Recipe(epochs=case.heal, batch_size=128, lr=3e-3 if case.pattern != "unstructured" else 1e-3)
+    healed, told = compressor.retrain(small, heal, data=source, task=task, seed=seed, device=device)
+    stages.append(("retrain", told.stages[-1].metrics, {}))
+    row = {
+        "got": dense / (healed.n_parameters - healed.n_zeroed), "kept": healed.n_parameters - healed.n_zeroed,
+        "widths": widths, "dense_error": _error(stages[0][1]), "error": _error(stages[-1][1]),
+        "stages": [{"stage": name, "error": _error(metrics), **extra} for name, metrics, extra in stages],
+        "last_errors": [_error(epoch) for epoch in told.history[-5:]],
+        "epochs": sum(case.find) + 2 * len(case.way) + case.heal,
+    }  # fmt: skip
+    return healed, row
+
+
+def _error(metrics: Any) -> float:
+    return round(100 - 100 * metrics["accuracy"], 4)
+
+
+def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str) -> Row:
+    """One pruning run, as a row."""
+    program, data = dense(case.arch, mnist, seed, cache, device), open_data(mnist)
+    began, cpu = time.perf_counter(), time.process_time()
+    head = {"group": case.group, "arch": case.arch, "pattern": case.pattern, "asked": case.ratio, "method": method,
+            "seed": seed, "select_inputs": case.select_inputs}  # fmt: skip
+    if case.group == "reach":
+        assert isinstance(data, ArraySource)
+        pruned, row = reach(case, program, data, seed, device)
+    else:
+        asked = curve_settings(case.ratio, method, seed, device) if case.group == "curve" else None
+        asked = asked or settings(case, method, seed, device)
+        pruned, report = compressor.prune(program, asked, data=data)
+        row = {
+            "got": report.got, "kept": report.kept_params, "widths": {c.name: c.kept for c in report.layers},
+            "stages": [{"stage": s.name, "error": _error(s.metrics)} for s in report.stages],
+            "dense_error": _error(report.stages[0].metrics), "error": _error(report.stages[-1].metrics),
+            "epochs": sum(s.epochs for s in report.stages),
+        }  # fmt: skip
+    if case.pattern == "channel" and pruned.masks:
+        _, proof = compressor.compact(pruned, data=data)
+        row |= {
+            "compact_ratio": proof.dense_params / proof.compact_params,
+            "mac_ratio": proof.dense_macs / proof.compact_macs,
+            "compact_error": _error(proof.metrics),
+            "float32_relative": proof.agreement.float32_relative if proof.agreement else None,
+        }
+    return head | row | {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+
+
+def dense(arch: str, mnist: str, seed: int, cache: Path, device: str = "cpu") -> Program:
     """The trained dense network of a seed, from the cache if it is there."""
     path = cache / f"{arch}-{seed}.pt"
     if path.exists():
         return compressor.load(path)
     data, built = open_data(mnist), build(arch, {}, seed=seed)
-    built.module.to(memory_format=torch.channels_last)
-    fit(built.module, data, open_task(None), DENSE[arch], seed=seed, evaluate_every=DENSE[arch].epochs)
+    built.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    recipe = DENSE[arch]
+    fit(built.module, data, open_task(None), recipe, seed=seed, evaluate_every=recipe.epochs, device=device)
+    built.module.to("cpu")
     program = capture(built.module, [InputSpec("image", (None, 1, 28, 28))], record=Record(arch=arch, data=mnist))
     path.parent.mkdir(parents=True, exist_ok=True)
     compressor.save(program, path)
     return program
 
 
-def run(arch: str, pattern: str, ratio: float, method: str, seed: int, mnist: str, cache: Path) -> dict[str, object]:
-    """One pruning run, as a row."""
-    program = dense(arch, mnist, seed, cache)
-    began = time.perf_counter()
-    pruned, report = compressor.prune(program, settings(arch, pattern, ratio, method, seed), data=open_data(mnist))
-    row = {
-        "arch": arch, "pattern": pattern, "asked": ratio, "method": method, "seed": seed, "got": report.got,
-        "kept": report.kept_params, "widths": {c.name: c.kept for c in report.layers},
-        "stages": [{"stage": s.name, "error": 100 - 100 * (s.metrics or {})["accuracy"]} for s in report.stages],
-        "dense_error": 100 - 100 * (report.stages[0].metrics or {})["accuracy"],
-        "error": 100 - 100 * (report.stages[-1].metrics or {})["accuracy"],
-        "epochs": BUDGET[arch], "seconds": time.perf_counter() - began,
-    }  # fmt: skip
-    if pattern == "channel":
-        _, proof = compressor.compact(pruned, data=open_data(mnist))
-        row |= {
-            "compact_ratio": proof.dense_params / proof.compact_params,
-            "mac_ratio": proof.dense_macs / proof.compact_macs,
-            "compact_error": 100 - 100 * (proof.metrics or {})["accuracy"],
-            "float32_relative": proof.agreement.float32_relative,
-        }
-    return row
-
-
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Mean and spread over the seeds, one line per case and method."""
     lines = [
         "| net | pattern | method | ratio | dense error % | error % (mean ± sd) | difference | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    keys = dict.fromkeys((r["arch"], r["pattern"], r["asked"], r["method"]) for r in rows)
-    for arch, pattern, asked, method in keys:
-        of = [r for r in rows if (r["arch"], r["pattern"], r["asked"], r["method"]) == (arch, pattern, asked, method)]
-        errors, before = [float(r["error"]) for r in of], [float(r["dense_error"]) for r in of]
-        got = statistics.mean(float(r.get("compact_ratio", r["got"])) for r in of)
+    for (arch, pattern, inputs, _, method), of in grouped(rows):
+        errors, before = [row["error"] for row in of], [row["dense_error"] for row in of]
+        got = statistics.mean(row.get("compact_ratio", row["got"]) for row in of)
         spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
         lines.append(
-            f"| {arch} | {pattern} | {method} | {got:.2f}x | {statistics.mean(before):.2f} |"
-            f" {statistics.mean(errors):.2f} ± {spread:.2f} |"
+            f"| {arch} | {pattern}{' + inputs' if inputs else ''} | {method} | {got:.2f}x |"
+            f" {statistics.mean(before):.2f} | {statistics.mean(errors):.2f} ± {spread:.2f} |"
             f" {statistics.mean(errors) - statistics.mean(before):+.2f} | {len(of)} |"
         )
     return "\n".join(lines)
 
 
+def grouped(rows: Sequence[Row]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+    """Rows that differ in nothing but the seed, under what they have in common."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["arch"], row["pattern"], row.get("select_inputs", False), row["asked"], row["method"]
+
+    for common in dict.fromkeys(map(key, rows)):
+        yield common, [row for row in rows if key(row) == common]
+
+
+def curve_svg(rows: Sequence[Row]) -> str:
+    """Error against ratio, one line per method: the figure of the curve rows, as a file of its own."""
+    from compressor.report.html.charts import Axis, Line, line_chart
+    from compressor.report.html.style import STYLE
+
+    of = [(key[-1], key[-2], statistics.mean(r["error"] for r in same)) for key, same in grouped(rows)]
+    methods = list(dict.fromkeys(method for method, _, _ in of))
+    lines = [
+        Line(method, [(ratio, error) for other, ratio, error in of if other == method], f"s{number + 1}", dots=True)
+        for number, method in enumerate(methods)
+    ]
+    chart = line_chart(
+        "Error against ratio", "Test error of LeNet-300-100 on MNIST by method at one budget of training epochs", lines,
+        Axis("dense ÷ kept", log=True), Axis("error %", log=True),
+    )  # fmt: skip
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="720" '
+    return str(chart).replace("<svg ", head, 1).replace("</title>", f"</title><style>{STYLE}</style>", 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", required=True, help="folder with the four IDX files")
+    parser.add_argument("--cases", default="han,reach", help="groups of cases: han, reach, curve")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=1, help="to spread seeds over processes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/mnist.json"))
     parser.add_argument("--only", help="run one network only")
     parser.add_argument("--pattern", help="run one pattern only")
+    parser.add_argument("--ratio", type=float, help="run one ratio only")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = json.loads(options.out.read_text()) if options.out.exists() else []
-    done = {(r["arch"], r["pattern"], r["asked"], r["method"], r["seed"]) for r in rows}
-    cases = [c for c in CASES if options.only in (None, c[0]) and options.pattern in (None, c[1])]
+    rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
+    groups = options.cases.split(",")
+    wanted = {"arch": options.only, "pattern": options.pattern, "ratio": options.ratio}
+    cases = [
+        case for case in CASES
+        if case.group in groups and all(v is None or getattr(case, k) == v for k, v in wanted.items())
+    ]  # fmt: skip
+    done = {(r.get("group", "han"), r["arch"], r["pattern"], r["asked"], r["method"], r["seed"]) for r in rows}
     mnist = f"mnist:{Path(options.mnist).resolve()}"
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for arch, pattern, ratio in cases:
-            for method in ("magnitude", "admm"):
-                if (arch, pattern, ratio, method, seed) in done:
-                    continue
-                rows.append(run(arch, pattern, ratio, method, seed, mnist, options.out.parent / "dense"))
-                options.out.write_text(json.dumps(rows, indent=1))
-                print(json.dumps({k: v for k, v in rows[-1].items() if k != "stages"}), flush=True)
-    print(table(rows))
+        for case, method in ((c, m) for c in cases for m in c.methods):
+            if (case.group, case.arch, case.pattern, case.ratio, method, seed) in done:
+                continue
+            rows.append(run(case, method, seed, mnist, options.out.parent / "dense", options.device))
+            options.out.write_text(json.dumps(rows, indent=1))
+            print(json.dumps({k: v for k, v in rows[-1].items() if k != "stages"}), flush=True)
+    for group in groups:
+        print(f"\n{group}\n" + table([row for row in rows if row.get("group", "han") == group]))
+    curve = [row for row in rows if row.get("group") == "curve"]
+    if curve:
+        options.out.with_suffix(".svg").write_text(curve_svg(curve))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,22 @@ from compressor.units import Macs, Params
 
 @dataclass(frozen=True)
 class LayerCut:
-    """Kept and dense filters (or weights, for `unstructured`) of one layer."""
+    """Kept and dense filters of one layer (or weights, where these are cut), and kept and dense columns for `shape`."""
 
     name: str
     kept: int
     dense: int
     kept_params: Params
     dense_params: Params
+    columns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class StageRow:
     """One stage of the run: `dense`, `admm`, `hard prune`, `retrain`, `step 2/4` … with what was measured after it.
 
-    `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data.
+    `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data;
+    `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, and what ADMM told.
     """
 
     name: str
@@ -32,16 +34,18 @@ class StageRow:
     seconds: float
     metrics: dict[str, float] | None
     extra: dict[str, float] = field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Asked and got. `got` is counted on what compaction leaves, `zeroed` are masked weights that it cannot remove."""
+    """Asked and got. `asked` is None where layers were told what to keep; `got` is counted on what compaction leaves,
+    `zeroed` are masked weights that it cannot remove."""
 
     method: str
     pattern: str
     of: str
-    asked: float
+    asked: float | None
     got: float
     dense_params: Params
     kept_params: Params

@@ -9,56 +9,78 @@ from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.progress import Progress, Silent
+from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.hooks import MaskHook
+from compressor.pruning.recovery import Recovery
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, identity_of
 from compressor.sparsity import apply_masks
-from compressor.training import Recipe
+from compressor.training import Recipe, StepHook
 from compressor.units import Params
 
 
 def retrain(
     program: Program,
-    recipe: Recipe,
+    recipe: Recipe | None,
     *,
     data: DataSource | None,
     task: Task | None = None,
     seed: int = 0,
     device: str = "cpu",
     teacher: Program | None = None,
+    recovery: Recovery | None = None,
+    alternate: bool = False,
     progress: Progress | None = None,
     resume_file: Path | None = None,
     resume: bool = False,
 ) -> tuple[Program, RetrainReport]:
     """The fine-tuned program and its history: under the masks if it has any, ordinary training otherwise.
 
-    The input program is left untouched.
+    `recovery` heals first, towards the teacher where outputs are fitted; without a recipe that is all. `alternate`
+    trains convolutions and linear layers by turns. The input program is left untouched.
 
-    Raises:  UsageError without data, or with distillation and no teacher; TrainingError if training diverges.
+    Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
+             diverges.
     """
     if data is None:
         raise UsageError("no data: give --data, for example --data mnist:DIR or --data digits.npz")
-    if recipe.distill > 0 and teacher is None:
+    recovery = recovery or Recovery()
+    if recipe is None and not recovery:
+        raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
+    if recipe is not None and recipe.distill > 0 and teacher is None:
         raise UsageError("--distill needs --teacher MODEL, for example the dense model that this one was pruned from")
     clock = Clock()
     tuned = program.clone()
     apply_masks(tuned.module, tuned.masks)
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
-    file = ResumeFile(resume_file, identity_of(program, asdict(recipe), data.ref) if resume_file else "")
+    file = ResumeFile(resume_file, _identity(program, recipe, recovery, alternate, data) if resume_file else "")
     point = file.read() if resume else None
     ratio = tuned.n_parameters / _left(tuned)
-    before = point.stages[0] if point else StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))
+    stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]
+    if recovery and point is None:
+        healing = Clock()
+        found = trainer.recover(tuned, recovery, teacher)
+        row = StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found)
+        stages.append(row)
+    if recipe is None:
+        return tuned, RetrainReport(tuple(stages), (), tuned.n_zeroed, None, clock.seconds)
     tuned.module.to(device)
+    hooks: list[StepHook] = [MaskHook(tuned.module, tuned.masks), *([AlternateHook(tuned)] if alternate else [])]
     result = trainer.train(
-        "retrain", tuned, recipe, [MaskHook(tuned.module, tuned.masks)], point.fit if point else None,
-        lambda state: file.write(0, state, tuned, [before]),
+        "retrain", tuned, recipe, hooks, point.fit if point else None,
+        lambda state: file.write(0, state, tuned, stages),
     )  # fmt: skip
-    after = StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned))
+    stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
     history = tuple(
         {"epoch": r.epoch, "lr": r.lr, "train_loss": r.train_loss, **r.metrics, "seconds": r.seconds}
         for r in result.history
     )
-    return tuned, RetrainReport((before, after), history, tuned.n_zeroed, result.stopped, clock.seconds)
+    return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
+
+
+def _identity(program: Program, recipe: Recipe | None, recovery: Recovery, alternate: bool, data: DataSource) -> str:
+    options = {**(asdict(recipe) if recipe else {}), "recovery": asdict(recovery), "alternate": alternate}
+    return identity_of(program, options, data.ref)
 
 
 def _left(program: Program) -> Params:

@@ -17,6 +17,7 @@ from compressor.data import DataSource, Task
 from compressor.errors import TrainingError
 from compressor.program import Program
 from compressor.progress import Progress
+from compressor.pruning.recovery import Recovery, recover
 from compressor.pruning.result import StageRow
 from compressor.training import (
     EpochRecord,
@@ -26,8 +27,10 @@ from compressor.training import (
     StepReport,
     evaluate,
     fit,
+    gradient_moments,
     load_state,
     save_state,
+    share_state,
 )
 
 
@@ -72,6 +75,20 @@ class Trainer:
         _lay_out(program, torch.contiguous_format)
         return result
 
+    def gradients(self, program: Program, n_batches: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean |g| and mean g² of every parameter; the program ends on the CPU."""
+        moments = gradient_moments(
+            program.module, self.data, self.task, n_batches=n_batches, seed=self.seed, device=self.device
+        )
+        program.module.to("cpu")
+        return moments
+
+    def recover(self, program: Program, recovery: Recovery, dense: Program | None) -> dict[str, float]:
+        """Heal in place without training; what was done, as numbers."""
+        found = recover(program, recovery, self.data, dense=dense, seed=self.seed, device=self.device)
+        share_state(program.module, self.device)
+        return found
+
     def evaluate(self, program: Program) -> dict[str, float]:
         return evaluate(program.module, self.data, self.task, device=self.device)
 
@@ -81,6 +98,14 @@ def _lay_out(program: Program, layout: torch.memory_format) -> None:
     ResNet-20 step 0.85; nothing else about the module changes. A graph that kept its views needs the usual one."""
     if not any(node.target is torch.ops.aten.view.default for node in program.module.graph.nodes):
         program.module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  # its stub lacks this overload
+
+
+def epoch_rows(history: Sequence[EpochRecord]) -> tuple[dict[str, float], ...]:
+    """Every epoch as plain numbers: `epoch`, `lr`, `train_loss`, the metrics, what hooks told, `seconds`."""
+    return tuple(
+        {"epoch": r.epoch, "lr": r.lr, "train_loss": r.train_loss, **r.metrics, **r.extra, "seconds": r.seconds}
+        for r in history
+    )
 
 
 def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:

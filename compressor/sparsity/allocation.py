@@ -20,6 +20,8 @@ from compressor.units import format_ratio
 
 _FILL_TRIES = 512
 """Units that are tried again after the cut: enough for the granularity of small networks, bounded for large ones."""
+_CLOSE_ENOUGH = 1e-3
+"""Share of the budget that may be left over: in a large network one unit is worth less, and trying takes time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Rules:
 
     `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
     `round_to` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
-    thus their group, but none may be empty.
+    thus their group, but none may be empty. `gone` units are cut already, by an earlier run or stage: they stay cut,
+    count as cut, and are no part of any floor.
     """
 
     group: Ids
@@ -36,6 +39,12 @@ class Rules:
     floor: float
     round_to: int
     widths: tuple[Ids, ...] = ()
+    gone: NDArray[np.bool_] | None = None
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Shapes: -> (n_units,)"""
+        return np.ones(len(self.group), dtype=bool) if self.gone is None else ~self.gone
 
     @property
     def n_groups(self) -> int:
@@ -51,7 +60,7 @@ def rank_scores(scores: Scores, rules: Rules, allocation: str, of: str = "params
     Measured one-shot on the CIFAR-10 ResNet-20 with batch-norm re-calibration: at 2x MACs power 1 keeps 56 % accuracy,
     1/2 46 %, 0 29 %; at 2x parameters 48, 61 and 60 %, because narrow groups hold few parameters.
     """
-    power = 1.0 if of == "macs" else 0.5
+    power = 0.5 if of == "params" else 1.0
     ranked = np.empty_like(scores)
     for g in range(rules.n_groups):
         members = np.flatnonzero(rules.group == g)
@@ -90,20 +99,27 @@ def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], de
     return _fill(keep, order[:high], cost, target) if rules.round_to == 1 else keep
 
 
+def largest_ratio(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float) -> float:
+    """Dense ÷ cost with everything gone that may go."""
+    order = _removal_order(ranked, rules)
+    return dense / cost(_without(order, len(order), rules))
+
+
 def _removal_order(ranked: Scores, rules: Rules) -> Ids:
     """Units that may go, the least important first; each group's best stay out of it up to its floor."""
-    removable = rules.free.copy()
+    removable = rules.free & rules.alive
     for g in range(rules.n_groups):
         members = np.flatnonzero(rules.group == g)
         n_floor = min(len(members), max(1, math.ceil(rules.floor * len(members))))
-        n_pinned = int((~rules.free[members]).sum())
+        n_pinned = int((~rules.free & rules.alive)[members].sum())
         protect = max(n_floor - n_pinned, 0)
-        candidates = members[rules.free[members]]
+        candidates = members[removable[members]]
         if protect:
             best = candidates[np.argsort(ranked[candidates], kind="stable")[-protect:]]
             removable[best] = False
-    for members in rules.widths:
-        if removable[members].all():
+    for width in rules.widths:
+        members = width[rules.alive[width]]
+        if len(members) and removable[members].all():
             removable[members[np.argmax(ranked[members])]] = False
     units = np.flatnonzero(removable)
     return units[np.argsort(ranked[units], kind="stable")]
@@ -111,7 +127,7 @@ def _removal_order(ranked: Scores, rules: Rules) -> Ids:
 
 def _without(order: Ids, n: int, rules: Rules) -> Keep:
     """Everything but the first `n` of the removal order, rounded up to whole multiples per group."""
-    keep = np.ones(len(rules.group), dtype=bool)
+    keep = rules.alive.copy()
     keep[order[:n]] = False
     if rules.round_to > 1:
         sizes = np.bincount(rules.group, minlength=rules.n_groups)
@@ -127,8 +143,12 @@ def _without(order: Ids, n: int, rules: Rules) -> Keep:
 
 def _fill(keep: Keep, cut: Ids, cost: Callable[[Keep], float], target: float) -> Keep:
     """Give back units, the most important first, while the cost stays within the target."""
+    spent = cost(keep)
     for unit in cut[::-1][:_FILL_TRIES]:
+        if spent >= target * (1 - _CLOSE_ENOUGH):
+            break
         keep[unit] = True
-        if cost(keep) > target:
-            keep[unit] = False
+        tried = cost(keep)
+        keep[unit] = tried <= target
+        spent = tried if keep[unit] else spent
     return keep

@@ -10,8 +10,10 @@ from typing import Protocol
 from torch import Tensor
 
 from compressor.axes import Keep
+from compressor.cost import Stopwatch
 from compressor.errors import UsageError
 from compressor.program import Layer
+from compressor.sparsity.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,18 @@ class Selector(Protocol):
         """Cost of everything in scope."""
         ...
 
-    def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
-        """Masks over `tensors` at dense ÷ kept >= `ratio`. Raises: RatioError if that is not feasible."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the choice before it is made: layers that the pattern leaves alone."""
+        ...
+
+    def select(
+        self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
+    ) -> Selection:
+        """Masks over `tensors` at dense ÷ kept >= `ratio`; what `masks` cut already stays cut and counts as cut.
+
+        Raises:  RatioError if that is not feasible.
+        """
         ...
 
     def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
@@ -47,7 +59,13 @@ class Selector(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What a selector is made for: pattern, unit of the budget, layers, and how scores are compared."""
+    """What a selector is made for: pattern, unit of the budget, layers, and how scores are compared.
+
+    `unit_share` is the part of the ratio that whole units carry where columns are cut as well, as a power: of 16x at
+    1/2, 4x. `shares` and `quality` are (glob, value) pairs of single layers (`by_layer`): the share that stays, and a
+    threshold in standard deviations; `scan` ranks layers by what they lose, and with `max_loss` decides them.
+    `stopwatch` times layers where time is what counts.
+    """
 
     pattern: str
     of: str = "params"
@@ -58,6 +76,12 @@ class Choice:
     round_to: int = 1
     score: str = "magnitude"
     seed: int = 0
+    unit_share: float = 0.5
+    shares: tuple[tuple[str, float], ...] = ()
+    quality: tuple[tuple[str, float], ...] = ()
+    scan: Sensitivity | None = None
+    max_loss: float | None = None
+    stopwatch: Stopwatch | None = None
 
 
 def matching_layers(layers: Sequence[Layer], globs: Sequence[str], option: str) -> set[str]:

@@ -30,12 +30,14 @@ def score_units(units: UnitMap, tensors: Mapping[str, Tensor], counts: SliceChoi
              of per group.
     """
     total, n_elements = np.zeros(units.n_units), np.zeros(units.n_units)
+    energy, energy_of, mean = torch.zeros(0), "", 1.0
     for (name, dim), of_index in units.axes.items():
         tensor, used = tensors.get(name), of_index >= 0
         if tensor is None or not used.any() or not counts(name, dim):
             continue
-        energy = tensor.detach().to(torch.float64).abs().pow(order)
-        mean = float(energy.mean()) or 1.0
+        if energy_of != name:  # the axes of a tensor come one after another
+            energy = tensor.detach().to(torch.float64).abs().pow_(order)
+            energy_of, mean = name, float(energy.mean()) or 1.0
         others = [d for d in range(tensor.dim()) if d != dim]
         along = (energy.sum(dim=others) if others else energy).cpu().numpy() / mean
         np.add.at(total, of_index[used], along[used])
@@ -55,15 +57,6 @@ def normalise_lamp(squares: Scores) -> Scores:
     lamp = np.empty_like(squares)
     lamp[order] = ordered / np.maximum(remaining, np.finfo(np.float64).tiny)
     return lamp
-
-
-def score_weights(weight: Tensor) -> Scores:
-    """LAMP score of every weight of one layer, flat.
-
-    Shapes:  (...) -> (numel,)
-    Units:   comparable between layers.
-    """
-    return normalise_lamp(weight.detach().to(torch.float64).square().flatten().cpu().numpy())
 
 
 def random_scores(n: int, seed: int) -> Scores:

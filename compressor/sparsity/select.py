@@ -6,21 +6,54 @@ both cases the Euclidean projection onto the nearest set of the pattern that mee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compressor.axes import UnitMap
-from compressor.program import Program, find_layers
+from compressor.errors import PatternError
+from compressor.patterns import Pattern, parse_pattern
+from compressor.program import Layer, Program, find_layers
 from compressor.sparsity.choice import Choice, Selector, matching_layers
-from compressor.sparsity.select_units import unit_selector
+from compressor.sparsity.columns import find_columns
+from compressor.sparsity.readers import read_without_weights
+from compressor.sparsity.select_shape import ShapeSelector
+from compressor.sparsity.select_units import budget_of, free_units, unit_selector
 from compressor.sparsity.select_weights import weight_selector
+from compressor.sparsity.select_window import window_selector
 
 
 def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     """The selector of a pattern.
 
-    Raises:  UsageError if --scope or --keep name no layer; PatternError if nothing in scope can be pruned.
+    Raises:  UsageError if the pattern is none, or --scope or --keep name no layer; PatternError if nothing in scope can
+             be pruned.
     """
+    pattern = parse_pattern(choice.pattern)
     layers = find_layers(program)
     scoped = matching_layers(layers, choice.scope, "--scope")
     kept = matching_layers(layers, choice.keep, "--keep") if choice.keep else set[str]()
-    if choice.pattern == "unstructured":
-        return weight_selector(program, layers, scoped, kept, choice)
-    return unit_selector(program, units, layers, scoped, kept, choice)
+    if pattern.weights == "shape":
+        return _shape_selector(program, units, layers, scoped, kept, choice, pattern)
+    if pattern.weights == "n:m":
+        return window_selector(program, layers, scoped, kept, choice, pattern)
+    if pattern.weights is not None:
+        return weight_selector(program, layers, scoped, kept, choice, pattern)
+    assert pattern.units is not None
+    return unit_selector(program, units, layers, scoped, kept, choice, pattern.units)
+
+
+def _shape_selector(
+    program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str], choice: Choice,
+    pattern: Pattern,
+) -> ShapeSelector:  # fmt: skip
+    """Raises:  PatternError if no layer in scope has columns to cut."""
+    inner = None
+    if pattern.units is not None:
+        inner = unit_selector(program, units, layers, scoped, kept, choice, pattern.units)
+    removable = free_units(units, layers, scoped, kept) & ~read_without_weights(program, units)
+    columns = find_columns(
+        program, units, layers, budget_of(program, units, layers, scoped, choice), grain=pattern.grain,
+        may_cut=scoped - kept, counted=scoped, of=choice.of, removable=removable,
+    )  # fmt: skip
+    if not any(layer.free for layer in columns.layers):
+        raise PatternError(f"--pattern {pattern.text}: no convolution or linear weight in scope has columns to cut")
+    return ShapeSelector(program, columns, choice, inner)

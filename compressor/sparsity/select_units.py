@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
 from compressor.axes import Keep, UnitMap
 from compressor.errors import PatternError
+from compressor.patterns import UnitKind
 from compressor.program import CONTRACTIONS, Layer, Program
+from compressor.program.gather import index_name
 from compressor.sparsity.allocation import Rules, choose_units, rank_scores
 from compressor.sparsity.budget import Budget
+from compressor.sparsity.by_layer import Demands, demand_units, find_demands, producers
 from compressor.sparsity.choice import Choice, Selection
-from compressor.sparsity.masks import mask_units
+from compressor.sparsity.fastest import WidthSearch, keep_widths
+from compressor.sparsity.latency import LatencyBudget
+from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import Scores, random_scores, score_units
 
 
 def unit_selector(
-    program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str], choice: Choice
-) -> UnitSelector:
+    program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str], choice: Choice,
+    kind: UnitKind,
+) -> UnitSelector:  # fmt: skip
     """The selector over units that some layer in `scoped` produces and no layer in `kept` does.
 
     Raises:  PatternError if nothing in scope can be pruned.
     """
-    everything = scoped == {layer.name for layer in layers}
-    measure = Budget.of_macs if choice.of == "macs" else Budget.of_params
-    budget = measure(program, units, None if everything else scoped)
-    free = _free_units(units, layers, scoped, kept)
-    if choice.pattern == "head":
+    budget: Budget | LatencyBudget = budget_of(program, units, layers, scoped, choice)
+    latency = None
+    if choice.stopwatch is not None and "latency" in (choice.of, choice.allocation):
+        latency = LatencyBudget.measured(program, units, choice.stopwatch, scoped)
+        budget = latency if choice.of == "latency" else budget
+    free = free_units(units, layers, scoped, kept)
+    if kind == "head":
         free &= units.heads
     if not free.any():
         raise PatternError(
@@ -40,10 +48,18 @@ def unit_selector(
     for number, members in enumerate(units.groups):
         group[list(members)] = number
     rules = Rules(group, free, choice.floor, choice.round_to, tuple(members for _, members in units.widths))
-    return UnitSelector(program, units, budget, rules, choice, _slice_choice(layers, choice.pattern))
+    demands = find_demands(choice, layers, producers(units, layers, rules))
+    return UnitSelector(program, units, budget, rules, choice, _slice_choice(units, layers, kind), demands, latency)
 
 
-def _free_units(units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str]) -> Keep:
+def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:
+    """What `choice` counts, over the layers in scope (over every operator where that is all of them)."""
+    everything = scoped == {layer.name for layer in layers}
+    measure = Budget.of_macs if choice.of == "macs" else Budget.of_params
+    return measure(program, units, None if everything else scoped)
+
+
+def free_units(units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str]) -> Keep:
     """Units that some layer in scope produces and no kept layer does; units without a producer follow their readers."""
     produced = np.zeros(units.n_units, dtype=bool)
     protected = np.zeros(units.n_units, dtype=bool)
@@ -56,14 +72,32 @@ def _free_units(units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept:
             produced[mine] = True
         if layer.name in kept:
             protected[mine] = True
-    return produced & ~protected
+    return (produced | _selected(units, layers, scoped)) & ~(protected | _selected(units, layers, kept))
 
 
-def _slice_choice(layers: Sequence[Layer], pattern: str) -> Callable[[str, int], bool]:
-    """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them."""
-    if pattern in ("channel", "head"):
+def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
+    """Units of input positions that these layers select for themselves: nothing produces them."""
+    found = np.zeros(units.n_units, dtype=bool)
+    for layer in layers:
+        of_index = units.axes.get((index_name(layer), 0)) if layer.name in names else None
+        if of_index is not None:
+            found[of_index[of_index >= 0]] = True
+    return found
+
+
+def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind) -> Callable[[str, int], bool]:
+    """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them.
+
+    A selected input's own weights are its column of the layer that selects it.
+    """
+    if kind in ("channel", "head"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
+    own |= {
+        (layer.weight, layer.in_dim)
+        for layer in layers
+        if layer.in_dim is not None and (index_name(layer), 0) in units.axes
+    }
     return lambda name, dim: (name, dim) in own
 
 
@@ -73,20 +107,52 @@ class UnitSelector:
 
     program: Program
     units: UnitMap
-    budget: Budget
+    budget: Budget | LatencyBudget
     rules: Rules
     choice: Choice
     counts: Callable[[str, int], bool]
+    demands: Demands = field(default_factory=Demands)
+    latency: LatencyBudget | None = None
 
     @property
     def dense(self) -> float:
         return self.budget.dense
 
-    def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
-        ranked = rank_scores(self._scores(tensors), self.rules, self.choice.allocation, self.choice.of)
-        keep = choose_units(ranked, self.rules, self.budget.cost, self.dense, ratio)
-        masks = mask_units(self.program.module, self.units, keep)
-        return Selection(masks, self.dense, self.budget.cost(keep), keep)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def select(
+        self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
+    ) -> Selection:
+        ranked, rules = self.ranking(tensors, masks or {})
+        keep = choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
+        if self.choice.allocation == "latency":
+            keep = self._fastest(ranked, rules, keep, self.dense / ratio)
+        return Selection(
+            mask_units(self.program.module, self.units, keep), self.dense, self.budget.cost(keep), keep
+        )  # fmt: skip
+
+    def _fastest(self, ranked: Scores, rules: Rules, keep: Keep, target: float) -> Keep:
+        """As many weights as `keep`, in the widths that take the least time. Shapes: (n_units,) -> (n_units,)"""
+        if self.latency is None or not isinstance(self.budget, Budget):
+            return keep
+        start = np.bincount(rules.group[keep], minlength=rules.n_groups)
+        widths = WidthSearch(rules, self.budget, self.latency).fastest(start, target)
+        found = keep_widths(ranked, rules, widths)
+        return found if self.budget.cost(found) <= target else keep
+
+    def ranking(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Scores, Rules]:
+        """Scores that can be compared between layers, and the rules with what the masks cut already.
+
+        Shapes:  -> (n_units,)
+        """
+        scores, rules = self._scores(tensors), self.rules
+        if masks:
+            gone = ~kept_units(self.units, masks, self.program.parameters)
+            scores, rules = np.where(gone, 0.0, scores), replace(rules, gone=gone)
+        ranked = rank_scores(scores, rules, self.choice.allocation, self.choice.of)
+        return demand_units(ranked, scores, rules, self.demands) if self.demands else (ranked, rules)
 
     def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
         return self.budget.cost(keep)

@@ -2,8 +2,10 @@
 
 from compressor.training.devices import resolve_device
 from compressor.training.evaluation import evaluate
+from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
 from compressor.training.loop import fit
+from compressor.training.processes import share_state
 from compressor.training.recipe import Recipe
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
@@ -17,7 +19,9 @@ __all__ = [
     "StepReport",
     "evaluate",
     "fit",
+    "gradient_moments",
     "load_state",
     "resolve_device",
     "save_state",
+    "share_state",
 ]

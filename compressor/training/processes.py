@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -48,11 +49,28 @@ class Processes:
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every process the first one's buffers: running statistics saw different batches on each."""
+        self.share(module.buffers())
+
+    @torch.no_grad()
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives every process the first one's values, in place; the tensors lie on this process's device."""
         if self.accelerator is not None:
             from accelerate.utils import broadcast
 
-            for buffer in module.buffers():
-                buffer.copy_(cast(torch.Tensor, broadcast(buffer.clone())))
+            for tensor in tensors:
+                tensor.copy_(cast(torch.Tensor, broadcast(tensor.detach().clone())))
+
+
+def share_state(module: nn.Module, device: str | torch.device) -> None:
+    """Gives every process the first one's parameters and buffers; the module ends on the CPU.
+
+    What is computed on every process alike (a least-squares fit on a GPU) can still differ in its last bit.
+    """
+    processes = open_processes(device)
+    if processes.accelerator is not None:
+        module.to(processes.device)
+        processes.share([*module.parameters(), *module.buffers()])
+        module.to("cpu")
 
 
 def open_processes(device: str | torch.device) -> Processes:

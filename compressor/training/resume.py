@@ -52,7 +52,10 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: resume point of version {content.get('version')}, this program reads {_VERSION}; "
             "finish the run with the program that started it"
         )
-    return content["state"]
+    state = content.get("state")
+    if not isinstance(state, dict):
+        raise ModelError(f"{path}: holds no state; delete it and start again without --resume")
+    return state
 
 
 def plain_copy(value: Any, where: str) -> Any:

@@ -13,7 +13,7 @@ from compressor.axes import find_units
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.pruning import Admm
-from compressor.pruning.hooks import AdmmHook, MaskHook
+from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
 from compressor.sparsity import Choice, Selection, Selector, make_selector
 
 RATIO = 3.0
@@ -39,10 +39,12 @@ class LiteralAdmm:
         return self.rho * (weight - self.z[name] + self.u[name])
 
     def update(self, weights: Mapping[str, Tensor]) -> float:
-        z = self.project({name: w + self.u.get(name, torch.zeros_like(w)) for name, w in weights.items()})
+        lifted = {name: w + self.u.get(name, torch.zeros_like(w)) for name, w in weights.items()}
+        z = {**{name: lifted[name] for name in self.z}, **self.project(lifted)}
         self.u = {name: self.u[name] + weights[name] - z[name] for name in z}
         self.z = z
-        self.rho = min(self.rho * self.settings.rho_growth, self.settings.rho_max)
+        before, self.rho = self.rho, min(self.rho * self.settings.course()[0], self.settings.course()[1])
+        self.u = {name: u * before / self.rho for name, u in self.u.items()}  # the dual variable ρU stays what it is
         away = sum(float((weights[name] - z[name]).square().sum()) for name in z)
         return (away / sum(float(weights[name].square().sum()) for name in z)) ** 0.5
 
@@ -59,7 +61,7 @@ def drift(module: nn.Module, seed: int) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.02)
 
 
-@pytest.mark.parametrize("pattern", ["channel", "filter", "unstructured"])
+@pytest.mark.parametrize("pattern", ["channel", "filter", "unstructured", "shape", "channel+shape", "block:1x4"])
 def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
     settings = Admm(rho=0.01, rho_growth=1.5, rho_max=0.02)
     selector = selector_of(tiny, pattern)
@@ -84,6 +86,33 @@ def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
             assert torch.allclose(state["u"][name], literal.u[name], atol=1e-6), name
 
 
+def test_tensors_may_have_a_penalty_of_their_own(tiny: Program) -> None:
+    settings = Admm(rho=0.01, rho_growth=2.0)
+    selector = selector_of(tiny, "unstructured")
+    hook = AdmmHook(tiny.module, selector, RATIO, settings, Penalties(0.01, 2.0, 1.0, {"hidden.weight": 5.0}))
+    literal = LiteralAdmm(weights_of(tiny.module), selector, settings)
+    for parameter in tiny.module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    hook.on_gradients()
+    for name in literal.z:
+        gradient = tiny.parameters[name].grad
+        expected = literal.penalty_gradient(name, tiny.parameters[name].detach())
+        assert gradient is not None
+        assert torch.allclose(gradient, expected * (5.0 if name == "hidden.weight" else 1.0), atol=1e-7), name
+    assert literal.penalty_gradient("hidden.weight", tiny.parameters["hidden.weight"].detach()).any()
+
+
+def test_what_was_cut_before_stays_cut_in_z(tiny: Program) -> None:
+    selector = selector_of(tiny, "unstructured")
+    before = {"hidden.weight": torch.rand(tiny.parameters["hidden.weight"].shape) < 0.5}
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm(), masks=before)
+    hook.on_epoch(1)
+    z = hook.state_dict()["z"]
+    assert not z["hidden.weight"][~before["hidden.weight"]].any()
+    unaware = AdmmHook(tiny.module, selector, RATIO, Admm()).state_dict()["z"]
+    assert unaware["hidden.weight"][~before["hidden.weight"]].any(), "the twin"
+
+
 def test_the_first_z_is_the_projection_of_the_weights(tiny: Program) -> None:
     selector = selector_of(tiny)
     masks = selector.select(tiny.parameters, RATIO).masks
@@ -102,7 +131,11 @@ class Alternating:
     def __init__(self) -> None:
         self.calls = 0
 
-    def select(self, tensors: Mapping[str, Tensor], ratio: float) -> Selection:
+    notes: tuple[str, ...] = ()
+
+    def select(
+        self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
+    ) -> Selection:
         name = ("weight", "bias")[self.calls % 2]
         self.calls += 1
         mask = torch.zeros(tensors[name].shape, dtype=torch.bool)
@@ -214,6 +247,8 @@ def test_a_hook_without_masks_does_nothing(tiny: Program) -> None:
     [
         ({"rho": 0.0}, "--rho 0: must be above 0"),
         ({"rho_growth": 0.9}, "--rho-growth 0.9: must be at least 1"),
+        ({"rho_max": 1e-4}, "--rho-max 0.0001: must be at least --rho, here 0.001"),
+        ({"layer_rho": (("conv1", 0.0),)}, "--layer-rho conv1=0: must be above 0"),
         ({"update_epochs": 0}, "must be at least 1"),
         ({"stages": 0}, "must be at least 1"),
     ],

@@ -64,7 +64,12 @@ def test_admm_draws_then_cuts_then_retrains() -> None:
         ({"ratio": 1.0}, "--ratio 1: a ratio is dense ÷ kept and must be above 1"),
         ({"ratio": float("nan")}, "must be above 1"),
         ({"method": "magic"}, "--method magic: choose one of magnitude, admm"),
-        ({"pattern": "rows"}, "--pattern rows: choose one of"),
+        ({"pattern": "rows"}, "--pattern rows: no such pattern; choose one of"),
+        ({"pattern": "filter+2:4"}, "these do not combine"),
+        ({"pattern": "2:4", "ratio": 3.0}, "--pattern 2:4: means --ratio 2.00x of the layers it fits; leave --ratio 3"),
+        ({"pattern": "2:4", "steps": 2}, "--pattern 2:4: has one ratio, so --steps and --stages must be 1"),
+        ({"pattern": "2:4", "admm": Admm(stages=2)}, "has one ratio"),
+        ({"pattern": "unstructured", "round_to": 8}, "--round-to 8: --pattern unstructured changes no width"),
         ({"of": "bytes"}, "--of bytes: choose one of params, macs"),
         ({"allocation": "fair"}, "--allocation fair: choose one of"),
         ({"schedule": "linear"}, "--schedule linear: choose one of"),
@@ -87,3 +92,27 @@ def test_a_recipe_that_sets_its_own_cycle_keeps_it() -> None:
 def test_a_warm_up_longer_than_an_update_stretches_the_cycle() -> None:
     recipe = plan(PruneSettings(9, prune_recipe=Recipe(epochs=6, warmup_epochs=2)))[0].recipe
     assert recipe is not None and (recipe.warmup_epochs, recipe.cycle_epochs) == (2, 3)
+
+
+def test_a_pattern_takes_its_usual_spelling() -> None:
+    assert PruneSettings(2.0, pattern="Shape + Channel").pattern == "channel+shape"
+    assert PruneSettings(2.0, pattern="head+shape").walk.keep_heads and not PruneSettings(2.0).walk.keep_heads
+
+
+def test_growth_reaches_the_limit_at_the_last_update() -> None:
+    twenty = Recipe(epochs=20)
+    for admm, n_updates in ((Admm(), 20), (Admm(update_epochs=5), 4), (Admm(rho=0.1, rho_max=3.0), 20)):
+        growth, limit = admm.course(twenty)
+        assert admm.rho * growth ** (n_updates - 1) == pytest.approx(limit)
+    assert Admm().course(Recipe(epochs=1))[0] == 1.0 and Admm(rho_growth=1.3).course(twenty)[0] == 1.3
+
+
+def test_the_usual_limit_follows_the_steps_and_is_stable_under_sgd() -> None:
+    def sgd(lr: float) -> Recipe:
+        return Recipe(epochs=20, optimizer="sgd", lr=lr)
+
+    usual = Admm().course(Recipe())[1]
+    assert Admm().course(Recipe(), 50)[1] == usual and Admm().course(Recipe(), 1000)[1] == pytest.approx(0.1)
+    assert Admm().course(Recipe(), 10**9)[1] == Admm().rho, "never below the first penalty"
+    assert Admm().course(sgd(1e-3))[1] == usual and Admm().course(sgd(5.0))[1] == pytest.approx(0.1)
+    assert Admm(rho_max=7.0).course(sgd(5.0))[1] == 7.0 and Admm(rho=0.5).course(sgd(5.0))[1] == 0.5

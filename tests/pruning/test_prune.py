@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,13 +14,16 @@ from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.errors import RatioError, UsageError
 from compressor.program import Program
-from compressor.pruning import Admm, PruneSettings, prune
+from compressor.pruning import Admm, PruneSettings, StageRow, prune
+from compressor.pruning.prune import _unsettled
 from compressor.sparsity import kept_units
 from compressor.training import Recipe
+from compressor.units import Params
 
 SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
 METHODS = ("magnitude", "admm", "random")
-PATTERNS = ("filter", "channel", "unstructured")
+PATTERNS = ("filter", "channel", "unstructured", "shape", "filter+shape", "channel+shape", "2:4", "block:1x4")
+PHYSICAL = ("filter", "channel")
 
 
 def state_of(program: Program) -> dict[str, Tensor]:
@@ -44,7 +48,7 @@ def test_every_method_with_every_pattern(tiny: Program, data: ArraySource, metho
     assert pruned.n_zeroed > 0 and not pruned.module.training
     assert same(before, state_of(tiny)) and not tiny.masks, "the input program is left untouched"
     assert report.stages[0].name == "dense" and all(row.metrics for row in report.stages)
-    if pattern == "unstructured":
+    if pattern not in PHYSICAL:
         assert report.kept_params == pruned.n_parameters - pruned.n_zeroed
     else:
         smaller, _ = compact(pruned)
@@ -150,3 +154,82 @@ def test_the_seed_decides(tiny: Program, data: ArraySource) -> None:
     first, again = (prune(tiny, settings, data=data)[0] for _ in range(2))
     other, _ = prune(tiny, replace(settings, seed=6), data=data)
     assert same(state_of(first), state_of(again)) and not same(state_of(first), state_of(other))
+
+
+@pytest.mark.parametrize("first", ["channel", "shape", "unstructured"])
+@pytest.mark.parametrize("second", ["channel", "channel+shape", "unstructured", "block:1x4"])
+@pytest.mark.parametrize("method", ["magnitude", "random"])
+def test_a_second_run_reaches_its_ratio_and_no_more(tiny: Program, first: str, second: str, method: str) -> None:
+    before, _ = prune(tiny, PruneSettings(1.5, method="random", pattern=first))
+    pruned, report = prune(before, PruneSettings(3.0, method=method, pattern=second, seed=7))  # type: ignore[arg-type]
+    assert 3.0 * (1 - 1e-9) <= report.got <= 3.0 * (1.02 if not report.warnings else 1.1)
+    for name, mask in before.masks.items():
+        assert not (pruned.masks[name] & ~mask).any()
+
+
+def test_a_second_run_below_what_was_cut_says_so(tiny: Program) -> None:
+    before, _ = prune(tiny, PruneSettings(4.0))
+    pruned, report = prune(before, PruneSettings(2.0))
+    assert pruned.n_zeroed == before.n_zeroed
+    assert any(re.match(r"asked 2\.00x, but 4\.\d+x was cut before: nothing to cut", w) for w in report.warnings)
+
+
+def test_columns_are_in_the_report(tiny: Program) -> None:
+    pruned, report = prune(tiny, PruneSettings(3.0, pattern="filter+shape"))
+    rows = {cut.name: cut for cut in report.layers}
+    for name, cut in rows.items():
+        mask = pruned.masks.get(f"{name}.weight")
+        assert cut.columns is not None and cut.columns[1] == pruned.parameters[f"{name}.weight"][0].numel()
+        if mask is not None:
+            assert cut.columns[0] == int(mask.any(0).sum()) and cut.kept == int(mask.flatten(1).any(1).sum())
+    assert any(cut.columns[0] < cut.columns[1] for cut in rows.values() if cut.columns)
+    assert report.zeroed == 0, "all of it can be removed"
+    _, plain = prune(tiny, PruneSettings(3.0))
+    assert all(cut.columns is None for cut in plain.layers)
+
+
+def test_layers_that_a_pattern_does_not_fit_are_said(tiny: Program) -> None:
+    _, report = prune(tiny, PruneSettings(2.0, pattern="2:4"))
+    assert report.got == 2.0 and report.dense_params / report.kept_params < 2
+    assert report.warnings == ("left dense: one (2:4 needs input channels divisible by 4, got 1)",)
+
+
+@pytest.mark.parametrize("pattern", ["channel+shape", "2:4"])
+def test_admm_draws_the_weights_into_the_pattern(tiny: Program, data: ArraySource, pattern: str) -> None:
+    recipe = Recipe(epochs=20, batch_size=16, lr=1e-2)
+    _, report = prune(tiny, PruneSettings(2.0, pattern=pattern, prune_recipe=recipe), data=data)
+    drawn, cut = report.stages[1], report.stages[2]
+    constant = PruneSettings(2.0, pattern=pattern, prune_recipe=recipe, admm=Admm(rho_growth=1.0))
+    _, free = prune(tiny, constant, data=data)
+    assert drawn.name == "admm" and drawn.extra["residual"] < 0.5 * free.stages[1].extra["residual"]
+    assert cut.metrics is not None and drawn.metrics is not None
+    assert abs(cut.metrics["accuracy"] - drawn.metrics["accuracy"]) < 0.1, "the hard prune costs next to nothing"
+
+
+def test_the_penalty_spans_its_range_over_the_epochs(tiny: Program, data: ArraySource) -> None:
+    recipe = Recipe(epochs=5, batch_size=80)
+    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
+    assert report.stages[1].extra["rho"] == pytest.approx(1.0)
+    slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0)
+    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=slow), data=data)
+    assert report.stages[1].extra["rho"] == pytest.approx(0.16)
+
+
+def test_a_layer_with_a_penalty_of_its_own(tiny: Program, data: ArraySource) -> None:
+    recipe = Recipe(epochs=2, batch_size=80)
+    common = PruneSettings(2.0, pattern="unstructured", prune_recipe=recipe)
+    own = replace(common, admm=Admm(layer_rho=(("hid*", 10.0),)))
+    a, b = (prune(tiny, settings, data=data)[0] for settings in (common, own))
+    assert not torch.equal(a.parameters["hidden.weight"], b.parameters["hidden.weight"])
+    with pytest.raises(UsageError, match="--layer-rho fc9: matches no layer; layers are bn1"):
+        prune(tiny, replace(common, admm=Admm(layer_rho=(("fc9", 1.0),))), data=data)
+
+
+def test_weights_that_have_not_settled_are_said(tiny: Program, data: ArraySource) -> None:
+    short = PruneSettings(2.0, prune_recipe=SHORT, admm=Admm(rho_max=1e-3))
+    _, report = prune(tiny, short, data=data)
+    assert any(
+        re.match(r"residual [\d.]+ before the hard prune: the weights had not settled", w) for w in report.warnings
+    )
+    rows = (StageRow("admm", 1.0, Params(1), 1, 0.0, None, {"residual": residual}) for residual in (0.5, 0.01))
+    assert len(_unsettled(tuple(rows))) == 0, "the last stage counts"

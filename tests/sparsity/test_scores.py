@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.sparsity import score_units, score_weights
+from compressor.sparsity import score_units
 from compressor.sparsity.scores import normalise_lamp, random_scores
 from tests.axes.tracing import Traced, trace
 
@@ -44,7 +44,7 @@ def test_lamp_keeps_the_order_and_gives_the_largest_one(squares: list[float]) ->
 
 
 def test_weights_of_zero_have_the_score_zero_and_never_nan() -> None:
-    assert score_weights(torch.zeros(2, 3)).tolist() == [0.0] * 6
+    assert normalise_lamp(np.zeros(6)).tolist() == [0.0] * 6
     traced = chain()
     zero = {name: torch.zeros_like(p) for name, p in traced.program.parameters.items()}
     assert score_units(traced.units, zero, lambda name, dim: True).tolist() == [0.0] * 4

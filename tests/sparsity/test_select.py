@@ -172,3 +172,51 @@ def test_no_part_of_a_split_is_emptied() -> None:
     assert selection.keep is not None
     kept = traced.units.kept_along(selection.keep, "first.weight", 0)
     assert kept[:6].sum() == 1 and kept[6:].sum() > 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "of"), [("block:4x4", "params"), ("block:1x5", "params"), ("block:1x5", "macs"), ("block:10x1", "macs")]
+)
+def test_blocks_are_whole_and_meet_the_budget(bundled: Bundled, pattern: str, of: str) -> None:
+    program, units = bundled("lenet5")
+    rows, columns = map(int, pattern.removeprefix("block:").split("x"))
+    selector = make_selector(program, units, Choice(pattern, of=of))
+    selection = selector.select(program.parameters, 3.0)
+    assert 3.0 * (1 - 1e-9) <= selection.ratio <= 3.06
+    assert selector.kept_cost(selection.masks, np.ones(units.n_units, dtype=bool)) == pytest.approx(selection.kept)
+    for name, mask in selection.masks.items():
+        gemm = mask.flatten(1)
+        tiles = gemm.reshape(len(gemm) // rows, rows, -1, columns).float().mean(dim=(1, 3))
+        assert ((tiles == 0) | (tiles == 1)).all(), name
+    left_dense = set(program.parameters) - set(selection.masks)
+    assert ("fc2.weight" in left_dense) == (pattern == "block:4x4")
+    assert bool(selector.notes) == (pattern == "block:4x4")
+
+
+def test_a_named_layer_must_be_tiled_by_its_blocks(bundled: Bundled) -> None:
+    program, units = bundled("lenet5")
+    with pytest.raises(
+        PatternError, match=r"^fc2: block:4x4 needs filters divisible by 4, got 10; skip it with --keep"
+    ):
+        make_selector(program, units, Choice("block:4x4", scope=("fc*",)))
+    assert make_selector(program, units, Choice("block:4x4", scope=("fc*",), keep=("fc2",))).notes == ()
+
+
+def test_single_weights_are_the_projection_for_their_counts(bundled: Bundled) -> None:
+    given = bundled("lenet5")
+    selection = select(given, Choice("unstructured", of="macs"), 7.0)
+    for name, mask in selection.masks.items():
+        magnitudes = given[0].parameters[name].detach().abs()
+        assert magnitudes[mask].min() >= magnitudes[~mask].max(), name
+
+
+def test_equal_weights_are_chosen_by_place_every_time(bundled: Bundled) -> None:
+    program, units = bundled("lenet5")
+    equal = {name: torch.full_like(p, 0.5) for name, p in program.parameters.items()}
+    selector = make_selector(program, units, Choice("unstructured"))
+    first, again = selector.select(equal, 4.0), selector.select(equal, 4.0)
+    assert first.ratio == pytest.approx(4.0, rel=1e-3)
+    for name, mask in first.masks.items():
+        assert torch.equal(mask, again.masks[name])
+        n = int(mask.sum())
+        assert mask.flatten()[:n].all(), "the first ones stay"

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from compressor.data.opening import open_data
 from compressor.data.task import Classification
-from compressor.training import Recipe, evaluate, fit
+from compressor.training import Recipe, evaluate, fit, gradient_moments, share_state
 
 norm = sys.argv[3] == "norm"
 torch.manual_seed(0)
@@ -32,9 +32,15 @@ data, told = open_data(sys.argv[1]), []
 recipe = Recipe(epochs=3, batch_size=16, optimizer="sgd", lr=0.05)
 result = fit(net, data, Classification(), recipe, seed=1, on_step=told.append, on_state=told.append)
 metrics = evaluate(net, data, Classification(), batch_size=7)
+moments = {}
+if sys.argv[3] == "apart":
+    net[0].weight.data += float(os.environ.get("RANK", "0"))
+    found = gradient_moments(net, data, Classification(), n_batches=2)
+    moments = {name: [part.tolist() for part in pair] for name, pair in found.items()}
+    share_state(net, "cpu")
 state = {name: value.tolist() for name, value in net.state_dict().items()}
 answer = {
-    "state": state, "metrics": metrics, "losses": [r.train_loss for r in result.history],
+    "state": state, "metrics": metrics, "moments": moments, "losses": [r.train_loss for r in result.history],
     "steps": result.steps, "n_told": len(told), "accelerate": "accelerate" in sys.modules,
 }
 open(sys.argv[2], "w").write(json.dumps(answer))
@@ -99,6 +105,11 @@ def test_running_statistics_are_the_same_on_all_processes(npz: Path, tmp_path: P
     assert first["state"] == second["state"]
     assert first["metrics"] == second["metrics"]
     assert any(first["state"]["1.running_mean"])
+
+
+def test_what_drifted_apart_comes_together_as_the_first_has_it(npz: Path, tmp_path: Path) -> None:
+    first, second = _train(npz, tmp_path, 2, "apart")
+    assert first["moments"] == second["moments"] != {} and first["state"] == second["state"]
 
 
 def test_one_process_is_alone() -> None:

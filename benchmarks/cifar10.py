@@ -1,0 +1,254 @@
+"""ResNets on CIFAR-10 at a MAC ratio, against Torch-Pruning.
+
+`python -m benchmarks.cifar10 --cifar DIR --checkpoints DIR [--epochs 40]`. Every method starts from the same published
+checkpoint and gets the same number of training epochs on the same data with the same augmentation, optimizer and
+schedule (SGD 0.01, cosine: the rate that pays); ADMM spends 40 % of them before the cut. `--epochs 0` compares the cuts
+alone: as they are, with batch norm re-calibrated, and with the weights reconstructed too. Torch-Pruning is installed
+into a temporary folder unless `--peer` names one; its ratio is bisected until the MACs fit, and its network then goes
+through the same training. `scratch` trains the small network from fresh weights, `dense` goes on with the dense one.
+Accuracy is that of the last epoch. CPU or CUDA: `--device`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import compressor
+from compressor.cost import count_macs
+from compressor.data import open_data
+from compressor.data.arrays import Arrays, ArraySource
+from compressor.models import build
+from compressor.program import InputSpec, Program, capture
+from compressor.pruning import PruneSettings, Recovery
+from compressor.training import Recipe
+
+PEER = "torch-pruning==1.6.1"
+CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
+CASES = (("resnet20", 2.0), ("resnet56", 2.1), ("resnet56", 2.6))
+METHODS = ("magnitude", "taylor", "admm", "peer l1", "peer group", "scratch", "dense")
+ONE_SHOT = ("l2", "l1", "taylor", "fisher", "bn", "fpgm", "peer l1", "peer group")
+HEALING = Recovery(reconstruct=16, recalibrate=20)
+INPUT = InputSpec("image", (None, 3, 32, 32))
+
+Row = dict[str, Any]
+
+
+def recipe(epochs: int, distill: float) -> Recipe:
+    return Recipe(
+        epochs=epochs, batch_size=128, optimizer="sgd", lr=0.01, weight_decay=5e-4, augment=True, distill=distill
+    )
+
+
+def ours(
+    dense: Program, ratio: float, method: str, data: ArraySource, given: argparse.Namespace, seed: int
+) -> tuple[Program, Row]:
+    """The compact network after all epochs, and what was measured on the way."""
+    total = given.epochs
+    find = round(0.4 * total) if method == "admm" else 0
+    base = PruneSettings(
+        ratio, "magnitude", "channel", of="macs", seed=seed, device=given.device, reinit=method == "scratch",
+        score="taylor" if method == "taylor" else "l2", retrain_recipe=recipe(total - find, given.distill),
+        recovery=Recovery() if method == "scratch" else HEALING,
+    )  # fmt: skip
+    if method == "admm":
+        base = replace(base, method="admm", prune_recipe=replace(recipe(find, 0.0), schedule="constant"))
+    pruned, report = compressor.prune(dense, base, data=data)
+    small, proof = compressor.compact(pruned, data=data)
+    stages = [(row.name, _error(row.metrics)) for row in report.stages]
+    return small, {"stages": stages, "error": _error(proof.metrics), "widths": [c.kept for c in report.layers]}
+
+
+def one_shot(
+    dense: Program, ratio: float, score: str, data: ArraySource, given: argparse.Namespace, seed: int
+) -> tuple[Program, Row]:
+    """The cut alone, then each way to heal it without training."""
+    cut, _ = compressor.prune(
+        dense, PruneSettings(ratio, "magnitude", "channel", of="macs", score=score, seed=seed, device=given.device),
+        data=data,
+    )  # fmt: skip
+    errors: Row = {"cut": _measured(cut, data, given.device)}
+    for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("reconstructed", HEALING)):
+        _, told = compressor.retrain(
+            cut, None, data=data, recovery=recovery, teacher=dense, seed=seed, device=given.device
+        )  # fmt: skip
+        errors[name] = _error(told.stages[-1].metrics)
+    small, _ = compressor.compact(cut)
+    return small, {**errors, "error": errors["reconstructed"]}
+
+
+def peer(
+    dense: Program, arch: str, ratio: float, kind: str, data: ArraySource, given: argparse.Namespace, seed: int
+) -> tuple[Program, Row]:
+    """Torch-Pruning's cut at that ratio, trained by the same recipe."""
+    small = peer_cut(dense, arch, ratio, kind)
+    errors: Row = {"cut": _measured(small, data, given.device)}
+    told: Any = None
+    small, told = compressor.retrain(
+        small, recipe(given.epochs, given.distill) if given.epochs else None, data=data, seed=seed, device=given.device,
+        teacher=dense if given.distill else None, recovery=replace(HEALING, reconstruct=0),
+    )  # fmt: skip
+    errors["recalibrated"] = _error(told.stages[1].metrics)
+    return small, {**errors, "error": _error(told.stages[-1].metrics)}
+
+
+def peer_cut(dense: Program, arch: str, ratio: float, kind: str) -> Program:
+    """The network that Torch-Pruning leaves, at the smallest of its ratios that saves enough."""
+    wanted, low, high = count_macs(dense) / ratio, 0.0, 0.95
+    best = _peer_at(dense, arch, high, kind)
+    for _ in range(7):
+        middle = (low + high) / 2
+        tried = _peer_at(dense, arch, middle, kind)
+        if count_macs(tried) <= wanted:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best
+
+
+def _peer_at(dense: Program, arch: str, pruning_ratio: float, kind: str) -> Program:
+    import torch_pruning  # pyright: ignore[reportMissingImports]
+
+    module = build(arch, {}, seed=0).module
+    module.load_state_dict(copy.deepcopy(dense.module.state_dict()), strict=False)
+    importance = torch_pruning.importance
+    pruner = torch_pruning.pruner.BasePruner(
+        module.eval(), torch.randn(1, 3, 32, 32), pruning_ratio=pruning_ratio, global_pruning=kind == "peer group",
+        importance=importance.GroupMagnitudeImportance(p=2) if kind == "peer group"
+        else importance.MagnitudeImportance(p=1),
+        ignored_layers=[layer for layer in module.modules() if isinstance(layer, nn.Linear)],
+    )  # fmt: skip
+    pruner.step()
+    return capture(module, [INPUT])
+
+
+def _measured(program: Program, data: ArraySource, device: str) -> float:
+    from compressor.data import open_task
+
+    error = _error(compressor.evaluate(program.module, data, open_task(None), device=device))
+    program.module.to("cpu")
+    return error
+
+
+def _error(metrics: Any) -> float:
+    return round(100 - 100 * metrics["accuracy"], 4)
+
+
+def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, given: argparse.Namespace) -> Row:
+    """One network by one method, as a row."""
+    dense = compressor.load(given.checkpoints / CHECKPOINTS[arch], arch=arch, inputs=[INPUT])
+    began = time.perf_counter()
+    before = _measured(dense, data, given.device)
+    if method == "dense":
+        small, told = compressor.retrain(
+            dense, recipe(given.epochs, 0.0), data=data, seed=seed, device=given.device
+        )  # fmt: skip
+        row: Row = {"error": _error(told.stages[-1].metrics)}
+    elif method.startswith("peer"):
+        small, row = peer(dense, arch, ratio, method, data, given, seed)
+    elif given.epochs == 0:
+        small, row = one_shot(dense, ratio, method, data, given, seed)
+    else:
+        small, row = ours(dense, ratio, method, data, given, seed)
+    return {
+        "arch": arch, "asked": ratio, "method": method, "seed": seed, "epochs": given.epochs, "val": data.n_val,
+        "distill": given.distill, "dense_error": before, **row, "mac_ratio": count_macs(dense) / count_macs(small),
+        "param_ratio": dense.n_parameters / small.n_parameters, "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Mean and spread over the seeds, one line per case and method."""
+    lines = [
+        "| net | method | epochs | MACs | params | dense % | cut % | recalibrated % | accuracy % | change | seeds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for key in dict.fromkeys((r["arch"], r["asked"], r["method"], r["epochs"], r["val"]) for r in rows):
+        of = [r for r in rows if (r["arch"], r["asked"], r["method"], r["epochs"], r["val"]) == key]
+
+        def mean(name: str, of: list[Row] = of) -> float:
+            return statistics.mean(row[name] for row in of)
+
+        def shown(name: str, of: list[Row] = of) -> str:
+            return f"{100 - statistics.mean(row[name] for row in of):.2f}" if name in of[0] else ""
+
+        spread = f" ± {statistics.stdev(row['error'] for row in of):.2f}" if len(of) > 1 else ""
+        lines.append(
+            f"| {key[0]} | {key[2]} | {key[3]} | {mean('mac_ratio'):.2f}x | {mean('param_ratio'):.2f}x |"
+            f" {shown('dense_error')} | {shown('cut')} | {shown('recalibrated')} | {shown('error')}{spread} |"
+            f" {mean('dense_error') - mean('error'):+.2f} | {len(of)} |"
+        )
+    return "\n".join(lines)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cifar", required=True, help="folder with the binary version of CIFAR-10")
+    parser.add_argument(
+        "--checkpoints", required=True, type=Path, help=f"folder with {', '.join(CHECKPOINTS.values())}"
+    )
+    parser.add_argument("--epochs", type=int, default=40, help="training epochs of every method; 0: the cuts alone")
+    parser.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss, for all")
+    parser.add_argument("--methods", help=f"default: {','.join(METHODS)}; with --epochs 0 {','.join(ONE_SHOT)}")
+    parser.add_argument("--only", help="run one network only")
+    parser.add_argument("--ratio", type=float, help="run one ratio only")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--val", type=int, default=10_000, help="test images that are looked at, from the first")
+    parser.add_argument("--peer", type=Path, help="a folder that holds Torch-Pruning")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/cifar10.json"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0)
+    return parser.parse_args()
+
+
+def run_all(given: argparse.Namespace) -> list[Row]:
+    """Every row that `--out` lacks, written as it comes; all rows."""
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = json.loads(given.out.read_text()) if given.out.exists() else []
+    keys = ("arch", "asked", "method", "seed", "epochs", "val", "distill")
+    done = {tuple(row[key] for key in keys) for row in rows}
+    data = open_data(f"cifar10:{Path(given.cifar).resolve()}")
+    assert isinstance(data, ArraySource)
+    data = replace(data, val=Arrays(data.val.inputs[: given.val], data.val.target[: given.val]))
+    methods = given.methods.split(",") if given.methods else ONE_SHOT if given.epochs == 0 else METHODS
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
+        for arch, ratio in CASES:
+            if given.only not in (None, arch) or given.ratio not in (None, ratio):
+                continue
+            for method in methods:
+                if (arch, ratio, method, seed, given.epochs, data.n_val, given.distill) in done:
+                    continue
+                rows.append(run(arch, ratio, method, seed, data, given))
+                given.out.write_text(json.dumps(rows, indent=1))
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    given = parsed()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.peer is None:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, PEER]
+            subprocess.run(pip, check=True)
+        sys.path.append(str(given.peer or folder))
+        print(table(run_all(given)))
+
+
+if __name__ == "__main__":
+    main()

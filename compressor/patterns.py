@@ -1,0 +1,90 @@
+"""The names of patterns and what they mean, read from text without torch; it must never hold how a pattern chooses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from compressor.errors import UsageError
+
+UnitKind = Literal["filter", "channel", "head"]
+WeightKind = Literal["unstructured", "shape", "n:m", "block"]
+Grain = Literal["free", "channel", "position"]
+
+UNIT_KINDS: tuple[UnitKind, ...] = ("filter", "channel", "head")
+PATTERN_FORMS = (*UNIT_KINDS, "shape", "filter+shape", "channel+shape", "unstructured", "2:4", "block:4x4")
+"""One of every form, for help and messages."""
+
+_N_OF_M = re.compile(r"(\d+):(\d+)")
+_BLOCK = re.compile(r"block:(\d+)x(\d+)")
+_GRAINS: dict[str, Grain] = {"shape": "free", "shape:channel": "channel", "shape:position": "position"}
+_LARGEST_WINDOW = 64
+_LARGEST_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern, as `parse_pattern` reads it.
+
+    `units` says which whole units go, `weights` what is cut inside of what is left; at least one of them is set.
+    `grain` is what goes together in `shape`: single columns, all columns of an input channel, or all of a kernel
+    position. `window` is (N, M) of N:M: of M weights in a row N stay. `block` is (rows, columns) in the GEMM view.
+    """
+
+    text: str
+    units: UnitKind | None = None
+    weights: WeightKind | None = None
+    grain: Grain = "free"
+    window: tuple[int, int] | None = None
+    block: tuple[int, int] | None = None
+
+    @property
+    def is_physical(self) -> bool:
+        """Whether what it cuts can be removed; otherwise it stays in the model as zeros."""
+        return self.weights in (None, "shape")
+
+    @property
+    def implied_ratio(self) -> float | None:
+        """M/N for N:M; None where the ratio is free."""
+        return None if self.window is None else self.window[1] / self.window[0]
+
+
+def parse_pattern(text: str) -> Pattern:
+    """The pattern that `text` names: `filter`, `channel+shape`, `2:4`, `block:1x4` …
+
+    Raises:  UsageError if it names none, or combines what does not go together.
+    """
+    parts = [part.strip().lower() for part in text.split("+")]
+    units: list[UnitKind] = [kind for kind in UNIT_KINDS if kind in parts]
+    rest = [part for part in parts if part not in UNIT_KINDS]
+    inner = [_weight_pattern(text, part) for part in rest]
+    if len(parts) > 1 and not (len(units) == len(inner) == 1 and len(parts) == 2 and inner[0].weights == "shape"):
+        raise UsageError(
+            f"--pattern {text}: these do not combine; filter, channel or head goes with shape, as in filter+shape"
+        )
+    if not inner:
+        return Pattern(units[0], units=units[0])
+    name = inner[0].text if not units else f"{units[0]}+{inner[0].text}"
+    return Pattern(name, units[0] if units else None, inner[0].weights, inner[0].grain, inner[0].window, inner[0].block)
+
+
+def _weight_pattern(text: str, part: str) -> Pattern:
+    if part == "unstructured":
+        return Pattern(part, weights="unstructured")
+    if part in _GRAINS:
+        return Pattern(part, weights="shape", grain=_GRAINS[part])
+    if match := _N_OF_M.fullmatch(part):
+        n, m = int(match[1]), int(match[2])
+        if not 1 <= n < m <= _LARGEST_WINDOW:
+            raise UsageError(f"--pattern {text}: of M weights N stay, 1 <= N < M <= {_LARGEST_WINDOW}, as in 2:4")
+        return Pattern(f"{n}:{m}", weights="n:m", window=(n, m))
+    if match := _BLOCK.fullmatch(part):
+        rows, columns = int(match[1]), int(match[2])
+        if not (1 <= rows <= _LARGEST_BLOCK and 1 <= columns <= _LARGEST_BLOCK and rows * columns > 1):
+            raise UsageError(
+                f"--pattern {text}: a block has 1 to {_LARGEST_BLOCK} rows and columns, and more than one weight; "
+                "single weights are unstructured"
+            )
+        return Pattern(f"block:{rows}x{columns}", weights="block", block=(rows, columns))
+    raise UsageError(f"--pattern {text}: no such pattern; choose one of {', '.join(PATTERN_FORMS)}")

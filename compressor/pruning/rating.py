@@ -1,0 +1,33 @@
+"""Weights as the criterion of a run sees them, gradients taken where it needs them; it must never choose what goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from compressor.axes import UnitMap
+from compressor.program import Program, find_layers
+from compressor.pruning.run import Trainer
+from compressor.pruning.settings import PruneSettings
+from compressor.sparsity import NEEDS_GRADIENTS, Moments, rate
+
+
+def rated_tensors(
+    program: Program, units: UnitMap, settings: PruneSettings, trainer: Trainer | None
+) -> Mapping[str, Tensor]:
+    """What a selector ranks by squared magnitude, by the parameters' names; what is cut already rates 0.
+
+    Raises:  UsageError if the criterion needs gradients and there is no data; PatternError as `sparsity.rate`.
+    """
+    if settings.score == "l2":
+        return program.parameters
+    moments = None
+    if settings.score in NEEDS_GRADIENTS and trainer is not None:
+        gradients = trainer.gradients(program, settings.score_batches)
+        moments = {name: Moments(*pair) for name, pair in gradients.items()}
+    rated = rate(settings.score, program.parameters, find_layers(program), units, moments)
+    return {
+        name: tensor.masked_fill(~program.masks[name], 0.0) if name in program.masks else tensor
+        for name, tensor in rated.items()
+    }

@@ -1,0 +1,65 @@
+"""What heals a cut without a step of training, in its order; it must never cut or train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compressor.data import DataSource
+from compressor.errors import UsageError
+from compressor.program import Program
+from compressor.pruning.recalibrate import recalibrate
+from compressor.pruning.reconstruct import reconstruct
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Training batches for each step, 0 to leave it out: weights by least squares first, then batch-norm statistics."""
+
+    reconstruct: int = 0
+    recalibrate: int = 0
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.reconstruct < 0 or self.recalibrate < 0:
+            raise UsageError("--reconstruct and --recalibrate: a number of training batches, 0 to leave it out")
+        if self.ridge <= 0:
+            raise UsageError(f"--ridge {self.ridge:g}: must be above 0")
+
+    def __bool__(self) -> bool:
+        return self.reconstruct > 0 or self.recalibrate > 0
+
+
+def recover(
+    program: Program,
+    recovery: Recovery,
+    data: DataSource,
+    *,
+    dense: Program | None,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """What was done, as numbers for the stage's row; the program's tensors are changed in place.
+
+    `output error` is the mean over all fitted layers of ‖Y − Y'‖ / ‖Y‖ on the calibration data, after fitting;
+    `unfitted` the same before.
+
+    Raises:  UsageError if outputs are to be fitted and there is no dense program of the same graph.
+    """
+    found: dict[str, float] = {}
+    if recovery.reconstruct:
+        if dense is None:
+            raise UsageError("--reconstruct fits the outputs of the dense model; name it with --teacher MODEL")
+        fitted = reconstruct(
+            program, dense, data, n_batches=recovery.reconstruct, batch_size=batch_size, ridge=recovery.ridge,
+            seed=seed, device=device,
+        )  # fmt: skip
+        if fitted.after:
+            found["unfitted"] = sum(fitted.before.values()) / len(fitted.before)
+            found["output error"] = sum(fitted.after.values()) / len(fitted.after)
+    if recovery.recalibrate:
+        n_norms = recalibrate(
+            program, data, n_batches=recovery.recalibrate, batch_size=batch_size, seed=seed, device=device
+        )
+        found["norms"] = float(n_norms)
+    return found

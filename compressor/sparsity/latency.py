@@ -1,0 +1,151 @@
+"""Measured time as a budget: a table per layer over kept filters and channels, summed; it must never take time itself.
+
+The stopwatch comes from whoever asks. What a table holds is the operator alone, with its input and output in the plain
+layout; additions, poolings and activations between the layers are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import Node
+
+from compressor.axes import Ids, Keep, UnitMap
+from compressor.cost import LatencyTable, Stopwatch, macs_of_layers, width_grid
+from compressor.program import (
+    CONTRACTIONS,
+    InputSpec,
+    Layer,
+    Program,
+    ProgramModule,
+    TensorShape,
+    arguments,
+    find_layers,
+)
+
+BLOCK = 16
+"""Widths are measured at multiples of this: the block of the CPU's kernels (8 or 16), which a width in between fills
+up. `preferred_multiple` measures it."""
+
+_N_POINTS = 6
+_MULTIPLES = (32, 16, 8, 4, 2)
+_NEARLY = 0.75
+"""A block of 16 makes the first of 32 filters cost half of all 32, and the first of 16 what all 16 cost."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """The time of one operator as a function of which units stay on its weight's filter and channel axes."""
+
+    node: str
+    filters: Ids
+    channels: Ids
+    table: LatencyTable
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """Cost as a function of which units stay, in seconds; it answers what `Budget` answers."""
+
+    units: UnitMap
+    layers: tuple[LayerTime, ...]
+
+    def cost(self, keep: Keep) -> float:
+        """Seconds of all layers. Shapes: keep (n_units,)"""
+        kept = np.append(keep, True)
+        return float(sum(x.table.at(kept[x.filters].sum(), kept[x.channels].sum()) for x in self.layers))
+
+    @property
+    def dense(self) -> float:
+        return self.cost(np.ones(self.units.n_units, dtype=bool))
+
+    @staticmethod
+    def measured(
+        program: Program, units: UnitMap, stopwatch: Stopwatch, layers: Iterable[str] | None = None, batch: int = 1
+    ) -> LatencyBudget:
+        """Tables of the named layers (default: all), measured where the stopwatch does not know them."""
+        names = None if layers is None else set(layers)
+        nodes = {node.name: node for node in program.module.graph.nodes}
+        found = []
+        for layer in find_layers(program):
+            if layer.kind in CONTRACTIONS and (names is None or layer.name in names) and layer.in_dim is not None:
+                table = measure_layer(program, layer, nodes[layer.node], stopwatch, batch)
+                filters, channels = (units.axes[layer.weight, dim] for dim in (layer.out_dim, layer.in_dim))
+                found.append(LayerTime(layer.node, filters, channels, table))
+        return LatencyBudget(units, tuple(found))
+
+
+def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwatch, batch: int = 1) -> LatencyTable:
+    """Seconds of one layer over a grid of widths of its weight's filter and channel axes."""
+    weight = program.module.tensors()[layer.weight]
+    assert layer.in_dim is not None
+    groups = arguments(node).get("groups", 1)
+    shared = 1 if weight.shape[layer.in_dim] == 1 or layer.kind.startswith("conv_transpose") else groups
+    filters = width_grid(weight.shape[layer.out_dim], BLOCK * shared, _N_POINTS)  # a block in every group
+    channels = width_grid(weight.shape[layer.in_dim], BLOCK, _N_POINTS)
+    rows = []
+    for n_filters in filters:  # row by row: all weights of a large layer's grid at once would not fit
+        trials = [layer_trial(program, layer, node, n_filters, n_channels) for n_channels in channels]
+        rows.append(stopwatch.seconds(trials, batch))
+    return LatencyTable(filters, channels, np.array(rows))
+
+
+def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_channels: int) -> Program:
+    """One operator with a weight of so many filters and channels (along the weight's own axes), and its input."""
+    bound, own = arguments(node), program.module.tensors()
+    assert layer.in_dim is not None
+    weight_sizes = list(own[layer.weight].shape)
+    dense_channels = weight_sizes[layer.in_dim]
+    weight_sizes[layer.out_dim], weight_sizes[layer.in_dim] = n_filters, n_channels
+    source = program.shapes[bound["input"].name]
+    assert isinstance(source, TensorShape)
+    sizes = list(source.sizes[1:])
+    dim = len(sizes) - 1 if layer.kind == "linear" else 0
+    groups = bound.get("groups", 1)
+    if groups > 1 and dense_channels == 1:  # depthwise: one group per channel, so the groups go with the filters
+        groups = max(1, round(n_filters * groups / own[layer.weight].shape[layer.out_dim]))
+        sizes[dim] = groups
+    else:
+        sizes[dim] = n_channels * (groups if not layer.kind.startswith("conv_transpose") else 1)
+    tensors: dict[str, Tensor] = {"layer.weight": nn.Parameter(torch.full(weight_sizes, 0.01), requires_grad=False)}
+    graph = fx.Graph()
+    changed: dict[str, Any] = {"input": graph.placeholder("x"), "weight": graph.get_attr("layer.weight")}
+    if isinstance(bound.get("bias"), Node):
+        n_out = n_filters * (groups if layer.kind.startswith("conv_transpose") else 1)
+        tensors["layer.bias"] = nn.Parameter(torch.zeros(n_out), requires_grad=False)
+        changed["bias"] = graph.get_attr("layer.bias")
+    if "groups" in bound:
+        changed["groups"] = groups
+    assert callable(node.target)
+    graph.output((graph.call_function(node.target, (), {**bound, **changed}),))
+    return Program(ProgramModule(tensors, graph), (InputSpec("x", (None, *sizes)),))
+
+
+def preferred_multiple(program: Program, stopwatch: Stopwatch, batch: int = 1) -> int:
+    """The multiple of filters that the runtime's kernels fill up to, found on the layer with the most work.
+
+    The largest of 32, 16, 8, 4, 2 where one filter more costs nearly what so many more cost; 1 where that is never so.
+    """
+    layers = [layer for layer in find_layers(program) if layer.kind in CONTRACTIONS and layer.in_dim is not None]
+    tensors = program.module.tensors()
+    nodes = {node.name: node for node in program.module.graph.nodes}
+
+    macs = macs_of_layers(program)
+    ungrouped = [layer for layer in layers if arguments(nodes[layer.node]).get("groups", 1) == 1]
+    if not ungrouped:
+        return 1
+    layer = max(ungrouped, key=lambda layer: macs[layer.node])
+    assert layer.in_dim is not None
+    sizes = tensors[layer.weight].shape
+    base = max(sizes[layer.out_dim] // 2 // _MULTIPLES[0], 1) * _MULTIPLES[0]
+    widths = (base, base + 1, *(base + m for m in _MULTIPLES))
+    trials = [layer_trial(program, layer, nodes[layer.node], width, sizes[layer.in_dim]) for width in widths]
+    seconds = dict(zip(widths, stopwatch.seconds(trials, batch), strict=True))
+    first = seconds[base + 1] - seconds[base]
+    steps = (m for m in _MULTIPLES if first > 0 and first >= _NEARLY * (seconds[base + m] - seconds[base]))
+    return next(steps, 1)

@@ -1,0 +1,128 @@
+"""How a metric falls when one layer at a time is cut, as a value and JSON; it must never hold how that was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from compressor.errors import UsageError
+
+SCHEMA = "compress.sensitivity/1"
+
+Curve: TypeAlias = tuple[tuple[float, float], ...]
+"""Points (removed share, metric), the smallest share first; the dense point (0, dense) is not among them."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`metric` of the network on `n_samples` samples: `dense` as it is, and for each layer along its curve.
+
+    Only that layer is cut, to the removed share of its filters (or weights, for `unstructured`), and nothing is
+    retrained. `unmeasured` names layers that a time budget did not reach.
+
+    Raises:  UsageError for shares outside 0..1, shares that do not rise, values that are no numbers.
+    """
+
+    metric: str
+    dense: float
+    n_samples: int
+    pattern: str
+    curves: Mapping[str, Curve]
+    higher_is_better: bool = True
+    unmeasured: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.dense):
+            raise UsageError(f"sensitivity: {self.metric} of the dense network is {self.dense}, not a number")
+        if self.n_samples < 1:
+            raise UsageError(f"sensitivity: measured on {self.n_samples} samples; at least one is needed")
+        for layer, curve in self.curves.items():
+            shares = [share for share, _ in curve]
+            if not curve or any(not 0 < share < 1 for share in shares):
+                raise UsageError(f"sensitivity: {layer}: removed shares must lie between 0 and 1, got {shares}")
+            if shares != sorted(set(shares)):
+                raise UsageError(f"sensitivity: {layer}: removed shares must rise, got {shares}")
+
+    def loss_at(self, layer: str, removed: float) -> float:
+        """How much of the metric is lost when that share of the layer goes; straight lines between the points.
+
+        Beyond the last point the last segment goes on. Positive is worse, whichever direction is the better one. An
+        infinite or missing value (a diverged loss) counts as infinitely bad.
+        """
+        points = ((0.0, self.dense), *self.curves[layer])
+        for (x0, y0), (x1, y1) in pairwise(points):
+            if removed <= x1 or (x1, y1) == points[-1]:
+                value = y0 + (y1 - y0) * (removed - x0) / (x1 - x0) if removed > x0 else y0
+                break
+        loss = self.dense - value if self.higher_is_better else value - self.dense
+        return loss if math.isfinite(loss) else math.inf
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON, `schema` first; a metric that is no number becomes None."""
+        curves = {
+            layer: [[share, value if math.isfinite(value) else None] for share, value in curve]
+            for layer, curve in self.curves.items()
+        }
+        return {
+            "schema": SCHEMA,
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "dense": self.dense,
+            "n_samples": self.n_samples,
+            "pattern": self.pattern,
+            "curves": curves,
+            "unmeasured": list(self.unmeasured),
+        }
+
+    @staticmethod
+    def from_mapping(entry: Mapping[str, Any]) -> Sensitivity:
+        """The value of `to_mapping`, also as part `sensitivity` of a larger mapping.
+
+        Raises:  UsageError if it is no scan.
+        """
+        entry = entry.get("sensitivity") or entry
+        try:
+            if entry.get("schema", SCHEMA) != SCHEMA:
+                raise UsageError(f"sensitivity: its schema is {entry['schema']}, this version reads {SCHEMA}")
+            curves = {str(layer): tuple(_point(*point) for point in curve) for layer, curve in entry["curves"].items()}
+            return Sensitivity(
+                metric=str(entry["metric"]),
+                dense=float(entry["dense"]),
+                n_samples=int(entry["n_samples"]),
+                pattern=str(entry["pattern"]),
+                curves=curves,
+                higher_is_better=bool(entry.get("higher_is_better", True)),
+                unmeasured=tuple(str(name) for name in entry.get("unmeasured", ())),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"sensitivity: not a scan: {type(error).__name__}: {error}") from error
+
+
+def _point(share: Any, value: Any) -> tuple[float, float]:
+    return float(share), math.nan if value is None else float(value)
+
+
+def load_sensitivity(path: str | Path) -> Sensitivity:
+    """The scan in a file that `compress analyze --sensitivity` wrote, with -o or as its --json output.
+
+    Raises:  UsageError if there is no such file or it holds none.
+    """
+    try:
+        entry = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}\nmake one with `compress analyze MODEL --sensitivity -o {path}`"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path}: holds no scan; make one with `compress analyze MODEL --sensitivity -o {path}`")
+    try:
+        return Sensitivity.from_mapping(entry)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -1,0 +1,128 @@
+"""Measured time as a budget, from a stopwatch that is scripted: which widths are asked for, and what a choice costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compressor.axes import find_units
+from compressor.cost import count_macs, macs_of_layers
+from compressor.errors import UsageError
+from compressor.program import InputSpec, Program, arguments, capture, find_layers
+from compressor.pruning import PruneSettings, prune
+from compressor.sparsity import LatencyBudget, preferred_multiple
+from compressor.sparsity.latency import layer_trial
+
+
+class ByWork:
+    """A stopwatch by which an operator takes as long as it has multiply-adds, its filters filled up to a block."""
+
+    def __init__(self, block: int = 1) -> None:
+        self.block, self.asked = block, 0
+
+    def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
+        self.asked += len(programs)
+        return tuple(1e-9 * self._macs(program) for program in programs)
+
+    def _macs(self, program: Program) -> float:
+        (layer,) = find_layers(program)
+        n = program.module.tensors()[layer.weight].shape[layer.out_dim]
+        return count_macs(program) * (-(-n // self.block) * self.block) / n
+
+
+def net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 96, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96 * 36, 10),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return capture(net(), [InputSpec("x", (None, 3, 6, 6))])
+
+
+def test_a_choice_costs_the_sum_of_its_layers(program: Program) -> None:
+    """The stopwatch is linear in each width, so that interpolation makes no error and MACs say what is right."""
+    units = find_units(program)
+    budget = LatencyBudget.measured(program, units, ByWork())
+    assert budget.dense == pytest.approx(1e-9 * count_macs(program), rel=1e-6)
+    keep = np.arange(units.n_units) % 2 == 0
+    first, second, last = macs_of_layers(program).values()
+    assert budget.cost(keep) == pytest.approx(1e-9 * (first / 2 + second / 4 + last / 2), rel=0.02)
+
+
+def test_only_the_named_layers_count(program: Program) -> None:
+    units = find_units(program)
+    budget = LatencyBudget.measured(program, units, ByWork(), ["2"])
+    assert budget.dense == pytest.approx(1e-9 * list(macs_of_layers(program).values())[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "widths", "weight", "channels", "groups"),
+    [
+        (nn.Conv2d(32, 64, 3, groups=2), (32, 8, 8), (16, 8), (16, 8, 3, 3), 16, 2),
+        (nn.Conv2d(32, 64, 3, groups=32), (32, 8, 8), (16, 1), (16, 1, 3, 3), 8, 8),
+        (nn.Conv1d(32, 64, 3), (32, 9), (16, 8), (16, 8, 3), 8, 1),
+        (nn.ConvTranspose2d(32, 64, 3, groups=2), (32, 8, 8), (16, 8), (8, 16, 3, 3), 8, 2),
+        (nn.Linear(32, 64), (5, 32), (16, 8), (16, 8), 32, None),
+    ],
+)
+def test_a_trial_has_the_widths_of_the_weights_axes(
+    layer: nn.Module, shape: tuple[int, ...], widths: tuple[int, int], weight: tuple[int, ...], channels: int,
+    groups: int | None,
+) -> None:  # fmt: skip
+    program = capture(layer, [InputSpec("x", (None, *shape))])
+    (found,) = [x for x in find_layers(program) if x.in_dim is not None]
+    node = next(n for n in program.module.graph.nodes if n.name == found.node)
+    trial = layer_trial(program, found, node, *widths)
+    assert tuple(trial.parameters["layer.weight"].shape) == weight
+    wanted = 8 if isinstance(layer, nn.Linear) else channels
+    assert trial.inputs[0].shape[-1 if isinstance(layer, nn.Linear) else 1] == wanted
+    made = next(n for n in trial.module.graph.nodes if n.op == "call_function")
+    assert arguments(made).get("groups") == groups
+    with torch.no_grad():
+        trial.module(*trial.example_inputs(2))  # it runs
+
+
+@pytest.mark.parametrize("block", [1, 4, 8, 16, 32])
+def test_the_block_of_the_kernels_is_found(program: Program, block: int) -> None:
+    assert preferred_multiple(program, ByWork(block)) == block
+
+
+def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
+    clock = ByWork()
+    pruned, report = prune(program, PruneSettings(4.0, "magnitude", of="latency"), stopwatch=clock)
+    assert clock.asked > 0 and report.of == "latency"
+    assert 4.0 <= report.got < 4.2
+    assert report.dense_macs / report.kept_macs == pytest.approx(4.0, rel=0.08)
+    assert pruned.n_zeroed > 0
+
+
+def test_prune_rounds_to_what_was_measured(program: Program) -> None:
+    pruned, _ = prune(program, PruneSettings(2.5, "magnitude", round_to=0), stopwatch=ByWork(8))
+    kept = [int(pruned.masks[name].any(dim=(1, 2, 3)).sum()) for name in ("0.weight", "2.weight")]
+    assert [n % 8 for n in kept] == [0, 0] and kept[0] < 64 and kept[1] < 96
+
+
+@pytest.mark.parametrize("asked", [{"of": "latency"}, {"allocation": "latency"}, {"round_to": 0}])
+def test_without_a_stopwatch_nothing_is_guessed(program: Program, asked: dict) -> None:
+    with pytest.raises(UsageError, match=r"no stopwatch: latency is measured; give prune a compressor.OperatorClock"):
+        prune(program, PruneSettings(2.0, "magnitude", **asked))
+
+
+@pytest.mark.parametrize("pattern", ["filter+shape", "shape", "unstructured"])
+def test_time_is_known_of_widths_only(pattern: str) -> None:
+    with pytest.raises(UsageError, match=r"--of latency: measures widths; --pattern .* changes none"):
+        PruneSettings(2.0, pattern=pattern, of="latency")
+
+
+def test_time_cannot_be_counted_and_decide_between_equals() -> None:
+    with pytest.raises(UsageError, match="--of latency: already counts time"):
+        PruneSettings(2.0, of="latency", allocation="latency")
