@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compressor.program import InputSpec, Program, capture
     from compressor.progress import Progress
     from compressor.pruning import Admm, PruneSettings, prune, retrain
-    from compressor.timing import bench
+    from compressor.timing import OperatorClock, bench
     from compressor.training import Recipe, evaluate
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "Admm",
     "CompressError",
     "InputSpec",
+    "OperatorClock",
     "Program",
     "Progress",
     "PruneSettings",
@@ -62,6 +63,7 @@ _HOME = {
     "Admm": "compressor.pruning",
     "CompressError": "compressor.errors",
     "InputSpec": "compressor.program",
+    "OperatorClock": "compressor.timing",
     "Program": "compressor.program",
     "Progress": "compressor.progress",
     "PruneSettings": "compressor.pruning",

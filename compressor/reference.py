@@ -55,6 +55,19 @@ def load_reference(ref: str, *, base: Path | None = None, error: type[CompressEr
     return found
 
 
+def load_module(source: str, *, error: type[CompressError] = UsageError) -> ModuleType:
+    """The module in `path/to/file.py` or named `package.module`; this runs the user's code, once in a process.
+
+    Raises:  `error` if there is none, or importing it raises.
+    """
+    if not source.endswith(".py"):
+        if not _MODULE.fullmatch(source):
+            raise error(f"{source}: neither a Python file nor a module; write path/to/file.py or package.module")
+        return _import_module(source, source, error)
+    path = _find_file(source, None, error)
+    return sys.modules.get(_name_of(path)) or _import_file(path, source, error)
+
+
 def resolve_path(text: str, base: Path | None) -> Path:
     """Absolute path: below `base` if it exists there, else below the working directory; `~` is expanded."""
     path = Path(text).expanduser()
@@ -70,10 +83,14 @@ def _find_file(source: str, base: Path | None, error: type[CompressError]) -> Pa
     return path
 
 
+def _name_of(path: Path) -> str:
+    """Made from the path so that two files called net.py do not meet in sys.modules, where dataclasses and pickle
+    need to find the module."""
+    return f"_compressor_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
 def _import_file(path: Path, ref: str, error: type[CompressError]) -> ModuleType:
-    # The name is made from the path so that two files called net.py do not meet in sys.modules, where
-    # dataclasses and pickle need to find the module.
-    name = f"_compressor_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = _name_of(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise error(f"{ref}: {path} cannot be imported as Python source")

@@ -20,6 +20,10 @@ Seconds = NewType("Seconds", float)
 _RATIO = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*[xX]?\s*$")
 
 
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*$")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
 def parse_ratio(text: str) -> float:
     """Dense ÷ kept from `13x` or `13`.
 
@@ -44,6 +48,18 @@ def ratio_from_sparsity(sparsity: float) -> float:
     if not 0 < sparsity < 1:
         raise UsageError(f"--sparsity {sparsity:g}: must lie between 0 and 1 (0.923 asks for the same as --ratio 13x)")
     return 1 / (1 - sparsity)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `5m` or `1.5h`.
+
+    Raises:  UsageError if it is none, or not above 0.
+    """
+    match = _DURATION.match(text)
+    seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"{text}: not a time; write it as 90s, 5m or 1.5h")
+    return seconds
 
 
 def format_count(n: int) -> str:

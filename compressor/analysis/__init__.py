@@ -1,7 +1,22 @@
 """What is in a network and what could go; it must never change one."""
 
 from compressor.analysis.analyze import analyze
+from compressor.analysis.costs import LayerCost, layer_costs
 from compressor.analysis.explain import explain
 from compressor.analysis.result import Analysis, CoupledSlice, Explanation, LayerRow, PinRow, UnitGroup
+from compressor.analysis.sensitivity import ScanSettings, scan_sensitivity
 
-__all__ = ["Analysis", "CoupledSlice", "Explanation", "LayerRow", "PinRow", "UnitGroup", "analyze", "explain"]
+__all__ = [
+    "Analysis",
+    "CoupledSlice",
+    "Explanation",
+    "LayerCost",
+    "LayerRow",
+    "PinRow",
+    "ScanSettings",
+    "UnitGroup",
+    "analyze",
+    "explain",
+    "layer_costs",
+    "scan_sensitivity",
+]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
-from compressor.cli.streams import Source, device_name, known_data, read_source
+from compressor.cli.streams import STREAM, Source, device_name, known_data, read_source, refuse_taken
 from compressor.errors import UsageError
+from compressor.units import parse_duration
 
 if TYPE_CHECKING:
+    from compressor.analysis import ScanSettings
     from compressor.axes import WalkOptions
+    from compressor.data import DataSource, Task
+    from compressor.sparsity import Sensitivity
+
+_SCAN = "Sensitivity"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyzeOptions(ModelOptions):
+class AnalyzeOptions(ReportOptions, ModelOptions):
     """Options of `compress analyze`."""
 
     explain: Annotated[
@@ -32,6 +43,37 @@ class AnalyzeOptions(ModelOptions):
         ),
     ] = None
     heads: Annotated[bool, option("--heads", help="Attention heads as units: as `prune --pattern head`.")] = False
+    sensitivity: Annotated[
+        bool,
+        option("--sensitivity", panel=_SCAN, help="The metric when one layer at a time is cut, without retraining."),
+    ] = False
+    ratios: Annotated[
+        str, option("--ratios", metavar="0.25,0.5", panel=_SCAN, help="Removed shares of each layer to try.")
+    ] = "0.25,0.5,0.75,0.9"
+    pattern: Annotated[
+        Literal["unstructured", "filter", "channel"],
+        option(
+            "--pattern",
+            "-p",
+            panel=_SCAN,
+            help="What is cut first: the smallest weights; filters with the smallest weights; the smallest units.",
+        ),
+    ] = "unstructured"
+    samples: Annotated[
+        int, option("--samples", metavar="N", panel=_SCAN, min=1, help="Validation samples, evenly spread.")
+    ] = 1000
+    scope: Annotated[
+        list[str] | None,
+        option("--scope", metavar="GLOB", panel=_SCAN, help="Layers to try; repeat. Default: all."),
+    ] = None
+    budget: Annotated[
+        str | None,
+        option("--budget", metavar="5m", panel=_SCAN, help="Stop then, and say what was not reached."),
+    ] = None
+    output: Annotated[
+        str | None,
+        option("--output", "-o", metavar="FILE", panel=_SCAN, help="Write the scan, for `prune --sensitivity FILE`."),
+    ] = None
 
 
 def analyze(options: AnalyzeOptions, session: Session) -> None:
@@ -43,24 +85,108 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
       compress analyze weights.safetensors --arch torchvision:resnet50 --input 3x224x224
       compress analyze init --arch resnet56
       compress analyze model.pt --explain layer1.0.conv1
+      compress analyze model.pt --sensitivity --ratios 0.5,0.8 --data mnist:data -o scan.json
+      compress analyze model.pt --report model.html
       compress analyze vit.pt --through-norm exact --heads
       compress analyze model.pt --json | jq .n_params
     """
     asked = _layer_and_index(options.explain) if options.explain is not None else None
+    _check(options)
+    settings = _scan_settings(options) if options.sensitivity else None
     source = read_source(options, options.model, session)
     if asked is not None:
         _explain(asked, source, _walk_options(options, source), session)
         return
     from compressor.analysis import analyze as find
-    from compressor.report.analysis import analysis_table
+    from compressor.report.analysis import BARS_WIDTH, analysis_table
+    from compressor.report.html import analysis_page
     from compressor.report.jsonable import plain
+    from compressor.report.sensitivity import sensitivity_table
 
-    data, task = known_data(source.program, options, session)
+    needed = "a sensitivity scan" if settings is not None else None
+    data, task = known_data(source.program, options, session, needed_for=needed)
     walk = _walk_options(options, source)
     with session.working("analyzing"):
         found = find(source.program, data=data, task=task, device=device_name(options), options=walk)
+    scan = None
+    if settings is not None and data is not None:
+        scan = _scan(source, settings, data, task, walk, options, session)
+    write_report(
+        options,
+        session,
+        lambda about: analysis_page(found, about, scan),
+        model=source.name,
+        sha256=source.sha256,
+        record=source.program.record,
+    )
     body = {"model": source.name, "sha256": source.sha256, **plain(found)}
-    session.show(lambda: analysis_table(found, source.name, every_row=options.verbose), body)
+    if scan is not None:
+        body["sensitivity"] = scan.to_mapping()
+    session.show(
+        lambda: analysis_table(
+            found,
+            source.name,
+            every_row=options.verbose,
+            with_bars=sys.stdout.isatty() and shutil.get_terminal_size().columns >= BARS_WIDTH,
+            scan=sensitivity_table(scan) if scan else None,
+        ),
+        body,
+    )
+
+
+def _check(options: AnalyzeOptions) -> None:
+    """Raises:  UsageError for an option that says nothing here; OutputError for a file that cannot be written."""
+    if options.explain is not None and (options.sensitivity or options.report is not None):
+        raise UsageError("--explain is about one filter; leave out --sensitivity and --report, or give them without it")
+    if options.output is not None and not options.sensitivity:
+        raise UsageError("-o writes the scan of --sensitivity; give that too, or --report FILE for the whole analysis")
+    if options.output == STREAM:
+        raise UsageError("-o -: the scan goes to standard output with --json; name a file, as -o scan.json")
+    if options.output is not None:
+        refuse_taken(Path(options.output), options.force)
+    check_report(options)
+
+
+def _scan_settings(options: AnalyzeOptions) -> ScanSettings:
+    """What --sensitivity is asked for. Raises:  UsageError for a value that is none."""
+    from compressor.analysis import ScanSettings
+
+    try:
+        shares = tuple(float(part) for part in options.ratios.split(","))
+    except ValueError as error:
+        raise UsageError(f"--ratios {options.ratios}: write removed shares, as 0.25,0.5,0.9") from error
+    return ScanSettings(
+        shares=shares,
+        pattern=options.pattern,
+        n_samples=options.samples,
+        scope=tuple(options.scope or ("*",)),
+        budget_s=parse_duration(options.budget) if options.budget is not None else None,
+    )
+
+
+def _scan(
+    source: Source, settings: ScanSettings, data: DataSource, task: Task, walk: WalkOptions,
+    options: AnalyzeOptions, session: Session,
+) -> Sensitivity:  # fmt: skip
+    """The scan, written to -o."""
+    from compressor.analysis import scan_sensitivity
+    from compressor.atomic import atomic_write
+
+    with session.progress() as progress:
+        scan = scan_sensitivity(
+            source.program, data, settings, task=task, device=device_name(options), options=walk, progress=progress
+        )
+    if scan.unmeasured:
+        session.note(
+            f"--budget {options.budget} ended before {', '.join(scan.unmeasured[:6])}"
+            + (f" and {len(scan.unmeasured) - 6} more layers" if len(scan.unmeasured) > 6 else "")
+        )
+    elif scan.n_samples < min(settings.n_samples, data.n_val):
+        session.note(f"--budget {options.budget} ended after {scan.n_samples} of {settings.n_samples} samples")
+    if options.output is not None and session.is_main:
+        with atomic_write(options.output, force=options.force) as path:
+            path.write_text(json.dumps(scan.to_mapping(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return scan
 
 
 def _walk_options(options: AnalyzeOptions, source: Source) -> WalkOptions:

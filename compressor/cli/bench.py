@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressor.bench_gates import parse_requirement
+from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.lists import read_counts
 from compressor.cli.options import MODEL_HELP, SourceOptions, option
 from compressor.cli.session import Session
-from compressor.cli.streams import INITIAL, STREAM, read_source, stdin_bytes
+from compressor.cli.streams import INITIAL, STREAM, read_source, refuse_taken, stdin_bytes
 from compressor.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from compressor.progress import Progress
-    from compressor.timing import BenchReport, RoundProgress
+    from compressor.timing import BenchReport, RoundProgress, Subject
 
 _PERCENT = 100
 
 
+def _providers(incomplete: str) -> list[str]:
+    """What the shell may complete; written out, for asking onnxruntime would import it."""
+    names = ("cpu", "cuda", "tensorrt", "openvino", "dml", "coreml", "migraphx", "qnn", "torch-compile")
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(SourceOptions):
+class BenchOptions(ReportOptions, SourceOptions):
     """Options of `compress bench`."""
 
     models: Annotated[
@@ -36,7 +45,13 @@ class BenchOptions(SourceOptions):
     ]
     provider: Annotated[
         str,
-        option("--provider", "-p", metavar="NAME", help="cpu, cuda, tensorrt, openvino … or torch-compile."),
+        option(
+            "--provider",
+            "-p",
+            metavar="NAME",
+            autocompletion=_providers,
+            help="cpu, cuda, tensorrt, openvino … or torch-compile.",
+        ),
     ] = "cpu"
     threads: Annotated[list[str] | None, option("--threads", metavar="1,2", help="Threads. Default: 1.")] = None
     batch: Annotated[list[str] | None, option("--batch", metavar="1,16", help="Batches. Default: 1.")] = None
@@ -54,6 +69,11 @@ class BenchOptions(SourceOptions):
     ] = None
     accuracy: Annotated[bool, option("--accuracy", help="Measure accuracy on the validation data too.")] = False
     memory: Annotated[bool, option("--memory", help="Measure peak memory too, in a process of its own.")] = False
+    gzip: Annotated[bool, option("--gzip", help="Size after gzip too: what a download weighs.")] = False
+    profile: Annotated[
+        bool, option("--profile", help="Where the time of .onnx files goes, layer by layer, side by side.")
+    ] = False
+    plot: Annotated[str | None, option(metavar="FILE.svg", help="Draw the latencies into an SVG file too.")] = None
 
 
 def bench(options: BenchOptions, session: Session) -> None:
@@ -65,13 +85,18 @@ def bench(options: BenchOptions, session: Session) -> None:
     Examples:
       compress bench model.pt model.onnx
       compress bench dense.onnx small.onnx --threads 1,2 --batch 1,16 --require 'speedup>=3'
+      compress bench dense.onnx small.onnx --profile --table markdown
       compress bench model.onnx --accuracy --data mnist:data --require 'accuracy>=98%'
       compress export small.pt -o - | compress bench dense.onnx -
     """
-    from compressor.report.timing import bench_table
-    from compressor.timing import parse_requirement
-
     gates = [parse_requirement(text) for text in options.require or ()]
+    read_counts("--threads", options.threads, (1,))
+    read_counts("--batch", options.batch, (1,))
+    check_report(options)
+    _check_plot(options)
+    from compressor.report.html import bench_page
+    from compressor.report.timing import bench_table
+
     measured = {gate.metric for gate in gates}
     with tempfile.TemporaryDirectory(prefix="compress-bench-") as folder:
         paths = [
@@ -81,14 +106,39 @@ def bench(options: BenchOptions, session: Session) -> None:
         with session.progress() as progress:
             report = _measure(options, paths, measured, progress)
         report = _with_given_names(report, dict(zip(map(str, paths), options.models, strict=True)))
+    _write_plot(options, report, session)
     failures = _failures(report, [gate.text for gate in gates])
+    met = {text: failure is None for text, failure in failures.items()}
+    write_report(options, session, lambda about: bench_page(report, about, met), model=", ".join(options.models))
     session.show(
-        lambda: bench_table(report, {text: failure is None for text, failure in failures.items()}),
+        lambda: bench_table(report, met, every_row=options.verbose),
         _body(report, failures),
     )
     failed = [failure for failure in failures.values() if failure is not None]
     if failed:
         raise GateError("\n".join(failed[:3]))
+
+
+def _check_plot(options: BenchOptions) -> None:
+    """Raises:  UsageError for a name that is none of an SVG file; OutputError if it is there or cannot be."""
+    if options.plot is None:
+        return
+    if not options.plot.endswith(".svg"):
+        raise UsageError(f"--plot {options.plot}: draws SVG; give a name that ends in .svg")
+    if options.report is not None and Path(options.report).resolve() == Path(options.plot).resolve():
+        raise UsageError(f"--plot {options.plot}: is the report's file too; give the picture another name")
+    refuse_taken(Path(options.plot), options.force, "--plot")
+
+
+def _write_plot(options: BenchOptions, report: BenchReport, session: Session) -> None:
+    if options.plot is None:
+        return
+    from compressor.atomic import atomic_write
+    from compressor.report.plot import bench_svg
+
+    with atomic_write(options.plot, force=options.force) as path:
+        path.write_text(bench_svg(report), encoding="utf-8")
+    session.note(f"picture: {options.plot}")
 
 
 def _as_file(options: BenchOptions, model: str, folder: Path, session: Session) -> Path:
@@ -127,8 +177,8 @@ def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], prog
     report = measure(
         paths,
         provider=options.provider,
-        threads=_counts("--threads", options.threads),
-        batches=_counts("--batch", options.batch),
+        threads=read_counts("--threads", options.threads, (1,)),
+        batches=read_counts("--batch", options.batch, (1,)),
         min_runs=options.min_runs,
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,
@@ -138,6 +188,8 @@ def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], prog
         task=open_task(options.task) if options.task is not None else None,
         with_accuracy=options.accuracy or "accuracy" in gated,
         with_memory=options.memory or "memory" in gated,
+        with_gzip=options.gzip or "gzip" in gated,
+        with_profile=options.profile,
         inputs=[parse_input(text, position) for position, text in enumerate(options.input or ())],
         on_round=on_round,
     )
@@ -145,30 +197,19 @@ def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], prog
     return report
 
 
-def _counts(name: str, texts: Sequence[str] | None) -> tuple[int, ...]:
-    """`["1,2", "4"]` -> (1, 2, 4); 1 when nothing was given.
-
-    Raises:  UsageError if a part is not a number above 0.
-    """
-    parts = [part.strip() for text in texts or ("1",) for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
-    if wrong:
-        raise UsageError(f"{name} {wrong[0] or ','}: write whole numbers above 0, as {name} 1,2")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
 def _with_given_names(report: BenchReport, given: dict[str, str]) -> BenchReport:
     """The report with the models called as the user called them, wherever they were opened from."""
-    timings = [
-        replace(
-            timing,
-            subject=replace(timing.subject, path=given[path], name=_name(timing.subject.name, path, given)),
-        )
-        if (path := timing.subject.path) in given
-        else timing
-        for timing in report.timings
-    ]
-    return replace(report, timings=tuple(timings))
+
+    def named(subject: Subject) -> Subject:
+        if subject.path not in given:
+            return subject
+        return replace(subject, path=given[subject.path], name=_name(subject.name, subject.path, given))
+
+    return replace(
+        report,
+        timings=tuple(replace(timing, subject=named(timing.subject)) for timing in report.timings),
+        profiles=tuple(replace(profile, subject=named(profile.subject)) for profile in report.profiles),
+    )
 
 
 def _name(name: str, path: str, given: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import typer
 
+from compressor.cli.effective import config_shower
 from compressor.cli.options import RunOptions, option_types
 
 CommandFunction = Callable[[Any, Any], None]
@@ -45,9 +46,11 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
     """Adds `function(options, session)` to the app; `runner` calls it and turns its end into an exit code."""
     options = options_class(function)
 
-    def command(**values: Any) -> None:
+    def command(context: typer.Context, **values: Any) -> None:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        runner(name, function, options(**given))
+        chosen = options(**given)
+        shown = config_shower(context, option_types(options)) if chosen.print_config else None
+        runner(name, shown or function, chosen)
 
     command.__signature__ = _signature(options)  # type: ignore[attr-defined]
     command.__annotations__ = {}
@@ -57,9 +60,13 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
 
 def _signature(options: type[RunOptions]) -> inspect.Signature:
     defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(options)}
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     return inspect.Signature(
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-            for name, annotation in option_types(options).items()
+            context,
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+                for name, annotation in option_types(options).items()
+            ),
         ]
     )

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from compressor.cli import provenance
-from compressor.cli.options import ModelOptions, OutputOptions, option
+from compressor.cli.gates import gates_of
+from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, multiple_of, option
 from compressor.cli.session import Session
 from compressor.cli.streams import choose_target, device_name, known_data, read_source, write_program
 
+if TYPE_CHECKING:
+    from compressor.compaction import CompactReport
+
 
 @dataclass(frozen=True, kw_only=True)
-class CompactOptions(OutputOptions, ModelOptions):
+class CompactOptions(ReportOptions, GateOptions, OutputOptions, ModelOptions):
     """Options of `compress compact`."""
 
     allow_noop: Annotated[
         bool,
         option("--allow-noop", help="Succeed when there is nothing to remove, and write the model as it is."),
     ] = False
+    masks_only: Annotated[
+        bool,
+        option(
+            "--masks-only",
+            help="Remove what the masks cut and nothing else: for zeros that shall learn again (batch norms that start "
+            "at 0).",
+        ),
+    ] = False
+    lowering: Annotated[
+        Literal["auto", "dense", "gather", "box", "gather+box", "columns"],
+        option(
+            help="Form of layers with columns of zeros (pattern shape): what is measured to be fastest, or this one "
+            "where a layer has it; dense keeps the zeros."
+        ),
+    ] = "auto"
+    round_to: Annotated[
+        str,
+        option(
+            metavar="N",
+            help="Keep dead channels, as zeros, to make widths a multiple of N; auto: where that is measured to pay.",
+        ),
+    ] = "1"
+    threads: Annotated[
+        int, option(metavar="N", min=1, help="Threads of onnxruntime that --lowering auto measures with.")
+    ] = 1
 
 
 def compact(options: CompactOptions, session: Session) -> None:
@@ -32,18 +62,30 @@ def compact(options: CompactOptions, session: Session) -> None:
       compress compact pruned-by-something-else.safetensors --arch resnet56 -o small.pt
       compress compact - -o - < model.pruned.pt | compress export - -o model.onnx
     """
+    gates = gates_of("compact", options)
+    round_to = multiple_of(options.round_to)
     target = choose_target(options, ".compact.pt")
+    check_report(options)
+    from compressor.analysis import layer_costs
     from compressor.compaction import compact as shrink
     from compressor.report.compaction import compact_table
+    from compressor.report.html import compact_page
     from compressor.report.jsonable import plain
+    from compressor.timing import OperatorClock, default_cache
 
     source = read_source(options, options.model, session)
-    data, task = known_data(source.program, options, session)
+    data, task = known_data(source.program, options, session, needed_for=gates.needs_data, gates=gates)
+    timed = options.lowering == "auto" or round_to == 0
+    stopwatch = OperatorClock(options.threads, default_cache()) if timed else None
     with session.working("removing, and comparing with the masked model"):
         program, report = shrink(
-            source.program, data=data, task=task, allow_noop=options.allow_noop, device=device_name(options)
-        )
-    metrics = {"removed": report.removed, "still_zeroed": report.still_zeroed, **(report.metrics or {})}
+            source.program, data=data, task=task, allow_noop=options.allow_noop,
+            masks_only=options.masks_only, device=device_name(options),
+            lowering=options.lowering, stopwatch=stopwatch, round_to=round_to,
+        )  # fmt: skip
+    sizes = {"params": report.compact_params - report.still_zeroed, "macs": report.compact_macs}
+    counted = {"removed": report.removed, "still_zeroed": report.still_zeroed}
+    metrics = {**counted, **sizes, **(report.metrics or {})}
     step = provenance.make_step("compact", options, source, metrics)
     written = provenance.remember(
         program,
@@ -51,6 +93,30 @@ def compact(options: CompactOptions, session: Session) -> None:
         dense_params=program.record.dense_params or report.dense_params,
         dense_macs=program.record.dense_macs or report.dense_macs,
     )
-    size = write_program(written, target, session)
-    head = {"model": source.name, "output": target.name, "size_bytes": size, "removed": report.removed}
-    session.show(lambda: compact_table(report, target.name, size, every_row=options.verbose), {**head, **plain(report)})
+    output, size, verdicts = write_program(written, target, session, gates, _gated(report))
+    write_report(
+        options,
+        session,
+        lambda about: compact_page(report, about, layer_costs(source.program), layer_costs(written)),
+        model=source.name,
+        sha256=source.sha256,
+        output=output,
+        record=written.record,
+    )
+    head = {"model": source.name, "output": output, "size_bytes": size, "removed": report.removed}
+    session.show(
+        lambda: compact_table(report, output, size, every_row=options.verbose),
+        {**head, **plain(report), **verdicts.body()},
+    )
+    verdicts.enforce()
+
+
+def _gated(report: CompactReport) -> dict[str, float | None]:
+    params, macs = report.compact_params, report.compact_macs
+    return {
+        "ratio": report.dense_params / max(params, 1),
+        "macs_ratio": report.dense_macs / max(macs, 1),
+        "params": float(params),
+        "macs": float(macs),
+        **(report.metrics or {}),
+    }

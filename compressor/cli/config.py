@@ -21,11 +21,14 @@ from compressor.errors import ConfigError
 FILE_NAME = "compress.toml"
 PREFIX = "COMPRESS_"
 _OWN_TABLE = re.compile(r"^\s*\[tool\.compress[\].]", re.MULTILINE)
-_NEVER = ("model", "models", "config", "output", "force", "resume", "dry_run", "explain")
+_NEVER = (
+    *("model", "models", "config", "output", "force", "resume", "dry_run", "explain", "print_config", "report", "plot"),
+)
 """What is about one call only, and so stands on the command line only."""
 _NEVER_IN_FILES = ("trust_pickle",)
 """A file that lies in a cloned repository must not be able to say this."""
-_REFERENCES = ("arch", "data", "task", "teacher")
+NEVER_IN_FILES = frozenset((*_NEVER, *_NEVER_IN_FILES))
+_REFERENCES = ("arch", "data", "task", "teacher", "plugin")
 _OWN_VARIABLES = ("COMPRESS_DEBUG",)
 
 Types = Mapping[str, Any]
@@ -103,7 +106,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if path.name != "pyproject.toml":
         return table
@@ -215,6 +218,8 @@ def _shown(value: Any) -> str:
 
 def _anchored(name: str, value: Any, folder: Path) -> Any:
     """A reference to a path beside the file, made absolute: the file does not know where it is read from."""
+    if name in _REFERENCES and isinstance(value, list):
+        return [_anchored(name, part, folder) for part in value]
     if name not in _REFERENCES or not isinstance(value, str):
         return value
     for before, path, after in _splits(value):

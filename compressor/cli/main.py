@@ -18,7 +18,8 @@ import typer
 
 from compressor.cli import commands
 from compressor.cli.options import RunOptions
-from compressor.cli.session import Session
+from compressor.cli.printing import read_printing
+from compressor.cli.session import Session, printable
 from compressor.errors import CompressError
 
 INTERRUPTED = 130
@@ -114,7 +115,9 @@ class _Ending:
         self._wants_json = self._wants_json or options.json
         self._session = Session(name, options)
         try:
-            function(options, self._session)
+            read_printing(options)  # a form that there is not is refused before the work, not after it
+            with self._session.resources:
+                function(options, self._session)
             sys.stdout.flush()
         except BaseException as error:
             raise typer.Exit(self.of(error)) from error
@@ -133,6 +136,13 @@ class _Ending:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             message = "out of memory; try a smaller --batch-size, or another --device"
             return self.failed("OutOfMemory", message, 1)
+        if isinstance(error, OSError) and error.strerror:  # a path too long, a disk that fails: no bug of ours
+            where = str(error.filename)[-200:] if error.filename is not None else "the system"
+            return self.failed("OutputError", f"{where}: {error.strerror}", 1)
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's own words on the CPU
+            return self.failed(
+                "OutOfMemory", "out of memory; the model or its values are too large for this machine", 1
+            )
         return self._bug(error)
 
     def refused(self, error: typer.TyperException) -> int:
@@ -143,6 +153,7 @@ class _Ending:
 
     def failed(self, kind: str, message: str, code: int) -> int:
         """Tells the message and gives the code back."""
+        message = printable(message)
         with contextlib.suppress(BrokenPipeError):
             typer.echo(f"{typer.style(f'{self._command}:', fg='red')} {message}", err=True)
         if self._wants_json and not (self._session and self._session.told):

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from compressor.cli.config import config_callback
+from compressor.cli.printing import table_forms
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressor.pruning import Recovery
 
 MODEL_HELP = (
     "Checkpoint of compress, state dict (.pt .pth .safetensors, with --arch), .onnx; '-' reads standard "
@@ -48,7 +53,24 @@ class RunOptions:
             help="Take options from this file, not from the compress.toml or pyproject.toml found upwards.",
         ),
     ] = None
+    print_config: Annotated[
+        bool,
+        option(
+            "--print-config",
+            panel=_RUN,
+            help="Print every option as it would be used, and where it comes from, as a compress.toml; run nothing.",
+        ),
+    ] = False
     json: Annotated[bool, option("--json", panel=_RUN, help="One JSON object on stdout, no table.")] = False
+    table: Annotated[
+        str | None,
+        option(
+            metavar="FORM",
+            panel=_RUN,
+            autocompletion=table_forms,
+            help="Result as text, markdown, csv (the main table, raw numbers) or csv:NAME (another one).",
+        ),
+    ] = None
     quiet: Annotated[bool, option("--quiet", "-q", panel=_RUN, help="No progress, no notes.")] = False
     verbose: Annotated[
         bool, option("--verbose", "-v", panel=_RUN, help="Every row of every table; tracebacks of bugs.")
@@ -94,6 +116,19 @@ class SourceOptions(RunOptions):
         str | None,
         option(metavar="REF", panel=_MODEL, help="file.py:Task for anything but classification."),
     ] = None
+    weights: Annotated[
+        str | None,
+        option(metavar="KEY", panel=_MODEL, help="Key of the state dict in a file that holds several, as ema."),
+    ] = None
+    plugin: Annotated[
+        list[str] | None,
+        option(
+            "--plugin",
+            metavar="FILE.py",
+            panel=_MODEL,
+            help="Python file or module to import first, as one that registers axis rules; repeat.",
+        ),
+    ] = None
     trust_pickle: Annotated[
         bool,
         option("--trust-pickle", panel=_MODEL, help="Open files that can run code when they are opened."),
@@ -122,6 +157,21 @@ class OutputOptions:
         ),
     ] = None
     force: Annotated[bool, option("--force", "-f", panel=_RUN, help="Overwrite what is there.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions:
+    """What the result must reach to be written."""
+
+    require: Annotated[
+        list[str] | None,
+        option(
+            "--require",
+            metavar="GATE",
+            panel=_RUN,
+            help="accuracy>=0.98, ratio>=10, size<=1MiB …; repeat. Where one is not met nothing is written: exit 3.",
+        ),
+    ] = None
 
 
 def _recipe(metavar: str | None, default: str | None, help: str, *names: str) -> Any:
@@ -160,6 +210,41 @@ class RecipeOptions:
     patience: Annotated[int | None, _recipe("N", None, "Stop after N epochs without a better one.")] = None
 
 
+_HEALING = "Healing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealingOptions:
+    """What heals a cut beside plain training; each can be switched on alone."""
+
+    recalibrate: Annotated[
+        int,
+        option(metavar="N", panel=_HEALING, help="Batch norm statistics anew from N training batches after a cut."),
+    ] = 0
+    reconstruct: Annotated[
+        int,
+        option(
+            metavar="N",
+            panel=_HEALING,
+            help="Weights left after a cut fitted by least squares to the dense outputs on N training batches.",
+        ),
+    ] = 0
+    alternate: Annotated[
+        bool,
+        option("--alternate", panel=_HEALING, help="Retrain convolutions and linear layers by turns, epoch by epoch."),
+    ] = False
+
+
+def recovery_of(options: HealingOptions) -> Recovery:
+    """The part of healing that needs no training.
+
+    Raises:  UsageError for negative numbers.
+    """
+    from compressor.pruning import Recovery
+
+    return Recovery(reconstruct=options.reconstruct, recalibrate=options.recalibrate)
+
+
 _RENAMED = {"lr_schedule": "schedule"}
 """Options that are called differently in a recipe: `--schedule` of prune is that of the ratio."""
 
@@ -184,3 +269,15 @@ def option_types(options: type[Any]) -> dict[str, Any]:
         own = [name for name in inspect.get_annotations(kind) if name in hints]
         ordered += [name for name in own if name not in ordered]
     return {name: hints[name] for name in ordered}
+
+
+def multiple_of(text: str) -> int:
+    """N of --round-to, 0 for `auto`.
+
+    Raises:  UsageError if it is neither.
+    """
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--round-to {text}: a whole number from 1, or auto for the multiple that is measured")
+    return int(text)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from compressor.cli.streams import Source
     from compressor.program import Program, Step
 
-_ABOUT_THE_RUN = ("model", "output", "config", "json", "quiet", "verbose", "force", "resume", "dry_run")
+_ABOUT_THE_RUN = (
+    *("model", "output", "config", "json", "quiet", "verbose", "force", "resume", "dry_run", "report", "table"),
+)
 """Options that say where and how is told, not what comes out."""
 
 _HAVE_THEIR_OWN_PLACE = ("seed", "arch", "arch_arg", "input", "data", "task")

@@ -6,7 +6,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compressor.cli import provenance
-from compressor.cli.options import ModelOptions, OutputOptions, RecipeOptions, option, recipe_values
+from compressor.cli.by_layer import LayerOptions, decides_alone, glob_values, layer_values
+from compressor.cli.gates import Gates, gates_of
+from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.options import (
+    GateOptions,
+    HealingOptions,
+    ModelOptions,
+    OutputOptions,
+    RecipeOptions,
+    multiple_of,
+    option,
+    recipe_values,
+    recovery_of,
+)
+from compressor.cli.scoring import ScoringOptions, scoring_values
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
@@ -19,9 +33,12 @@ from compressor.cli.streams import (
     write_program,
 )
 from compressor.errors import UsageError
+from compressor.patterns import parse_pattern
 from compressor.units import parse_ratio, ratio_from_sparsity
 
 if TYPE_CHECKING:
+    from compressor.cost import Stopwatch
+    from compressor.program import Program
     from compressor.pruning import PruneReport, PruneSettings
     from compressor.training import Recipe
 
@@ -30,7 +47,9 @@ _METHOD = "How"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
+class PruneOptions(
+    ReportOptions, HealingOptions, LayerOptions, ScoringOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
+):
     """Options of `compress prune`; what is None here takes its default from `PruneSettings` or `Recipe`."""
 
     ratio: Annotated[
@@ -40,7 +59,10 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
     sparsity: Annotated[float | None, option(metavar="0.923", panel=_BUDGET, help="The same as a removed share.")] = (
         None
     )
-    of: Annotated[Literal["params", "macs"], option(panel=_BUDGET, help="What the ratio counts.")] = "params"
+    of: Annotated[
+        Literal["params", "macs", "latency"],
+        option(panel=_BUDGET, help="What the ratio counts: weights, work, or each layer's measured time."),
+    ] = "params"
     scope: Annotated[
         list[str] | None,
         option(
@@ -58,22 +80,42 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         0.05
     )
     round_to: Annotated[
-        int, option(metavar="N", panel=_BUDGET, help="Keep a multiple of N filters in every layer.")
-    ] = 1
+        str,
+        option(
+            metavar="N",
+            panel=_BUDGET,
+            help="Keep a multiple of N filters in every layer; auto: of what is measured to be good.",
+        ),
+    ] = "1"
+    unit_share: Annotated[
+        float,
+        option(
+            metavar="SHARE",
+            panel=_BUDGET,
+            help="Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest.",
+        ),
+    ] = 0.5
     allocation: Annotated[
-        Literal["global", "uniform"], option(panel=_BUDGET, help="How the budget is spread over layers.")
+        Literal["global", "uniform", "sensitivity", "latency"],
+        option(
+            panel=_BUDGET,
+            help="How the budget is spread over layers; latency: so that the weights that are left run fastest.",
+        ),
     ] = "global"
     method: Annotated[
         Literal["admm", "magnitude", "random"],
         option("--method", "-m", panel=_METHOD, help="How to choose what is cut."),
     ] = "admm"
     pattern: Annotated[
-        Literal["channel", "filter", "head", "unstructured"],
+        str,
         option(
             "--pattern",
             "-p",
+            metavar="PATTERN",
             panel=_METHOD,
-            help="What goes together: coupled units, filters, attention heads, single weights.",
+            help="What goes together: channel (coupled units), filter, head, shape (channel and position, of all "
+            "filters; shape:channel, shape:position), filter+shape, channel+shape, unstructured, 2:4 (any N:M), "
+            "block:4x4.",
         ),
     ] = "channel"
     through_norm: Annotated[
@@ -89,9 +131,26 @@ class PruneOptions(RecipeOptions, OutputOptions, ModelOptions):
         Literal["geometric", "cubic"], option(panel=_METHOD, help="Course of the ratio over the steps.")
     ] = "geometric"
     rho: Annotated[float, option(metavar="RHO", panel=_METHOD, help="First penalty of ADMM.")] = 1e-3
-    rho_growth: Annotated[float, option(metavar="X", panel=_METHOD, help="Growth of the penalty at every update.")] = (
-        1.3
-    )
+    rho_growth: Annotated[
+        float | None,
+        option(
+            metavar="X",
+            panel=_METHOD,
+            help="Growth of the penalty at every update. Default: what reaches --rho-max at the last one.",
+        ),
+    ] = None
+    rho_max: Annotated[
+        float | None,
+        option(
+            metavar="RHO",
+            panel=_METHOD,
+            help="Largest penalty of ADMM. Default: 1, at most 100 ÷ steps per update, for sgd also 0.5 ÷ lr.",
+        ),
+    ] = None
+    layer_rho: Annotated[
+        list[str] | None,
+        option("--layer-rho", metavar="GLOB=RHO", panel=_METHOD, help="First penalty of single layers; repeat."),
+    ] = None
     update_epochs: Annotated[int, option(metavar="N", panel=_METHOD, help="Epochs between two updates of Z and U.")] = 1
     stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
     epochs: Annotated[
@@ -129,27 +188,35 @@ def prune(options: PruneOptions, session: Session) -> None:
       compress prune model.pt -r 13x --dry-run
       compress prune model.pt -r 13x -o - | compress compact - -o small.pt
     """
+    multiple_of(options.round_to)
     asked_ratio(options)  # what can be refused without torch is refused without waiting for it
+    gates = gates_of("prune", options)
     target = None if options.dry_run else choose_target(options, ".pruned.pt")
-    point = None if target is None else choose_resume_point(target, options)
+    check_report(options)
+    point = None if target is None else choose_resume_point(target, options, session)
     settings = prune_settings(options, device_name(options))
     source = read_source(options, options.model, session)
     if target is None:
-        _try(options, settings, source, session)
+        _try(options, settings, source, gates, session)
     else:
         session.resume_point = point
-        _run(options, settings, source, target, session)
+        _run(options, settings, source, target, gates, session)
 
 
 def asked_ratio(options: PruneOptions) -> float:
-    """Dense ÷ kept, from the one of --ratio and --sparsity that was given.
+    """Dense ÷ kept, from the one of --ratio and --sparsity that was given; N:M says it itself, and 1 says nothing.
 
-    Raises:  UsageError if both or neither were given, or it is no ratio.
+    Raises:  UsageError if the pattern is none, both or neither were given, or it is no ratio.
     """
+    implied = parse_pattern(options.pattern).implied_ratio
+    if implied is not None and options.ratio is None and options.sparsity is None:
+        return implied
     if options.ratio is not None and options.sparsity is None:
         return parse_ratio(options.ratio)
     if options.sparsity is not None and options.ratio is None:
         return ratio_from_sparsity(options.sparsity)
+    if options.ratio is None and decides_alone(options):
+        return 1.0
     raise UsageError("give exactly one of --ratio (13x: dense ÷ kept) and --sparsity (0.923: the removed share)")
 
 
@@ -173,8 +240,20 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
         scope=tuple(options.scope or ("*",)),
         keep=tuple(options.keep or ()),
         floor=options.floor,
-        round_to=options.round_to,
-        admm=Admm(options.rho, options.rho_growth, update_epochs=options.update_epochs, stages=options.stages),
+        round_to=multiple_of(options.round_to),
+        unit_share=options.unit_share,
+        admm=Admm(
+            options.rho,
+            options.rho_growth,
+            options.rho_max,
+            glob_values(options.layer_rho or (), "--layer-rho", "GLOB=RHO, as in 'conv*=0.01'"),
+            update_epochs=options.update_epochs,
+            stages=options.stages,
+        ),
+        **layer_values(options, options.allocation),
+        **scoring_values(options),
+        recovery=recovery_of(options),
+        alternate=options.alternate,
         prune_recipe=searching,
         retrain_recipe=retraining,
         seed=options.seed,
@@ -195,33 +274,51 @@ def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
     return Recipe.from_mapping(_with(values, epochs=options.epochs)), retraining
 
 
+def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
+    """A clock with one thread of onnxruntime, where something has to be timed."""
+    if not settings.takes_time:
+        return None
+    from compressor.timing import OperatorClock, default_cache
+
+    return OperatorClock(1, default_cache())
+
+
 def _with(values: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**values, **{key: value for key, value in more.items() if value is not None}}
 
 
-def _try(options: PruneOptions, settings: PruneSettings, source: Source, session: Session) -> None:
-    """--dry-run: the cut by the weights as they are, without any training."""
+def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
+    """--dry-run: the cut by the weights as they are, without any training, held against what can be counted."""
+    from compressor.pruning import Recovery
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
     method = "magnitude" if settings.method == "admm" else settings.method
-    untrained = replace(settings, method=method, steps=1, prune_recipe=None, retrain_recipe=None)
-    _, report = cut(source.program, untrained)
+    plain = replace(settings, recovery=Recovery(), rescale_dropout=False, prune_recipe=None, retrain_recipe=None)
+    untrained = replace(plain, method=method, steps=1)
+    needed = _needed_for(untrained)
+    data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
+    program, report = cut(source.program, untrained, data=data, task=task, stopwatch=_stopwatch(untrained))
+    _report(options, session, report, source, None, program)
+    verdicts = gates.counted().judge(_gated(report))
+    head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
     session.show(
         lambda: prune_table(report, every_row=True, would=settings.method),
-        {"model": source.name, "output": None, "dry_run": True, **_body(report)},
+        {**head, **_body(report), **verdicts.body()},
     )
+    verdicts.enforce()
 
 
-def _run(options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session) -> None:
+def _run(
+    options: PruneOptions, settings: PruneSettings, source: Source, target: Target, gates: Gates, session: Session
+) -> None:
     from compressor.formats import check_storable
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
     check_storable(source.program)  # what no file can hold is found before hours of training
-    trains = settings.prune_recipe is not None or settings.retrain_recipe is not None
-    needed = f"pruning by {options.method} with training" if trains else None
-    data, task = known_data(source.program, options, session, needed_for=needed)
+    needed = _needed_for(settings) or gates.needs_data
+    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
     with session.progress() as progress:
         program, report = cut(
             source.program,
@@ -231,6 +328,7 @@ def _run(options: PruneOptions, settings: PruneSettings, source: Source, target:
             progress=progress,
             resume_file=session.resume_point,
             resume=options.resume,
+            stopwatch=_stopwatch(settings),
         )
     written = provenance.remember(
         program,
@@ -238,13 +336,48 @@ def _run(options: PruneOptions, settings: PruneSettings, source: Source, target:
         dense_params=program.record.dense_params or report.dense_params,
         dense_macs=program.record.dense_macs or report.dense_macs,
     )
-    size = write_program(written, target, session)
-    if session.resume_point is not None and session.is_main:
+    output, size, verdicts = write_program(written, target, session, gates, _gated(report))
+    if output is not None and session.resume_point is not None and session.is_main:
         session.resume_point.unlink(missing_ok=True)
+    _report(options, session, report, source, output, written)
+    head = {"model": source.name, "output": output, "size_bytes": size, "dry_run": False}
     session.show(
-        lambda: prune_table(report, output=target.name, size_bytes=size, every_row=options.verbose),
-        {"model": source.name, "output": target.name, "size_bytes": size, "dry_run": False, **_body(report)},
+        lambda: prune_table(report, output=output, size_bytes=size, every_row=options.verbose),
+        {**head, **_body(report), **verdicts.body()},
     )
+    verdicts.enforce(session.resume_point)
+
+
+def _report(
+    options: PruneOptions, session: Session, report: PruneReport, source: Source, output: str | None, program: Program
+) -> None:
+    """The page of --report."""
+    from compressor.analysis import layer_costs
+    from compressor.report.html import prune_page
+
+    write_report(
+        options,
+        session,
+        lambda about: prune_page(report, about, layer_costs(program)),
+        model=source.name,
+        sha256=source.sha256,
+        output=output,
+        record=program.record,
+    )
+
+
+def _needed_for(settings: PruneSettings) -> str | None:
+    """What data is needed for, if for anything."""
+    if settings.prune_recipe is not None or settings.retrain_recipe is not None:
+        return f"pruning by {settings.method} with training"
+    if settings.recovery:
+        return "--reconstruct and --recalibrate"
+    return f"--score {settings.score}" if settings.score in ("taylor", "fisher") else None
+
+
+def _gated(report: PruneReport) -> dict[str, float | None]:
+    counted = {"ratio": report.got, "params": float(report.kept_params), "macs": float(report.kept_macs)}
+    return {**counted, **_measured(report)}
 
 
 def _body(report: PruneReport) -> dict[str, Any]:
@@ -254,5 +387,10 @@ def _body(report: PruneReport) -> dict[str, Any]:
 
 
 def _metrics(report: PruneReport) -> dict[str, Any]:
-    measured = next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}
-    return {"asked": report.asked, "got": report.got, "of": report.of, **measured}
+    counted = {"asked": report.asked, "got": report.got, "of": report.of}
+    sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": report.stages[0].metrics}
+    return {**counted, **sizes, **_measured(report)}
+
+
+def _measured(report: PruneReport) -> dict[str, float]:
+    return next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}

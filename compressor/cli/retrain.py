@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from compressor.cli import provenance
-from compressor.cli.options import ModelOptions, OutputOptions, RecipeOptions, option, recipe_values
+from compressor.cli.gates import gates_of
+from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.options import (
+    GateOptions,
+    HealingOptions,
+    ModelOptions,
+    OutputOptions,
+    RecipeOptions,
+    option,
+    recipe_values,
+    recovery_of,
+)
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     choose_resume_point,
@@ -25,10 +36,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainOptions(RecipeOptions, OutputOptions, ModelOptions):
+class RetrainOptions(ReportOptions, HealingOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
     """Options of `compress retrain`."""
 
-    epochs: Annotated[int | None, option("--epochs", "-e", metavar="N", help="Epochs. Default: 20.")] = None
+    epochs: Annotated[int | None, option("--epochs", "-e", metavar="N", help="Epochs; 0 only heals. Default: 20.")] = (
+        None
+    )
     teacher: Annotated[
         str | None,
         option(metavar="MODEL", help="Learn from this model too; --distill says how much. Default: none."),
@@ -49,18 +62,22 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     Examples:
       compress retrain model.pruned.pt --epochs 20
       compress retrain model.pruned.pt --optimizer sgd --lr 0.01 --teacher model.pt
+      compress retrain model.pruned.pt --epochs 0 --reconstruct 8 --recalibrate 20 --teacher model.pt
       compress retrain model.compact.pt --data cifar10:data --augment --keep-best
     """
+    gates = gates_of("retrain", options)
     target = choose_target(options, ".retrained.pt")
-    session.resume_point = choose_resume_point(target, options)
+    check_report(options)
+    session.resume_point = choose_resume_point(target, options, session)
     from compressor.formats import check_storable
     from compressor.pruning import retrain as train
+    from compressor.report.html import retrain_page
     from compressor.report.pruning import retrain_table
 
     recipe = retrain_recipe(options)
     source = read_source(options, options.model, session)
     check_storable(source.program)  # what no file can hold is found before hours of training
-    data, task = known_data(source.program, options, session, needed_for="retraining")
+    data, task = known_data(source.program, options, session, needed_for="retraining", gates=gates)
     teacher = _teacher(options, session)
     with session.progress() as progress:
         program, report = train(
@@ -68,30 +85,58 @@ def retrain(options: RetrainOptions, session: Session) -> None:
             recipe,
             data=data,
             task=task,
-            seed=options.seed,
-            device=device_name(options),
             teacher=teacher,
             progress=progress,
             resume_file=session.resume_point,
-            resume=options.resume,
+            **_how(options),
         )
-    step = provenance.make_step("retrain", options, source, _metrics(report))
-    size = write_program(provenance.remember(program, step), target, session)
-    if session.resume_point is not None and session.is_main:
+    measured = {"params": report.stages[-1].params, **_metrics(report)}
+    step = provenance.make_step("retrain", options, source, measured)
+    written = provenance.remember(program, step)
+    output, size, verdicts = write_program(written, target, session, gates, _metrics(report))
+    if output is not None and session.resume_point is not None and session.is_main:
         session.resume_point.unlink(missing_ok=True)
-    session.show(
-        lambda: retrain_table(report, target.name, size, every_row=options.verbose),
-        _body(report, {"model": source.name, "output": target.name, "size_bytes": size}),
+    write_report(
+        options,
+        session,
+        lambda about: retrain_page(report, about),
+        model=source.name,
+        sha256=source.sha256,
+        output=output,
+        record=written.record,
     )
+    session.show(
+        lambda: retrain_table(report, output, size, every_row=options.verbose),
+        {**_body(report, {"model": source.name, "output": output, "size_bytes": size}), **verdicts.body()},
+    )
+    verdicts.enforce(session.resume_point)
 
 
-def retrain_recipe(options: RetrainOptions) -> Recipe:
-    """The training that the options ask for.
+def _how(options: RetrainOptions) -> dict[str, Any]:
+    """What the options say beside the recipe."""
+    return {
+        "recovery": recovery_of(options),
+        "alternate": options.alternate,
+        "seed": options.seed,
+        "device": device_name(options),
+        "resume": options.resume,
+    }
 
-    Raises:  UsageError for --distill without --teacher; ConfigError for a value out of range.
+
+def retrain_recipe(options: RetrainOptions) -> Recipe | None:
+    """The training that the options ask for; None for --epochs 0.
+
+    Raises:  UsageError for --distill or --reconstruct without --teacher, --epochs 0 with nothing else to do;
+             ConfigError for a value out of range.
     """
     from compressor.training import Recipe
 
+    if options.reconstruct and options.teacher is None:
+        raise UsageError("--reconstruct fits the outputs of the dense model; name it with --teacher model.pt")
+    if options.epochs == 0:
+        if not (options.reconstruct or options.recalibrate):
+            raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
+        return None
     values = recipe_values(options)
     if options.epochs is not None:
         values["epochs"] = options.epochs

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from compressor.cli.printing import read_printing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,11 +20,16 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names and notes in a file may come from a stranger."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
 class Session:
     """One run of one command.
 
     `told` is True once the result is on stdout, `resume_point` where an interrupted run can go on. Of several
-    processes that train together only the first one speaks and writes.
+    processes that train together only the first one speaks and writes. `resources` are let go when the run ends.
     """
 
     def __init__(self, command: str, options: RunOptions) -> None:
@@ -30,18 +37,29 @@ class Session:
         self.options = options
         self.told = False
         self.resume_point: Path | None = None
+        self.resources = ExitStack()
+        self.preprocessing: dict[str, Any] = {}
         self.is_main = os.environ.get("RANK", "0") == "0"
         self.stdout_is_model = getattr(options, "output", None) == "-"
 
     def show(self, table: Callable[[], RenderableType], body: Mapping[str, Any]) -> None:
-        """The result on stdout: one JSON object, or a table, which moves to stderr for a model on stdout."""
+        """The result on stdout: JSON, CSV, Markdown, or a table, which moves to stderr for a model on stdout."""
         if not self.is_main:
             return
-        if self.options.json:
+        printing = read_printing(self.options)
+        if printing.form == "json":
             from compressor.report.jsonable import to_json
 
             self.told = True
             typer.echo(to_json(f"compress.{self.command}/1", body))
+            return
+        if printing.form != "text":
+            from compressor.report.tabular import to_csv, to_markdown
+
+            wants_csv = printing.form == "csv"
+            text = to_csv(self.command, body, printing.name) if wants_csv else to_markdown(table())
+            self.told = True
+            typer.echo(text, nl=False)
             return
         self.told = True
         if self.stdout_is_model and self.options.quiet:
@@ -53,7 +71,7 @@ class Session:
     def note(self, text: str) -> None:
         """One line that the user should know but that stops nothing."""
         if self.is_main and not self.options.quiet:
-            typer.echo(f"{typer.style('note:', fg='yellow')} {text}", err=True)
+            typer.echo(f"{typer.style('note:', fg='yellow')} {printable(text)}", err=True)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

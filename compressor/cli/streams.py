@@ -6,15 +6,19 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from compressor.atomic import atomic_write
+from compressor.cli.reservation import reserved
 from compressor.errors import DataError, OutputError, UsageError
+from compressor.reference import load_module
 
 if TYPE_CHECKING:
+    from compressor.cli.gates import Gates, Verdicts
     from compressor.cli.options import ModelOptions, RunOptions, SourceOptions
     from compressor.cli.session import Session
     from compressor.data import DataSource, Task
@@ -75,6 +79,8 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
     from compressor.models import parse_arch_args
     from compressor.program import parse_input
 
+    for plugin in options.plugin or ():
+        load_module(plugin)
     inputs = [parse_input(text, position) for position, text in enumerate(options.input or ())]
     arguments = parse_arch_args(options.arch_arg or ())
     content, sha256 = _content(model)
@@ -88,6 +94,7 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
             task=options.task,
             trust_pickle=options.trust_pickle,
             seed=options.seed,
+            weights=options.weights,
         )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made
         for note in program.record.notes:
@@ -140,7 +147,7 @@ def choose_target(options: Any, suffix: str) -> Target:
             raise UsageError("-o - would write a binary file to the terminal; pipe it or give -o FILE")
         return Target(None, options.force)
     path = Path(options.output or default_name(options, suffix))
-    _refuse(path, options.force)
+    refuse_taken(path, options.force)
     return Target(path, options.force)
 
 
@@ -154,6 +161,7 @@ def default_name(options: ModelOptions, suffix: str) -> str:
     if options.model == INITIAL:
         return _plain(options.arch or INITIAL) + suffix
     path = Path(options.model)
+    path = path if path.name else path.resolve()
     stem = path.name.removesuffix(path.suffix)
     if suffix.count(".") > 1:
         stem = next((stem.removesuffix(verb) for verb in _VERBS if stem.endswith(verb)), stem)
@@ -164,27 +172,30 @@ def _plain(arch: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in arch)
 
 
-def _refuse(path: Path, force: bool) -> None:
+def refuse_taken(path: Path, force: bool, option: str = "-o") -> None:
+    """Raises:  OutputError if a file could not be written there; the message names the option that says where."""
     if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give the name of a file with -o")
+        raise OutputError(f"{path}: is a directory; give the name of a file with {option}")
     if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; overwrite it with --force or choose another path with -o")
+        raise OutputError(f"{path}: exists already; overwrite it with --force or choose another path with {option}")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no directory {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot write into {path.parent}; choose another place with -o")
+        raise OutputError(f"{path}: cannot write into {path.parent}; choose another place with {option}")
 
 
-def choose_resume_point(target: Target, options: Any) -> Path | None:
-    """Where this run may be resumed from; a point that is there already is never overwritten silently.
+def choose_resume_point(target: Target, options: Any, session: Session) -> Path | None:
+    """Where this run may be resumed from, held for this run; one that is there already is never overwritten silently.
 
-    Raises:  UsageError if there is one and neither --resume nor --force says what to do, or none to resume.
+    Raises:  UsageError if there is one and neither --resume nor --force says what to do, none to resume, or another
+             run is at work for the same output.
     """
     point = target.resume_point
     if point is None:
         if options.resume:
             raise UsageError("--resume needs an output file: a run that writes to standard output leaves none")
         return None
+    session.resources.enter_context(reserved(point, is_main=session.is_main))
     if options.resume and not point.exists():
         raise UsageError(f"--resume: there is no {point}; start without --resume")
     if point.exists() and not options.resume:
@@ -194,30 +205,68 @@ def choose_resume_point(target: Target, options: Any) -> Path | None:
     return point
 
 
-def write_program(program: Program, target: Target, session: Session) -> int | None:
-    """Writes the checkpoint and gives its size in bytes; None for standard output.
+class Written(NamedTuple):
+    """Where a model went and how large it is: nowhere, both None, where a gate was not met."""
+
+    output: str | None
+    size_bytes: int | None
+    verdicts: Verdicts
+
+
+class _NotMet(Exception):
+    """Ends the writing of a file that must not appear."""
+
+
+def write_program(
+    program: Program, target: Target, session: Session, gates: Gates, values: Mapping[str, float | None]
+) -> Written:
+    """Writes the checkpoint, if `values` and its own size meet the gates; of several processes the first one does.
 
     Raises:  OutputError if the file cannot be written.
     """
     from compressor import formats
 
+    if session.preprocessing:
+        program = program.replace(record=replace(program.record, preprocessing=session.preprocessing))
     if not session.is_main:
-        return None
-    with target.opened() as stream:
-        formats.save(program, stream, force=target.force)
-    return None if target.path is None else target.path.stat().st_size
+        gates = replace(gates, gates=tuple(gate for gate in gates.gates if gate.metric != "size"))
+        return Written(target.name, None, gates.judge(values))
+    if target.path is None:
+        content = formats.to_bytes(program)
+        size, verdicts = len(content), gates.judge({**values, "size": len(content)})
+        if verdicts.passed:
+            with target.opened() as stream:
+                assert not isinstance(stream, Path)
+                stream.write(content)
+        return Written(target.name, size, verdicts) if verdicts.passed else Written(None, None, verdicts)
+    size, verdicts = 0, gates.judge(values)
+    with suppress(_NotMet), atomic_write(target.path, force=target.force) as temporary:
+        formats.save(program, temporary, force=True)
+        size = temporary.stat().st_size
+        verdicts = gates.judge({**values, "size": size})
+        if not verdicts.passed:
+            raise _NotMet
+    return Written(target.name, size, verdicts) if verdicts.passed else Written(None, None, verdicts)
 
 
 def known_data(
-    program: Program, options: SourceOptions, session: Session, *, needed_for: str | None = None
+    program: Program,
+    options: SourceOptions,
+    session: Session,
+    *,
+    needed_for: str | None = None,
+    gates: Gates | None = None,
 ) -> tuple[DataSource | None, Task]:
-    """The data set and task given or remembered.
+    """The data set and task given or remembered, tried on the first samples.
 
     Data that is only remembered and cannot be opened is a note, unless it is needed.
 
-    Raises:  UsageError if there is none and it is needed; DataError if it cannot be opened or does not fit.
+    Raises:  UsageError if there is none and it is needed, or a gate is about what the task does not measure;
+             DataError if it cannot be opened or does not fit.
     """
+    from compressor.analysis.first_batch import first_metrics
     from compressor.data import open_data, open_task, runs_code
+    from compressor.data.folders import FolderSource
 
     _refuse_remembered_code(program, options)
     task = open_task(program.record.task)
@@ -239,7 +288,12 @@ def known_data(
             raise
         session.note(f"not measured on data: {error}")
         return None, task
-    _check_fit(program, data)
+    if isinstance(data, FolderSource):
+        data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
+    measured = first_metrics(program.module, program.inputs, data, task)
+    session.preprocessing = getattr(data, "preprocessing", {})
+    if gates is not None:
+        gates.refuse_unmeasured(measured)
     return data, task
 
 
@@ -255,17 +309,3 @@ def _refuse_remembered_code(program: Program, options: SourceOptions) -> None:
         raise UsageError(
             f"the checkpoint remembers its task as code ({task}); repeat it as --task {task} to run that code"
         )
-
-
-def _check_fit(program: Program, data: DataSource) -> None:
-    wanted = tuple(tuple(spec.shape[1:]) for spec in program.inputs)
-    given = tuple(tuple(shape) for shape in data.input_shapes)
-    if given and len(given) == len(wanted) and given != wanted:
-        raise DataError(
-            f"{data.ref}: gives inputs of {_shape(given)} but the model takes {_shape(wanted)}; "
-            "give the data set that it was trained on with --data"
-        )
-
-
-def _shape(shapes: tuple[tuple[int | None, ...], ...]) -> str:
-    return " and ".join("×".join(map(str, shape)) for shape in shapes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,14 @@ class ArraySource:
                 f"{self.ref}: train samples are {tuple(self.train.inputs.shape[1:])}, "
                 f"val samples {tuple(self.val.inputs.shape[1:])}; one model cannot take both"
             )
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """From what the file holds to what the model reads; empty where nothing is done."""
+        scale = {"scale": 1 / 255} if self.train.inputs.dtype == torch.uint8 else {}
+        if self.normalisation is None:
+            return scale
+        return {**scale, "mean": list(self.normalisation.mean), "std": list(self.normalisation.std)}
 
     @property
     def n_train(self) -> int:

@@ -9,8 +9,9 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from compressor.data.order import augmentation_draws, batch_slices, epoch_order
 from compressor.data.source import Batch, Split
 from compressor.errors import DataError
 
-_RESIZE = 256
 _CROP = 224
+_RESIZE_PER_CROP = 256 / 224
+"""As torchvision's ImageNet models are evaluated: the shorter side to 256, and 224 from the centre."""
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
 
@@ -30,8 +32,8 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif",
 class FolderSource:
     """A DataSource over image files with their class numbers.
 
-    Shorter side resized to 256, centre crop of 224, ImageNet normalisation; with `augment` the crop is
-    placed at random and flipped left-right at random.
+    Shorter side resized to 256, centre crop of 224, ImageNet normalisation; for models of another input size both in
+    proportion. With `augment` the crop is placed at random and flipped left-right at random.
     """
 
     ref: str
@@ -39,6 +41,33 @@ class FolderSource:
     val: tuple[tuple[Path, int], ...]
     n_classes: int | None
     input_shapes: tuple[tuple[int, ...], ...] = ((3, _CROP, _CROP),)
+
+    @property
+    def crop(self) -> int:
+        return self.input_shapes[0][1]
+
+    @property
+    def resize(self) -> int:
+        return round(self.crop * _RESIZE_PER_CROP)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """From an image file to what the model reads, in this order."""
+        return {
+            "resize_shorter_side": self.resize,
+            "interpolation": "bilinear",
+            "centre_crop": self.crop,
+            "scale": 1 / 255,
+            "mean": list(IMAGENET.mean),
+            "std": list(IMAGENET.std),
+        }
+
+    def fitted(self, shapes: tuple[tuple[int | None, ...], ...]) -> FolderSource:
+        """The same images at the size that a model takes, where it takes square ones of three channels."""
+        match shapes:
+            case ((3, int(height), int(width)),) if height == width:
+                return replace(self, input_shapes=((3, height, width),))
+        return self
 
     @property
     def n_train(self) -> int:
@@ -73,7 +102,8 @@ class FolderSource:
             for part in batch_slices(len(order.sample_N), batch_size, split):
                 picked = [files[i] for i in order.sample_N[part].tolist()]
                 draws = [None] * len(picked) if draws_N3 is None else draws_N3[order.position_N[part]].tolist()
-                images = list(pool.map(decode, [path for path, _ in picked], draws))
+                sizes = [(self.resize, self.crop)] * len(picked)
+                images = list(pool.map(decode, [path for path, _ in picked], draws, sizes))
                 target_N = torch.tensor([label for _, label in picked]).to(device)
                 yield Batch((normalise(torch.stack(images).to(device), IMAGENET),), target_N)
 
@@ -97,10 +127,10 @@ def open_folders(directory: Path) -> FolderSource:
     return FolderSource(str(directory), train, val, len(classes))
 
 
-def decode(path: Path, draws: list[float] | None) -> Tensor:
-    """One image cropped to 224 where `draws` (vertical, horizontal, flip) say, in the centre without them.
+def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256, _CROP)) -> Tensor:
+    """One image resized and cropped to `sizes` where `draws` (vertical, horizontal, flip) say, in the centre without.
 
-    Shapes:  -> (3, 224, 224) uint8
+    Shapes:  -> (3, crop, crop) uint8
     Raises:  DataError if Pillow cannot decode the file.
     """
     from PIL import Image
@@ -110,14 +140,15 @@ def decode(path: Path, draws: list[float] | None) -> Tensor:
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
         raise DataError(f"{path}: cannot be decoded as an image ({cause}); remove or replace it") from cause
-    width, height = (_RESIZE * side // min(image.size) for side in image.size)
+    resize, crop = sizes
+    width, height = (resize * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
-    room = (height - _CROP, width - _CROP)
+    room = (height - crop, width - crop)
     if draws is None:
         top, left = (round(side / 2) for side in room)
     else:
         top, left = (math.floor(draw * (side + 1)) for draw, side in zip(draws[:2], room, strict=True))
-    pixels_HWC = np.array(image.crop((left, top, left + _CROP, top + _CROP)))
+    pixels_HWC = np.array(image.crop((left, top, left + crop, top + crop)))
     pixels = torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
     return pixels.flip(2) if draws is not None and draws[2] < 0.5 else pixels
 

@@ -5,7 +5,6 @@ It must never hold batching, nor trust a header before the byte count has confir
 
 from __future__ import annotations
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compressor.data.arrays import Arrays, ArraySource, Normalisation
+from compressor.data.bounded import gunzip
 from compressor.errors import DataError
 
 _UBYTE = 0x08
@@ -78,7 +78,7 @@ def read_idx(path: Path, *, n_dims: int) -> Tensor:
 def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        return gunzip(content, path) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, zlib.error, OSError) as cause:
         raise DataError(f"{path}: cannot be read ({cause}); fetch the file again") from cause
 

@@ -5,6 +5,7 @@ It must never hold batching, nor unpickle anything.
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compressor.data.arrays import Arrays, ArraySource, Normalisation
+from compressor.data.bounded import refuse_bomb
 from compressor.errors import DataError
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -49,6 +51,7 @@ def open_npz(path: Path) -> ArraySource:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
+    _refuse_lies(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             held = list(archive.files)
@@ -61,6 +64,32 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if missing:
         raise DataError(f"{path}: no array {', '.join(missing)}; it holds {', '.join(held) or 'nothing'}")
     return arrays
+
+
+def _refuse_lies(path: Path) -> None:
+    """Nothing, when every array's header asks for the bytes that are there: memory is taken by what a header says.
+
+    Raises:  DataError otherwise, and for a file that unpacks to far more than it is.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            refuse_bomb(path, sum(entry.file_size for entry in archive.infolist()))
+            for entry in archive.infolist():
+                with archive.open(entry) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shape, _, dtype = read(stream)
+                    n_bytes = math.prod(shape) * dtype.itemsize
+                    if not dtype.hasobject and n_bytes != entry.file_size - stream.tell():
+                        raise DataError(f"{path}: {entry.filename}: the header promises {n_bytes:,} bytes of data")
+    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as cause:
+        raise DataError(
+            f"{path}: cannot be read as .npz ({cause}); write it with numpy.savez, plain arrays only"
+        ) from cause
 
 
 def _layout(arrays: dict[str, np.ndarray], path: Path) -> str | None:

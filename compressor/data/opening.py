@@ -42,10 +42,14 @@ def open_data(ref: str, *, base: Path | None = None) -> DataSource:
         if not rest:
             raise DataError(f"{ref}: no directory; write {kind}:DIR")
         return KINDS[kind](kind, resolve_path(rest, base))
-    path = resolve_path(ref, base)
-    if path.is_dir():
+    try:
+        path = resolve_path(ref, base)
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as cause:  # too long, a null character, a user without a home
+        raise DataError(f"{ref[:60]}: is no path of a data set: {cause.__class__.__name__}") from cause
+    if is_folder:
         return open_folders(path)
-    if path.is_file():
+    if is_file:
         return _open_file(ref, path)
     if split_reference(ref) is not None and not _is_mistyped_kind(ref):
         return open_function(ref, base)

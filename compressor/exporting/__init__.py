@@ -1,8 +1,10 @@
-"""A program written as a verified ONNX file; it must never hold passes that change what the network
-computes."""
+"""A program written as a verified file for other runtimes; it must never hold passes that change what the
+network computes."""
 
+from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
-from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import LIMITS
+from compressor.exporting.recheck import check_onnx
+from compressor.exporting.result import Check, ExportReport
+from compressor.exporting.verify import CONVERTED_LIMITS, LIMITS
 
-__all__ = ["LIMITS", "ExportReport", "export_onnx"]
+__all__ = ["CONVERTED_LIMITS", "LIMITS", "Check", "ExportReport", "check_onnx", "export_onnx", "export_pt2"]

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
@@ -22,20 +23,25 @@ from torch.fx import Node
 from compressor.errors import ModelError, UsageError
 from compressor.program import Program
 
-_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
+"""onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
 
 
-def to_onnx(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
+def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int | None = None) -> ir.Model:
     """The ONNX model of `program`, computed from `module`: its own module on the CPU, in evaluation mode.
 
     Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
-    … or the keys of the dictionary that the network returns. The batch dimension is called `batch`.
+    … or the keys of the dictionary that the network returns. The batch dimension is called `batch`, or has
+    the size `batch`.
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
+    known = onnx.defs.onnx_opset_version()
+    if opset is not None and opset > known:
+        raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if input_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
-    exported = _export(program, module)
+    exported = to_exported(program, module, batch)
     try:
         with quiet():
             onnx_program = torch.onnx.export(
@@ -49,7 +55,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
     written = model.opset_imports.get("", 0)
     if opset is not None and written != opset:
         raise UsageError(
-            f"--opset {opset}: onnxscript cannot write it for this model, it got to {written}; leave it out"
+            f"--opset {opset}: onnxscript cannot bring this model there, it got to {written}; leave it out, or try 18"
         )
     _strip(model)
     _name_values(model, [spec.name for spec in program.inputs], output_names(program))
@@ -86,10 +92,16 @@ def _paths(value: object, path: str) -> Iterator[str]:
             yield from _paths(part, f"{path}.{i}" if path else "")
 
 
-def _export(program: Program, module: nn.Module) -> torch.export.ExportedProgram:
-    batch = 2 if program.has_dynamic_batch else 1
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in program.inputs) if program.has_dynamic_batch else None
-    examples = program.example_inputs(batch, dtype=input_dtype(program))
+def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:
+    """torch's own exported form, the batch open or of size `batch`.
+
+    Raises:  ModelError if torch cannot export it, or the graph holds the batch as a number that should be
+             open.
+    """
+    is_open = program.has_dynamic_batch and batch is None
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in program.inputs) if is_open else None
+    example = 2 if is_open else batch or 1
+    examples = program.example_inputs(example, dtype=input_dtype(program))
     try:
         with quiet():
             exported = torch.export.export(module, examples, dynamic_shapes=dynamic)
@@ -208,10 +220,14 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
+    # Without any handler, the first message of the root logger would install one for good.
+    silent = logging.NullHandler()
+    logging.getLogger().addHandler(silent)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.getLogger().removeHandler(silent)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

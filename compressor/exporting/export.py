@@ -3,28 +3,30 @@ program."""
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+import onnx
 import onnx_ir as ir
+import torch
 
-from compressor.atomic import atomic_write
 from compressor.data.source import DataSource
-from compressor.errors import OutputError, UsageError
-from compressor.exporting.convert import to_onnx
-from compressor.exporting.metadata import stamp
+from compressor.errors import UsageError, VerificationError
+from compressor.export_form import ExportForm, Int8
+from compressor.exporting.convert import input_dtype, to_onnx
+from compressor.exporting.fold_norms import FoldedNorms, fold_norms
+from compressor.exporting.half import to_half
+from compressor.exporting.metadata import PREFIX, stamp
+from compressor.exporting.publish import data_file, publish
+from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import check_data, check_file, compare_with_torch
+from compressor.exporting.sparse import to_sparse
+from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
+from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program
-
-Build = Callable[[Path], ExportReport]
 
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24
 """Weights above this go into a file of their own: protobuf ends at 2 GiB, and the graph needs its share of
@@ -36,90 +38,109 @@ def export_onnx(
     target: str | Path | BinaryIO,
     *,
     opset: int | None = None,
+    batch: int | None = None,
+    fp16: bool = False,
+    int8: Int8 | None = None,
+    n_calibration: int = 256,
+    sparse: bool = False,
+    fold_norms: bool = False,
     force: bool = False,
     batch_sizes: Sequence[int] = (1, 2, 5),
     data: DataSource | None = None,
     metadata: Mapping[str, str] | None = None,
+    accept: Callable[[ExportReport], None] | None = None,
 ) -> ExportReport:
     """What was written: the program as ONNX, checked by onnx and run in onnxruntime against torch first.
 
-    A program with a fixed batch is checked at that batch only. Weights above 2 GB go into `TARGET.data`
-    beside the file. A stream gets the bytes of the file once it passed.
+    `batch` fixes the batch; a program with a fixed batch, or a file with one, is checked at that only. `fp16`,
+    `int8`, `sparse` and `fold_norms` as in `ExportForm`. Weights above 2 GB go into `TARGET.data` beside the
+    file. A stream gets the bytes of the file once it passed. `accept` sees the report before the file gets its
+    name; what it raises leaves nothing behind.
 
     Raises:  VerificationError if the file is not valid or disagrees with torch (nothing is written then);
-             ModelError if the model has no ONNX form; UsageError for an opset, a batch size or metadata that
-             cannot be meant; OutputError if the target cannot be written; DataError if the data do not fit
-             the program.
+             ModelError if the model has no ONNX form; UsageError for an opset, a batch size, a form or
+             metadata that cannot be meant; OutputError if the target cannot be written; DataError if the data
+             do not fit the program.
     """
     started = time.perf_counter()
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise UsageError(f"batch sizes {tuple(batch_sizes)}: give at least one, each 1 or more")
+    form = ExportForm(opset, batch, fp16, int8, n_calibration, sparse, fold_norms)
+    check_batch_sizes(batch_sizes)
+    form.check_batch(program.has_dynamic_batch)
+    _check_precision(program, form)
     if data is not None:
         check_data(program, data)
+    elif int8 == "static":
+        raise UsageError("--int8 static needs samples to find the ranges of activations; give --data, or take dynamic")
     extra = dict(metadata or {})
 
     def build(path: Path) -> ExportReport:
-        return _build(program, path, opset, batch_sizes, data, extra)
+        try:
+            report = _build(program, path, form, batch_sizes, data, extra)
+        except VerificationError as error:
+            raise VerificationError(f"{error}\nnothing was written; {_advice(form)}") from error
+        if accept is not None:
+            accept(report)
+        return report
 
-    if isinstance(target, str | os.PathLike):
-        report = _to_path(build, Path(target), force)
-    else:
-        report = _to_stream(build, target)
+    report = publish(build, target, force, ".onnx")
     return replace(report, seconds=time.perf_counter() - started)
 
 
-def _to_path(build: Build, target: Path, force: bool) -> ExportReport:
-    final = Path(os.path.realpath(target))
-    final_data = _data_file(final)
-    # Checked in a directory of its own, under its final name: a model knows the file of its external data by
-    # name.
-    with (
-        atomic_write(final, force=force) as temporary,
-        tempfile.TemporaryDirectory(dir=temporary.parent, prefix=f".{final.name[:50]}-") as stage,
-    ):
-        staged = Path(stage, final.name)
-        report = build(staged)
-        os.replace(staged, temporary)
-        if report.external_data:
-            with atomic_write(final_data, force=force) as temporary_data:
-                os.replace(_data_file(staged), temporary_data)
-    return replace(report, path=str(target))
+def check_batch_sizes(sizes: Sequence[int]) -> None:
+    """Raises:  UsageError unless there is one at least and each is 1 or more."""
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"batch sizes {tuple(sizes)}: give at least one, each 1 or more")
 
 
-def _to_stream(build: Build, target: BinaryIO) -> ExportReport:
-    with tempfile.TemporaryDirectory(prefix="compress-") as stage:
-        staged = Path(stage, "model.onnx")
-        report = build(staged)
-        if report.external_data:
-            raise OutputError("the model is above 2 GB and needs a second file for its weights; give -o PATH, not -")
-        with open(staged, "rb") as file:
-            shutil.copyfileobj(file, target)
-    return replace(report, path=None)
+def _check_precision(program: Program, form: ExportForm) -> None:
+    """Raises:  UsageError for weights that the converters leave as they are."""
+    dtype = input_dtype(program)
+    if form.precision != "unchanged" and dtype != torch.float32:
+        option = "--fp16" if form.fp16 else "--int8"
+        found = "no floating weights" if dtype is None else str(dtype).removeprefix("torch.") + " weights"
+        raise UsageError(f"{option} converts float32 weights, and the model has {found}; leave it out")
+
+
+def _advice(form: ExportForm) -> str:
+    if form.fp16:
+        return "this model needs more than half precision: leave --fp16 out"
+    if form.int8 is not None:
+        return "try the other kind of --int8, more --calibration samples, or --fp16"
+    return "try another --opset"
 
 
 def _build(
     program: Program,
     path: Path,
-    opset: int | None,
+    form: ExportForm,
     batch_sizes: Sequence[int],
     data: DataSource | None,
     extra: Mapping[str, str],
 ) -> ExportReport:
     """Writes and checks the file at `path`; time and final path are for the caller to fill in."""
     module = program.module.clone().to("cpu").eval()
-    model = to_onnx(program, module, opset)
+    folded = fold_norms(program) if form.fold_norms else FoldedNorms(program, 0, ())
+    source = folded.program.module.clone().to("cpu").eval() if folded.n_folded else module
+    model = to_onnx(program, source, form.opset, form.batch)
     stamp(model, program, data, extra)
     external = sum(_size_bytes(value) for value in model.graph.initializers.values()) > EXTERNAL_ABOVE_BYTES
-    ir.save(model, path, external_data=_data_file(path).name if external else None)
+    if external and form.is_converted:
+        raise UsageError("--fp16, --int8 and --sparse work on models below 2 GB; leave them out for this one")
+    ir.save(model, path, external_data=data_file(path).name if external else None)
     check_file(path)
-    agreement = compare_with_torch(program, module, path, batch_sizes, data)
+    plain_size, n_sparse = path.stat().st_size, 0
+    if form.is_converted:
+        n_sparse = _convert(path, form, data)
+    comparison = Comparison(program, module, onnx_run(open_onnx(path)), form.precision, form.batch)
+    agreement = comparison.agreement(batch_sizes, data)
+    written = onnx.load(str(path), load_external_data=False)
     return ExportReport(
         path=None,
         opset=model.opset_imports[""],
-        size_bytes=path.stat().st_size + (_data_file(path).stat().st_size if external else 0),
-        n_params=count_parameters(model),
+        size_bytes=path.stat().st_size + (data_file(path).stat().st_size if external else 0),
+        n_params=count_onnx_parameters(written),
         n_program_params=program.n_parameters,
-        n_nodes=sum(1 for _ in model.graph),
+        n_nodes=len(written.graph.node),
         batch_sizes=agreement.batch_sizes,
         max_abs=agreement.max_abs,
         max_rel=agreement.max_rel,
@@ -128,26 +149,37 @@ def _build(
         top1_agreement=agreement.top1_agreement,
         external_data=external,
         seconds=0.0,
+        precision=form.precision,
+        batch=form.batch,
+        n_sparse=n_sparse,
+        plain_size_bytes=plain_size if form.is_converted else None,
+        checks=agreement.checks,
+        n_folded_norms=folded.n_folded,
+        kept_norms=folded.skipped,
     )
 
 
-def count_parameters(model: ir.Model) -> int:
-    """Elements of the floating initializers; single numbers are constants of the graph, not parameters."""
-    return sum(_numel(value) for value in model.graph.initializers.values() if _is_weight(value))
-
-
-def _is_weight(value: ir.Value) -> bool:
-    floating = value.dtype is not None and value.dtype.is_floating_point()
-    return floating and value.shape is not None and len(value.shape) > 0
-
-
-def _numel(value: ir.Value) -> int:
-    return 0 if value.const_value is None else math.prod(value.const_value.shape.numpy())
+def _convert(path: Path, form: ExportForm, data: DataSource | None) -> int:
+    """Rewrites the plain file at `path` in its form; how many tensors became sparse."""
+    model = onnx.load(str(path))
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    n_sparse = 0
+    if form.int8 is not None:
+        calibrating = data if form.int8 == "static" else None
+        model = quantise(model, calibrating, form.n_calibration, form.batch)
+    elif form.fp16:
+        model = to_half(model)
+    if form.sparse:
+        model, n_sparse = to_sparse(model)
+    if form.precision != "unchanged":
+        props[PREFIX + "precision"] = form.precision
+    # The converters add notes of their own, and some drop what was there.
+    onnx.helper.set_model_props(model, dict(sorted(props.items())))
+    onnx.save(model, str(path))
+    # onnx infers no shapes through a sparse operand; the same graph was checked in full before.
+    check_file(path, full=not n_sparse)
+    return n_sparse
 
 
 def _size_bytes(value: ir.Value) -> int:
     return 0 if value.const_value is None else value.const_value.nbytes
-
-
-def _data_file(path: Path) -> Path:
-    return path.with_name(path.name + ".data")

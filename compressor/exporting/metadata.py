@@ -28,15 +28,20 @@ def stamp(model: ir.Model, program: Program, data: DataSource | None, extra: Map
 
     Raises:  UsageError if a key in `extra` begins with `compress.`.
     """
-    reserved = sorted(key for key in extra if key.startswith(PREFIX))
-    if reserved:
-        raise UsageError(f"metadata key {reserved[0]}: keys that begin with {PREFIX} are written by the tool itself")
+    refuse_reserved(extra)
     model.producer_name = "compress"
     model.producer_version = tool_version()
     model.graph.name = program.record.arch or "main"
     model.graph.doc_string = _doc(program)
     model.metadata_props.update(properties(program, data))
     model.metadata_props.update(extra)
+
+
+def refuse_reserved(extra: Mapping[str, str]) -> None:
+    """Raises:  UsageError if a key in `extra` begins with `compress.`."""
+    reserved = sorted(key for key in extra if key.startswith(PREFIX))
+    if reserved:
+        raise UsageError(f"metadata key {reserved[0]}: keys that begin with {PREFIX} are written by the tool itself")
 
 
 def properties(program: Program, data: DataSource | None) -> dict[str, str]:
@@ -54,6 +59,7 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         "arch_args": record.arch_args or None,
         "notes": list(record.notes) or None,
         "normalisation": _normalisation(data),
+        "preprocessing": getattr(data, "preprocessing", None) or record.preprocessing or None,
     }
     return {
         PREFIX + key: value if isinstance(value, str) else _json(value)

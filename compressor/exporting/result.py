@@ -4,26 +4,46 @@ models."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from compressor.export_form import Precision
+
+Format = Literal["onnx", "pt2"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: on what inputs, how far off; `max_rel` relative to the largest |output|.
+
+    `batch` is None for up to 1,000 validation samples together.
+    """
+
+    inputs: Literal["random", "validation"]
+    batch: int | None
+    max_abs: float
+    max_rel: float
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """One ONNX file.
+    """One file.
 
-    `n_params` is what the file holds: elements of its floating initializers, single numbers (an epsilon, an
-    attention scale) left out. It can be below `n_program_params`, the parameters of the program, for the
-    exporter folds a batch normalisation into the convolution before it (2 per channel fewer, a bias more
-    where there was none), drops a bias of zeros and stores small equal tensors once. For a trained network
-    without normalisation the two are equal.
+    `n_params` is what the file holds: elements of its weights, single numbers (an epsilon, an attention
+    scale) left out. It can be below `n_program_params`, the parameters of the program, for the exporter folds
+    a batch normalisation into the convolution before it (2 per channel fewer, a bias more where there was
+    none), drops a bias of zeros and stores small equal tensors once. For a trained network without
+    normalisation the two are equal.
 
-    `path` is None for a stream. `max_rel` is the largest difference between onnxruntime and torch relative to
-    the largest |output|, `limit` what was allowed; both over random inputs of each of `batch_sizes` and, when
-    `on_data`, over up to 1,000 validation samples. `top1_agreement` is the share of those samples with the
-    same largest output.
+    `path` is None for a stream, `opset` for an archive of torch.export. `batch` is the batch size that the
+    file fixes. `max_rel` is the largest difference from torch relative to the largest |output|, `limit` what
+    was allowed; both over all `checks`. `top1_agreement` is the share of up to 1,000 validation samples with
+    the same largest output. `n_sparse` tensors are stored as sparse ones; `plain_size_bytes` is what the file
+    measured before it was made sparse, half or int8. `n_folded_norms` batch norms were put into the layers before them
+    on request, `kept_norms` says which were not and why.
     """
 
     path: str | None
-    opset: int
+    opset: int | None
     size_bytes: int
     n_params: int
     n_program_params: int
@@ -36,3 +56,11 @@ class ExportReport:
     top1_agreement: float | None
     external_data: bool
     seconds: float
+    format: Format = "onnx"
+    precision: Precision = "unchanged"
+    batch: int | None = None
+    n_sparse: int = 0
+    plain_size_bytes: int | None = None
+    checks: tuple[Check, ...] = ()
+    n_folded_norms: int = 0
+    kept_norms: tuple[str, ...] = ()

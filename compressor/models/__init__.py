@@ -3,6 +3,17 @@
 It must never hold data sets, training, or a graph of a network.
 """
 
-from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, parse_arch_args
+from compressor.models.inputs import InputHint, takes_by_name
+from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, fill, parse_arch_args
 
-__all__ = ["ALIASES", "ARCHITECTURES", "Architecture", "Built", "build", "parse_arch_args"]
+__all__ = [
+    "ALIASES",
+    "ARCHITECTURES",
+    "Architecture",
+    "Built",
+    "InputHint",
+    "build",
+    "fill",
+    "parse_arch_args",
+    "takes_by_name",
+]

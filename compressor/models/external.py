@@ -58,7 +58,7 @@ def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, S
 
 def _imported(module: str, package: str) -> Any:
     try:
-        imported = _import_beside_any_torch(module)
+        imported = imported_beside_any_torch(module)
     except (ImportError, RuntimeError) as cause:  # RuntimeError: a torchvision built for another torch
         raise ModelError(
             f"--arch {package}:...: {package} cannot be imported ({cause}); "
@@ -67,7 +67,7 @@ def _imported(module: str, package: str) -> Any:
     return imported
 
 
-def _import_beside_any_torch(module: str) -> ModuleType:
+def imported_beside_any_torch(module: str) -> ModuleType:
     """The module; where torchvision's compiled operators are missing, after their schemas have been declared.
 
     torchvision from PyPI is a CUDA build: beside a CPU torch its library cannot be loaded, and its Python part then

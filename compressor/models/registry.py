@@ -10,14 +10,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import CompressError, ModelError, UsageError
 from compressor.models.alexnet import AlexNet, CaffeNet
 from compressor.models.external import build_timm, build_torchvision
+from compressor.models.huggingface import build_transformers, fill_transformers
+from compressor.models.inputs import InputHint
 from compressor.models.lenet import LeNet5, LeNet300100
 from compressor.models.resnet_cifar import ResNetCifar
 from compressor.models.vgg import VGG16, VGG16Cifar
@@ -40,6 +42,7 @@ class Built(NamedTuple):
 
     module: nn.Module
     input_shapes: Shapes | None
+    inputs: tuple[InputHint, ...] = ()
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -68,14 +71,17 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 
 ALIASES: Mapping[str, str] = MappingProxyType({"lenet300100": "lenet-300-100", "lenet-5": "lenet5"})
 
-_EXTERNAL = {"torchvision": build_torchvision, "timm": build_timm}
+_EXTERNAL: Mapping[str, Callable[..., tuple[Any, ...]]] = MappingProxyType(
+    {"torchvision": build_torchvision, "timm": build_timm, "transformers": build_transformers}
+)
 
 
 def build(arch: str, arch_args: Mapping[str, object], *, seed: int | None = None) -> Built:
     """The module that `arch` names, with its initial weights.
 
-    A bundled name, `torchvision:NAME`, `timm:NAME`, `package.module:callable` or `path/to/net.py:Net`. `seed`
-    makes the initial weights reproducible and leaves the global random number generator as it was.
+    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable` or
+    `path/to/net.py:Net`. `seed` makes the initial weights reproducible and leaves the global random number generator
+    as it was.
 
     Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails.
     """
@@ -85,6 +91,21 @@ def build(arch: str, arch_args: Mapping[str, object], *, seed: int | None = None
         # Not torch.manual_seed, which reseeds the accelerators too, and fork_rng would not restore those.
         torch.default_generator.manual_seed(seed)
         return _build(arch, arch_args)
+
+
+def fill(
+    arch: str, arch_args: Mapping[str, object], state: Mapping[str, Tensor]
+) -> tuple[Built, dict[str, list[str]]] | None:
+    """The module with its weights and the names that did not fit, for an `arch` that has to be filled by its own
+    library; None for all others.
+
+    Raises:  as `build`.
+    """
+    prefix, _, rest = arch.partition(":")
+    if prefix != "transformers":
+        return None
+    found, trouble = fill_transformers(rest, arch_args, state)
+    return Built(*found), trouble
 
 
 def parse_arch_args(pairs: Sequence[str]) -> dict[str, object]:
@@ -150,7 +171,7 @@ def _call(constructor: Callable[..., object], arch: str, arch_args: Mapping[str,
 def _unknown(arch: str) -> str:
     near = difflib.get_close_matches(arch.lower(), [*ARCHITECTURES, *ALIASES], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(ARCHITECTURES)}"
-    others = "torchvision:NAME, timm:NAME, package.module:Net, path/to/net.py:Net"
+    others = "torchvision:NAME, timm:NAME, transformers:DIR, package.module:Net, path/to/net.py:Net"
     return f"unknown architecture; {hint}\nothers: {others}"
 
 

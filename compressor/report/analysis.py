@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
+from compressor.report.sparklines import bar
 from compressor.report.text import cut, metrics, percent, plural, shape, shorten
 from compressor.units import format_bytes, format_count, format_macs
 
@@ -19,16 +20,24 @@ if TYPE_CHECKING:
 _ROWS = 15
 """Rows of the secondary tables unless every row is wanted."""
 _BYTES_PER_WEIGHT = 4
+BARS_WIDTH = 120
+"""Columns of a terminal from which on there is room for bars."""
 
 
-def analysis_table(found: Analysis, name: str, *, every_row: bool = False) -> RenderableType:
-    """Headline, layers, what goes together, what is pinned and why, what is unknown."""
+def analysis_table(
+    found: Analysis, name: str, *, every_row: bool = False, with_bars: bool = False, scan: RenderableType | None = None
+) -> RenderableType:
+    """Headline, layers, what goes together, what is pinned and why, what is unknown; the table of a `scan`.
+
+    `with_bars` draws parameters and MACs beside their numbers, which takes `BARS_WIDTH` columns in all.
+    """
     limit = None if every_row else _ROWS
     return group(
         lines(*_headline(found, name)),
-        _layers(found),
+        _layers(found, with_bars),
         _groups(found.groups, limit),
         _pins(found.pins, limit),
+        scan,
         lines(*_unknown(found.unknown_operators)),
         lines(*(f"note: {note}" for note in found.notes)),
     )
@@ -48,12 +57,17 @@ def _headline(found: Analysis, name: str) -> list[str]:
     ]
 
 
-def _layers(found: Analysis) -> Table:
-    table = make_table("Layer", "Kind", "Weight", "Output", ">Params", ">MACs", ">Zero", ">Prunable")
+def _layers(found: Analysis, with_bars: bool) -> Table:
+    bars = ("",) if with_bars else ()
+    table = make_table("Layer", "Kind", "Weight", "Output", ">Params", *bars, ">MACs", *bars, ">Zero", ">Prunable")
+    params = max((row.params for row in found.layers), default=0)
+    macs = max((row.macs for row in found.layers), default=0)
     for row in found.layers:
-        table.add_row(*_layer_cells(row))
+        *first, of_params, of_macs, zero, prunable = _layer_cells(row)
+        drawn = [[bar(n / max(most, 1))] * with_bars for n, most in ((row.params, params), (row.macs, macs))]
+        table.add_row(*first, of_params, *drawn[0], of_macs, *drawn[1], zero, prunable)
     zero = percent(found.n_zeroed / found.n_params) if found.n_params else "0 %"
-    table.add_row("total", "", "", "", format_count(found.n_params), format_macs(found.macs), zero, "")
+    table.add_row("total", "", "", "", format_count(found.n_params), *bars, format_macs(found.macs), *bars, zero, "")
     return table
 
 

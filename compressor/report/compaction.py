@@ -8,26 +8,30 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
+from compressor.report.lowering import lowering_lines
 from compressor.report.text import duration, metrics, percent, plural, shape, shorten
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.compaction.result import Agreement, CompactReport, LayerChange
+    from compressor.compaction.result import Agreement, CompactReport, Kept, LayerChange
 
 _ROWS = 40
 _SKIPS = 8
 
 
 def compact_table(
-    report: CompactReport, output: str, size_bytes: int | None, *, every_row: bool = False
+    report: CompactReport, output: str | None, size_bytes: int | None, *, every_row: bool = False
 ) -> RenderableType:
     """Removed and merely zeroed apart, the check, layer by layer, and why anything stayed."""
     return group(
         _totals(report),
         lines(*_headline(report)),
         _layers(report.layers, None if every_row else _ROWS),
+        lowering_lines(report.lowered, None if every_row else _ROWS),
+        _constants(report, None if every_row else _SKIPS),
+        _kept(report.kept, None if every_row else _SKIPS),
         _skips(report.skipped, None if every_row else _SKIPS),
         lines(_written(output, size_bytes, report.seconds)),
     )
@@ -61,10 +65,45 @@ def _headline(report: CompactReport) -> list[str]:
     rows = [
         f"removed {plural(report.n_units_removed, 'unit')}, {format_count(report.removed)} parameters; "
         f"still zeroed {format_count(report.still_zeroed)} ({share} of what is left)",
+        *_dead(report),
         _agreement(report.agreement) if report.agreement is not None else _not_equal(report.rescaled),
     ]
     measured = metrics(report.metrics)
     return [*rows, f"measured: {measured}"] if measured else rows
+
+
+def _dead(report: CompactReport) -> list[str]:
+    """What was zeroed before, by masks or by anything else, and where constants went."""
+    parts = [f"zeroed before {format_count(report.zeroed)}"] if report.zeroed else []
+    if report.folded:
+        n_channels = sum(folded.n_channels for folded in report.folded)
+        parts.append(f"{plural(n_channels, 'constant channel')} folded into {plural(len(report.folded), 'tensor')}")
+    if report.branches:
+        parts.append(f"{plural(len(report.branches), 'constant operand')} gone")
+    return ["; ".join(parts)] if parts else []
+
+
+def _constants(report: CompactReport, limit: int | None) -> RenderableType | None:
+    rows = [(folded.layer, str(folded.n_channels), f"folded into {folded.into}") for folded in report.folded]
+    rows += [(branch.layer, "all", branch.became) for branch in report.branches]
+    return _short_table(("Constants", ">Channels", "What became of them"), rows, limit)
+
+
+def _kept(kept: Sequence[Kept], limit: int | None) -> RenderableType | None:
+    rows = [(entry.layer, str(entry.n_filters), entry.reason) for entry in kept]
+    return _short_table(("Zeroed, but kept", ">Filters", "Why"), rows, limit)
+
+
+def _short_table(
+    columns: tuple[str, ...], rows: Sequence[tuple[str, str, str]], limit: int | None
+) -> RenderableType | None:
+    if not rows:
+        return None
+    table = make_table(*columns)
+    for layer, count, text in rows[:limit]:
+        table.add_row(shorten(layer, 44), count, text)
+    hidden = len(rows) - len(rows[:limit])
+    return group(table, lines(f"… and {hidden} more rows; -v shows all") if hidden else None)
 
 
 def _not_equal(rescaled: Sequence[str]) -> str:
@@ -90,6 +129,9 @@ def _layers(layers: Sequence[LayerChange], limit: int | None) -> RenderableType 
         return None
     table = make_table("Parameter", ">Before", ">After", ">Kept")
     for layer in changed[:limit]:
+        if not layer.after:
+            table.add_row(shorten(layer.name, 44), shape(layer.before), "gone", "0 %")
+            continue
         kept = _elements(layer.after) / max(_elements(layer.before), 1)
         table.add_row(shorten(layer.name, 44), shape(layer.before), shape(layer.after), percent(kept))
     hidden = len(changed) - len(changed[:limit])
@@ -109,7 +151,9 @@ def _skips(skipped: Sequence[str], limit: int | None) -> RenderableType | None:
     return lines(*(f"kept: {reason}" for reason in skipped[:limit]), more)
 
 
-def _written(output: str, size_bytes: int | None, seconds: float) -> str:
+def _written(output: str | None, size_bytes: int | None, seconds: float) -> str | None:
+    if output is None:
+        return None
     where = "standard output" if output == "-" else output
     size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
     return f"wrote {where}{size} after {duration(seconds)}"

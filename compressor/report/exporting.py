@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compressor.report.console import group, lines, make_table
-from compressor.report.text import duration, metric
+from compressor.report.text import duration, metric, plural
 from compressor.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -14,33 +14,67 @@ if TYPE_CHECKING:
     from compressor.exporting.result import ExportReport
 
 
-def export_table(report: ExportReport, output: str) -> RenderableType:
-    """What was written and how well it agrees."""
+def export_table(report: ExportReport, output: str | None, *, written: bool = True) -> RenderableType:
+    """What was written, or only checked, and how well it agrees."""
     table = make_table("", "")
     table.show_header = False
     for name, value in _rows(report):
         table.add_row(name, value)
     where = "standard output" if output == "-" else output
-    return group(table, lines(f"wrote {where} after {duration(report.seconds)}"))
+    verb = "wrote" if written else "checked"
+    return group(table, lines(f"{verb} {where} after {duration(report.seconds)}") if output is not None else None)
 
 
 def _rows(report: ExportReport) -> list[tuple[str, str]]:
     batches = ", ".join(map(str, report.batch_sizes))
-    inputs = "random and real inputs" if report.on_data else "random inputs"
-    data_file = ", weights in a file of their own beside it" if report.external_data else ""
+    real = {check.inputs for check in report.checks} == {"validation"}
+    inputs = "real inputs" if real else "random and real inputs" if report.on_data else "random inputs"
+    runtime = "onnxruntime" if report.format == "onnx" else "the archive, read back,"
     rows = [
-        ("size", format_bytes(report.size_bytes) + data_file),
+        ("size", _size(report)),
         ("parameters", _params(report)),
-        ("nodes", f"{format_count(report.n_nodes)}, opset {report.opset}"),
+        ("nodes", format_count(report.n_nodes) + (f", opset {report.opset}" if report.opset is not None else "")),
+        ("form", _form(report)),
+        ("norms", _norms(report)),
         (
             "difference",
-            f"{report.max_rel:.1e} of the largest output (limit {report.limit:.0e}), {report.max_abs:.1e} absolute",
+            f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
         ),
-        ("checked", f"onnxruntime against torch, {inputs}, batch {batches}"),
+        ("checked", f"{runtime} against torch, {inputs}, batch {batches}"),
     ]
     if report.top1_agreement is not None:
         rows.append(("top-1", f"{metric('agreement', report.top1_agreement)} the same as torch's"))
-    return rows
+    return [(name, value) for name, value in rows if value]
+
+
+def _limit(limit: float) -> str:
+    return f"{limit:g}" if limit >= 0.01 else f"{limit:.0e}"
+
+
+def _size(report: ExportReport) -> str:
+    size = format_bytes(report.size_bytes)
+    if report.plain_size_bytes is not None:
+        size += f" instead of {format_bytes(report.plain_size_bytes)}"
+    return size + (", weights in a file of their own beside it" if report.external_data else "")
+
+
+def _form(report: ExportReport) -> str:
+    """What is not as usual: nothing for an ONNX file of the program's own precision with an open batch."""
+    parts = ["torch.export archive" if report.format == "pt2" else ""]
+    parts.append(f"batch fixed at {report.batch}" if report.batch is not None else "")
+    parts.append(report.precision if report.precision != "unchanged" else "")
+    if report.n_sparse:
+        parts.append(plural(report.n_sparse, "sparse tensor"))
+    elif report.plain_size_bytes is not None and report.precision == "unchanged":
+        parts.append("stored dense: no tensor is two thirds zero")
+    return ", ".join(part for part in parts if part)
+
+
+def _norms(report: ExportReport) -> str:
+    if not report.n_folded_norms and not report.kept_norms:
+        return ""
+    kept = f"; {len(report.kept_norms)} kept: {report.kept_norms[0]}" if report.kept_norms else ""
+    return f"{plural(report.n_folded_norms, 'batch norm')} folded into the layers before them{kept}"
 
 
 def _params(report: ExportReport) -> str:

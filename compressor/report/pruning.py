@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from compressor.patterns import parse_pattern
 from compressor.report.console import group, lines, make_table
 from compressor.report.text import duration, metric, percent, shorten
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
@@ -40,17 +41,21 @@ def prune_table(
 
 
 def _headline(report: PruneReport, would: str | None) -> list[str]:
-    first = f"{report.method}, {report.pattern}: asked {format_ratio(report.asked)} in {report.of}, "
-    first += f"got {format_ratio(report.got)}"
+    asked = "" if report.asked is None else f"asked {format_ratio(report.asked)} in {report.of}, "
+    first = f"{report.method}, {report.pattern}: {asked}got {format_ratio(report.got)}"
+    first += "" if asked else f" in {report.of}"
     if would is not None:
         chosen = "" if would == report.method else f"; {would} chooses while it trains, and may spread it otherwise"
         first = f"dry run, nothing written. By the weights as they are{chosen}\n{first}"
+    pattern = parse_pattern(report.pattern)
+    counted = "once compacted" if pattern.is_physical else "without the zeros"
+    counted += ", with cut columns left out" if pattern.weights == "shape" else ""
     rows = [
         first,
         f"parameters {format_count(report.dense_params)} -> {format_count(report.kept_params)} "
         f"({_ratio(report.dense_params, report.kept_params)}), "
         f"MACs {format_macs(report.dense_macs)} -> {format_macs(report.kept_macs)} "
-        f"({_ratio(report.dense_macs, report.kept_macs)}), once compacted",
+        f"({_ratio(report.dense_macs, report.kept_macs)}), {counted}",
     ]
     if report.zeroed:
         rows.append(f"weights set to zero: {format_count(report.zeroed)}")
@@ -93,13 +98,15 @@ def _value_names(stages: Sequence[StageRow]) -> list[str]:
 def _cuts(layers: Sequence[LayerCut], pattern: str, limit: int | None) -> RenderableType | None:
     if not layers:
         return None
-    noun = "weights" if pattern == "unstructured" else "filters"
-    table = make_table("Layer", f">Kept {noun}", ">Of", ">Kept params", ">Of", ">Ratio", ">Kept")
+    noun = "filters" if parse_pattern(pattern).is_physical else "weights"
+    by_column = [">Columns"] if any(cut.columns for cut in layers) else []
+    table = make_table("Layer", f">Kept {noun}", ">Of", *by_column, ">Kept params", ">Of", ">Ratio", ">Kept")
     for cut in layers[:limit]:
         table.add_row(
             shorten(cut.name, 36),
             format_count(cut.kept),
             format_count(cut.dense),
+            *(["/".join(map(format_count, cut.columns)) if cut.columns else ""] if by_column else []),
             format_count(cut.kept_params),
             format_count(cut.dense_params),
             _ratio(cut.dense_params, cut.kept_params),
@@ -118,7 +125,7 @@ def _written(output: str | None, size_bytes: int | None, seconds: float) -> str 
 
 
 def retrain_table(
-    report: RetrainReport, output: str, size_bytes: int | None, *, every_row: bool = False
+    report: RetrainReport, output: str | None, size_bytes: int | None, *, every_row: bool = False
 ) -> RenderableType:
     """Before and after; with every row each epoch too."""
     return group(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
+from compressor.report.profiles import profile_tables
 from compressor.report.text import metric, plural, shorten
 from compressor.units import format_bytes, format_ratio, format_seconds
 
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
     from compressor.timing import BenchReport, Environment, Timing
 
 _NAME = 34
+_LEAST_NAME = 10
 _OPTIONAL_COLUMN = 10
 """What a column for accuracy or memory takes from the names, so that the table stays within 100 columns."""
 
 
-def bench_table(report: BenchReport, requirements: Mapping[str, bool] | None = None) -> RenderableType:
-    """A table and a summary per configuration, requirements, warnings, and where it was measured."""
+def bench_table(
+    report: BenchReport, requirements: Mapping[str, bool] | None = None, *, every_row: bool = False
+) -> RenderableType:
+    """A table and a summary per configuration, profiles, requirements, warnings, and where it was measured."""
     parts = [part for timings in _configurations(report.timings) for part in _configuration(timings)]
     return group(
         *parts,
+        *profile_tables(report.profiles, every_row=every_row),
         lines(*(f"{'met' if met else 'NOT MET'}: {text}" for text, met in (requirements or {}).items())),
         lines(*(f"warning: {warning.message}; {warning.hint}" for warning in report.warnings)),
         lines(_environment(report.environment)),
@@ -48,12 +53,18 @@ def _configuration(timings: list[Timing]) -> Iterator[RenderableType | None]:
 def _latencies(timings: list[Timing]) -> Table:
     has_accuracy = any(timing.accuracy is not None for timing in timings)
     has_memory = any(timing.peak_memory_bytes is not None for timing in timings)
-    width = _NAME - _OPTIONAL_COLUMN * (has_accuracy + has_memory)
-    optional = [">Accuracy"] * has_accuracy + [">Memory"] * has_memory
+    has_gzip = any(timing.subject.gzip_bytes is not None for timing in timings)
+    has_copies = any(timing.with_copies_s is not None for timing in timings)
+    n_optional = has_accuracy + has_memory + has_gzip + has_copies
+    width = max(_LEAST_NAME, _NAME - _OPTIONAL_COLUMN * n_optional)
+    optional = [">+ copies"] * has_copies + [">gzip"] * has_gzip
+    optional += [">Accuracy"] * has_accuracy + [">Memory"] * has_memory
     table = make_table("Model", "Via", ">Median", ">± MAD", ">p90", ">p99", ">Samples/s", ">Size", *optional)
     for timing in timings:
-        cells = [metric("accuracy", timing.accuracy) if timing.accuracy is not None else ""] * has_accuracy
-        peak = timing.peak_memory_bytes
+        copied, squeezed, peak = timing.with_copies_s, timing.subject.gzip_bytes, timing.peak_memory_bytes
+        cells = [format_seconds(copied) if copied is not None else ""] * has_copies
+        cells += [format_bytes(squeezed) if squeezed is not None else ""] * has_gzip
+        cells += [metric("accuracy", timing.accuracy) if timing.accuracy is not None else ""] * has_accuracy
         cells += [format_bytes(peak) if peak is not None else ""] * has_memory
         table.add_row(
             shorten(timing.subject.name, width),

@@ -49,7 +49,7 @@ def test_shared_keys_and_the_commands_table_come_together(tmp_path: Path) -> Non
         "device": "cpu",
         "epochs": 5,
         "ratio": "13",
-        "round_to": 8,
+        "round_to": "8",
         "scope": ["conv*", "fc"],
         "augment": True,
         "lr": 1.0,

@@ -96,6 +96,13 @@ def test_every_example_in_the_help_is_accepted(run: Any, monkeypatch: pytest.Mon
         ["prone"],
         ["prune", "m.pt", "--ratoi", "3"],
         ["prune", "m.pt"],
+        ["analyze", "m.pt", "--table", "html"],
+        ["export", "m.pt", "--fp16", "--int8", "dynamic"],
+        ["export", "m.pt", "--opset", "9"],
+        ["export", "m.pt", "--check-only", "--sparse"],
+        ["bench", "m.onnx", "--threads", "0"],
+        ["bench", "m.onnx", "--require", "speed>=3"],
+        ["bench", "m.onnx", "--plot", "picture.png"],
         [],
     ],
 )

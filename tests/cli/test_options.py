@@ -13,7 +13,7 @@ from compressor.cli.bench import BenchOptions
 from compressor.cli.commands import command_functions, option_table, options_class
 from compressor.cli.options import RecipeOptions, RunOptions, option_types, recipe_values
 from compressor.cli.prune import PruneOptions
-from compressor.pruning.settings import ALLOCATIONS, METHODS, PATTERNS, Admm, PruneSettings
+from compressor.pruning.settings import ALLOCATIONS, METHODS, Admm, PruneSettings
 from compressor.timing import bench
 from compressor.training import Recipe
 
@@ -27,7 +27,7 @@ def literal(options: type[Any], name: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "choices"),
-    [("method", METHODS), ("pattern", PATTERNS), ("allocation", ALLOCATIONS), ("through_norm", THROUGH_NORM)],
+    [("method", METHODS), ("allocation", ALLOCATIONS), ("through_norm", THROUGH_NORM)],
 )
 def test_choices_of_prune_are_those_of_its_settings(name: str, choices: tuple[str, ...]) -> None:
     assert literal(PruneOptions, name) == set(choices)
@@ -44,11 +44,12 @@ def test_defaults_of_prune_are_those_of_its_settings() -> None:
         "steps",
         "schedule",
         "floor",
-        "round_to",
+        "unit_share",
         "seed",
     ):
         assert getattr(PruneOptions(model="m"), name) == getattr(settings, name), name
-    for name in ("rho", "rho_growth", "update_epochs", "stages"):
+    assert int(PruneOptions(model="m").round_to) == settings.round_to
+    for name in ("rho", "rho_growth", "rho_max", "update_epochs", "stages"):
         assert getattr(PruneOptions(model="m"), name) == getattr(Admm(), name), name
 
 

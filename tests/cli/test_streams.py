@@ -13,6 +13,7 @@ import pytest
 
 from compressor.cli import streams
 from compressor.cli.prune import PruneOptions
+from compressor.cli.session import Session
 from compressor.cli.streams import Target, choose_resume_point, choose_target, default_name
 from compressor.errors import OutputError, UsageError
 
@@ -80,22 +81,29 @@ def test_a_terminal_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert streams.stdin_bytes() == b"abc"
 
 
+def chosen(target: Target, asked: PruneOptions) -> Path | None:
+    """The resume point as a run of its own would get it, let go at once."""
+    session = Session("prune", asked)
+    with session.resources:
+        return choose_resume_point(target, asked, session)
+
+
 def test_a_resume_point_is_never_dropped_silently(tmp_path: Path) -> None:
     target = Target(tmp_path / "m.pruned.pt", False)
     point = tmp_path / "m.pruned.pt.resume"
-    assert choose_resume_point(target, options()) == point
+    assert chosen(target, options()) == point
     with pytest.raises(UsageError, match=r"--resume: there is no .*m\.pruned\.pt\.resume"):
-        choose_resume_point(target, options(resume=True))
+        chosen(target, options(resume=True))
     point.touch()
     with pytest.raises(UsageError, match="continue with --resume, or drop it with --force"):
-        choose_resume_point(target, options())
-    assert choose_resume_point(target, options(resume=True)) == point
+        chosen(target, options())
+    assert chosen(target, options(resume=True)) == point
     assert point.exists()
-    assert choose_resume_point(target, options(force=True)) == point
+    assert chosen(target, options(force=True)) == point
     assert not point.exists()
 
 
 def test_a_stream_cannot_be_resumed() -> None:
-    assert choose_resume_point(Target(None, False), options()) is None
+    assert chosen(Target(None, False), options()) is None
     with pytest.raises(UsageError, match="--resume needs an output file"):
-        choose_resume_point(Target(None, False), options(resume=True))
+        chosen(Target(None, False), options(resume=True))

@@ -94,3 +94,14 @@ def test_the_extra_is_named_without_pillow(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(DataError, match=r"needs Pillow; install it with pip install 'compressor\[vision\]'"):
         open_folders(tmp_path)
+
+
+def test_a_model_of_another_size_gets_images_in_proportion(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    data = open_folders(tmp_path).fitted(((3, 56, 56),))
+    assert (data.resize, data.crop, data.input_shapes) == (64, 56, ((3, 56, 56),))
+    batch = next(data.batches("val", 4))
+    assert batch.inputs[0].shape == (4, 3, 56, 56)
+    assert data.preprocessing["centre_crop"] == 56
+    for other in (((1, 56, 56),), ((3, 56, 40),), ((3, 56, 56), (3,)), ((8,),)):
+        assert open_folders(tmp_path).fitted(other).crop == 224

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.data.arrays import Arrays, ArraySource
 from compressor.program import InputSpec, Program, capture
 
 
@@ -74,6 +75,19 @@ _NETS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] = {
     "several": (Several, (InputSpec("ids", (None, 5), "int64", 11), InputSpec("x", (None, 4)))),
     "fixed-batch": (FixedBatch, (InputSpec("x", (None, 4, 4)),)),
 }
+
+
+def digits(shape: tuple[int, ...] = (1, 8, 8)) -> ArraySource:
+    """Thirty samples of five classes."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn((30, *shape), generator=generator), torch.randint(0, 5, (30,), generator=generator)
+    return ArraySource("fake", Arrays(x, y), Arrays(x, y), 5)
+
+
+@pytest.fixture
+def data() -> ArraySource:
+    """What the networks `plain` and `normalised` read."""
+    return digits()
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from compressor import export_form
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError, ModelError, OutputError, UsageError, VerificationError
+from compressor.export_form import HIGHEST_OPSET, LOWEST_OPSET
 from compressor.exporting import LIMITS, export, export_onnx
 from compressor.program import InputSpec, Program, capture
 
@@ -118,6 +120,27 @@ def test_fixed_batch_is_checked_at_that_batch(program_of: Build, tmp_path: Path)
     assert given.type.tensor_type.shape.dim[0].dim_value == 1
 
 
+def test_the_batch_can_be_fixed(program_of: Build, tmp_path: Path) -> None:
+    report = export_onnx(program_of("plain"), tmp_path / "m.onnx", batch=3, data=digits())
+    assert (report.batch, report.batch_sizes, report.top1_agreement) == (3, (3,), 1.0)
+    graph = onnx.load(str(tmp_path / "m.onnx")).graph
+    dims = [value.type.tensor_type.shape.dim[0] for value in (*graph.input, *graph.output)]
+    assert [dim.dim_value for dim in dims] == [3, 3]
+    with pytest.raises(UsageError, match=r"--batch 3: .*fixes the batch at 1"):
+        export_onnx(program_of("fixed-batch"), io.BytesIO(), batch=3)
+
+
+def test_every_check_is_in_the_report(program_of: Build) -> None:
+    report = export_onnx(program_of("plain"), io.BytesIO(), batch_sizes=(1, 4), data=digits())
+    assert [(check.inputs, check.batch) for check in report.checks] == [
+        ("random", 1),
+        ("random", 4),
+        ("validation", None),
+    ]
+    assert max(check.max_rel for check in report.checks) == report.max_rel
+    assert report.batch_sizes == (1, 4)
+
+
 def test_several_inputs_and_outputs_keep_their_names_and_order(program_of: Build, tmp_path: Path) -> None:
     program = program_of("several")
     export_onnx(program, tmp_path / "m.onnx")
@@ -133,16 +156,29 @@ def test_several_inputs_and_outputs_keep_their_names_and_order(program_of: Build
         np.testing.assert_allclose(got, wanted.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", [17, 18, 21])
+@pytest.mark.parametrize("opset", [LOWEST_OPSET, 18, HIGHEST_OPSET])
 def test_opset_is_the_one_asked_for(program_of: Build, opset: int) -> None:
     stream = io.BytesIO()
     assert export_onnx(program_of("plain"), stream, opset=opset).opset == opset
     assert onnx.load_from_string(stream.getvalue()).opset_import[0].version == opset
 
 
-def test_opset_that_cannot_be_written_is_refused(program_of: Build) -> None:
-    with pytest.raises(UsageError, match=r"--opset 9: .*leave it out"):
+@pytest.mark.parametrize("opset", [LOWEST_OPSET - 1, HIGHEST_OPSET + 1])
+def test_opset_that_cannot_be_written_is_refused(program_of: Build, opset: int) -> None:
+    with pytest.raises(UsageError, match=rf"--opset {opset}: {LOWEST_OPSET} to {HIGHEST_OPSET} can be written"):
+        export_onnx(program_of("plain"), io.BytesIO(), opset=opset)
+
+
+def test_opset_that_this_model_cannot_have_is_refused(program_of: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_form, "LOWEST_OPSET", 9)
+    with pytest.raises(UsageError, match=r"--opset 9: onnxscript cannot bring this model there, it got to \d+"):
         export_onnx(program_of("plain"), io.BytesIO(), opset=9)
+
+
+def test_opset_that_this_onnx_does_not_know_is_refused(program_of: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 20)
+    with pytest.raises(UsageError, match=r"--opset 21: onnx .* here knows them up to 20; update it"):
+        export_onnx(program_of("plain"), io.BytesIO(), opset=21)
 
 
 def test_existing_file_stays_unless_forced(program_of: Build, tmp_path: Path) -> None:
@@ -181,8 +217,8 @@ def test_a_wrong_file_is_never_written(
 ) -> None:
     genuine = export.to_onnx
 
-    def damaged(program: Program, module: nn.Module, opset: int | None) -> ir.Model:
-        model = genuine(program, module, opset)
+    def damaged(program: Program, module: nn.Module, opset: int | None, batch: int | None) -> ir.Model:
+        model = genuine(program, module, opset, batch)
         damage(model)
         return model
 

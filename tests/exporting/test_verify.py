@@ -11,10 +11,14 @@ from torch import nn
 
 from compressor.errors import VerificationError
 from compressor.exporting import export_onnx
-from compressor.exporting.verify import check_file, compare_with_torch, difference
-from compressor.program import InputSpec, capture
+from compressor.exporting.verify import Agreement, Comparison, check_file, difference, onnx_run, open_onnx
+from compressor.program import InputSpec, Program, capture
 
 INF = float("inf")
+
+
+def compare(program: Program, path: Path, sizes: tuple[int, ...]) -> Agreement:
+    return Comparison(program, program.module.eval(), onnx_run(open_onnx(path))).agreement(sizes, None)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +47,10 @@ def test_difference_does_not_wrap_around_in_small_integers() -> None:
 def test_a_file_of_other_weights_is_found_out(tmp_path: Path) -> None:
     first, second = (capture(nn.Linear(4, 3), [InputSpec("x", (None, 4))]) for _ in range(2))
     export_onnx(first, tmp_path / "m.onnx")
-    agreement = compare_with_torch(first, first.module.eval(), tmp_path / "m.onnx", (1, 3), None)
+    agreement = compare(first, tmp_path / "m.onnx", (1, 3))
     assert agreement.max_rel <= agreement.limit and agreement.batch_sizes == (1, 3)
     with pytest.raises(VerificationError, match="of the largest output on a random batch of 1"):
-        compare_with_torch(second, second.module.eval(), tmp_path / "m.onnx", (1,), None)
+        compare(second, tmp_path / "m.onnx", (1,))
 
 
 def test_outputs_without_a_finite_number_prove_nothing(tmp_path: Path) -> None:
@@ -55,10 +59,27 @@ def test_outputs_without_a_finite_number_prove_nothing(tmp_path: Path) -> None:
     with torch.no_grad():
         program.parameters["bias"].fill_(float("nan"))
     with pytest.raises(VerificationError, match="no finite number"):
-        compare_with_torch(program, program.module.eval(), tmp_path / "m.onnx", (1,), None)
+        compare(program, tmp_path / "m.onnx", (1,))
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"\x08\x07no model")
     with pytest.raises(VerificationError, match="not valid"):
         check_file(tmp_path / "m.onnx")
+
+
+def test_another_number_of_inputs_or_outputs_is_said(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + 1, x - 1
+
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    one = capture(nn.ReLU(), [InputSpec("x", (None, 4))])
+    export_onnx(one, tmp_path / "m.onnx")
+    with pytest.raises(VerificationError, match="gives 1 outputs, the model 2"):
+        compare(capture(Two(), [InputSpec("x", (None, 4))]), tmp_path / "m.onnx", (1,))
+    with pytest.raises(VerificationError, match="reads 1 inputs, the model 2"):
+        compare(capture(Both(), [InputSpec("x", (None, 4)), InputSpec("y", (None, 4))]), tmp_path / "m.onnx", (1,))

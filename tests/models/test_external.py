@@ -120,8 +120,8 @@ def test_detection_operators_are_declared_for_a_build_that_lacks_them(monkeypatc
     declared: list[bool] = []
     monkeypatch.setattr(external, "_declare_detection_operators", lambda: declared.append(True))
     monkeypatch.setattr(external.importlib, "import_module", half_broken)
-    assert external._import_beside_any_torch("absent.models").__name__ == "absent.models"
+    assert external.imported_beside_any_torch("absent.models").__name__ == "absent.models"
     assert declared == [True]
     monkeypatch.setattr(external.importlib, "import_module", lambda name: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        external._import_beside_any_torch("absent.models")
+        external.imported_beside_any_torch("absent.models")

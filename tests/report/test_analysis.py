@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 
 from compressor.analysis.result import (
     Analysis,
@@ -15,7 +16,7 @@ from compressor.analysis.result import (
     PinRow,
     UnitGroup,
 )
-from compressor.report.analysis import analysis_table, explanation_table
+from compressor.report.analysis import BARS_WIDTH, analysis_table, explanation_table
 from compressor.report.console import plain_text
 from compressor.units import Macs, Params
 
@@ -68,6 +69,16 @@ def analysis() -> Analysis:
 
 def test_analysis(golden: Golden) -> None:
     golden("analysis", analysis_table(analysis(), "runs/lenet5.pt"))
+
+
+def test_bars_stand_beside_the_numbers_and_take_no_more_than_they_say() -> None:
+    held = io.StringIO()
+    Console(file=held, width=BARS_WIDTH).print(analysis_table(analysis(), "m.pt", with_bars=True))
+    text = held.getvalue()
+    (row,) = [line for line in text.splitlines() if line.startswith("features")]
+    assert row.count("████████") == 2, "the largest layer has the longest bars"
+    assert max(len(line) for line in text.splitlines()) <= BARS_WIDTH
+    assert "█" not in plain_text(analysis_table(analysis(), "m.pt")), "a pipe gets numbers"
 
 
 def test_an_empty_network_has_a_table_too() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
-from compressor.compaction.result import Agreement, CompactReport, LayerChange
+from compressor.compaction.result import Agreement, Branch, CompactReport, Folded, Kept, LayerChange
 from compressor.report.compaction import compact_table
 from compressor.report.console import plain_text
 from compressor.units import Macs, Params
@@ -33,6 +33,10 @@ def report() -> CompactReport:
         agreement=Agreement(3.1e-16, 2.4e-07, 1e-10, 1e-5, 6, True),
         metrics={"accuracy": 0.9926, "loss": 0.03, "n": 10000},
         seconds=1.25,
+        zeroed=398142,
+        folded=(Folded("conv2", 12, "conv2.bias"), Folded("fc1", 3, "fc1.bias")),
+        branches=(Branch("block.conv2", "nothing: it was 0"),),
+        kept=(Kept("conv2", 3, "it is constant, but conv3 pads it with zeros", "conv3"),),
     )
 
 
@@ -61,3 +65,23 @@ def test_many_reasons_are_cut_and_verbose_shows_all() -> None:
     many = replace(report(), skipped=tuple(f"layer{i}: why" for i in range(20)))
     assert "… and 12 more reasons; -v shows all" in plain_text(compact_table(many, "m.pt", None))
     assert "kept: layer19: why" in plain_text(compact_table(many, "m.pt", None, every_row=True))
+
+
+def test_a_layer_that_is_gone_is_said_to_be() -> None:
+    gone = replace(report(), layers=(LayerChange("block.conv2", (8, 8, 3, 3), ()),))
+    assert "gone   0 %" in plain_text(compact_table(gone, "m.pt", None))
+
+
+def test_without_zeros_nothing_is_said_of_them() -> None:
+    clean = plain_text(compact_table(replace(report(), zeroed=0, folded=(), branches=(), kept=()), "m.pt", None))
+    assert "zeroed before" not in clean and "Constants" not in clean and "Zeroed, but kept" not in clean
+    text = plain_text(compact_table(report(), "m.pt", None))
+    assert "zeroed before 398,142; 15 constant channels folded into 2 tensors; 1 constant operand gone" in text
+    only = plain_text(compact_table(replace(report(), zeroed=0, folded=()), "m.pt", None))
+    assert "\n1 constant operand gone\n" in only
+
+
+def test_many_kept_filters_are_cut_and_verbose_shows_all() -> None:
+    many = replace(report(), kept=tuple(Kept(f"layer{i}", i, "why", "reader") for i in range(20)))
+    assert "… and 12 more rows; -v shows all" in plain_text(compact_table(many, "m.pt", None))
+    assert "layer19" in plain_text(compact_table(many, "m.pt", None, every_row=True))

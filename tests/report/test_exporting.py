@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rich.console import RenderableType
 
-from compressor.exporting.result import ExportReport
+from compressor.exporting.result import Check, ExportReport
 from compressor.report.console import plain_text
 from compressor.report.exporting import export_table
 
@@ -48,3 +49,27 @@ def test_equal_counts_are_told_once() -> None:
     text = plain_text(export_table(replace(report(), n_params=33058, external_data=True), "m.onnx"))
     assert "parameters  33,058\n" in text
     assert "weights in a file of their own" in text
+
+
+def test_the_form_of_the_file_is_told_when_it_is_not_the_usual_one() -> None:
+    def form(**changes: Any) -> str:
+        text = plain_text(export_table(replace(report(), **changes), "m.onnx"))
+        return next((line.split(None, 1)[1] for line in text.splitlines() if line.startswith("form ")), "")
+
+    assert form() == ""
+    assert form(batch=4, precision="fp16") == "batch fixed at 4, fp16"
+    assert form(n_sparse=2, plain_size_bytes=10**6) == "2 sparse tensors"
+    assert form(plain_size_bytes=10**6) == "stored dense: no tensor is two thirds zero"
+    assert form(format="pt2", opset=None) == "torch.export archive"
+
+
+def test_the_size_of_a_converted_file_stands_beside_the_plain_one() -> None:
+    text = plain_text(export_table(replace(report(), precision="fp16", plain_size_bytes=269134), "m.onnx"))
+    assert "131 KiB instead of 263 KiB" in text
+
+
+def test_a_file_that_was_only_checked_was_not_written() -> None:
+    real = (Check("validation", 1, 1e-3, 1e-2),)
+    text = plain_text(export_table(replace(report(), checks=real), "m.onnx", written=False))
+    assert "checked m.onnx after 1.90 s" in text and "wrote" not in text
+    assert "against torch, real inputs" in text

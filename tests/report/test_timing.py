@@ -64,6 +64,26 @@ def test_accuracy_and_memory_have_columns_only_when_measured(golden: Golden) -> 
     assert "Accuracy" not in plain_text(bench_table(report()))
 
 
+def test_sizes_after_gzip_and_copies_have_columns_only_when_measured(golden: Golden) -> None:
+    measured = [
+        replace(t, with_copies_s=t.median_s + 3e-5, subject=replace(t.subject, gzip_bytes=1500000))
+        for t in report().timings[:2]
+    ]
+    golden("bench_device", bench_table(replace(report(), timings=tuple(measured), warnings=())))
+    text = plain_text(bench_table(report()))
+    assert "gzip" not in text and "copies" not in text
+
+
+def test_every_column_at_once_fits() -> None:
+    subject = replace(report().timings[1].subject, gzip_bytes=1500000)
+    full = [
+        replace(t, subject=subject, accuracy=0.9926, peak_memory_bytes=94371840, with_copies_s=1e-4)
+        for t in report().timings[:3]
+    ]
+    text = plain_text(bench_table(replace(report(), timings=tuple(full))))
+    assert max(len(line) for line in text.splitlines()[2:6]) <= 110
+
+
 def test_a_warning_comes_with_its_hint() -> None:
     text = plain_text(bench_table(report()))
     assert f"outliers; {WarningKind.OUTLIERS.hint}" in text

@@ -1,0 +1,41 @@
+"""How much a compressed file may grow when it is unpacked; it must never read a format."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+from compressor.errors import DataError
+
+_ALWAYS_BYTES = 1 << 30
+_MOST_GROWTH = 200
+"""Real images and masks shrink to a twentieth at best; files made to fill the memory grow a thousandfold."""
+
+
+def refuse_bomb(path: Path, unpacked_bytes: int) -> None:
+    """Nothing, when so many bytes can honestly come out of the file.
+
+    Raises:  DataError if they are above 1 GiB and 200 times the file.
+    """
+    if unpacked_bytes > most_bytes(path.stat().st_size):
+        raise DataError(
+            f"{path}: {path.stat().st_size:,} bytes that unpack to {unpacked_bytes:,}; "
+            "store the data less compressed if that is meant"
+        )
+
+
+def most_bytes(packed_bytes: int) -> int:
+    return max(_ALWAYS_BYTES, _MOST_GROWTH * packed_bytes)
+
+
+def gunzip(content: bytes, path: Path) -> bytes:
+    """The unpacked bytes.
+
+    Raises:  DataError as `refuse_bomb`; OSError, EOFError or zlib.error if the stream is damaged.
+    """
+    limit = most_bytes(len(content))
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(limit + 1)
+    refuse_bomb(path, len(unpacked))
+    return unpacked

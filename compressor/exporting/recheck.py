@@ -1,0 +1,83 @@
+"""An ONNX file that exists, compared with a program; it must never write anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+
+from compressor.data.source import DataSource
+from compressor.errors import ModelError, UsageError, VerificationError
+from compressor.exporting.contents import fixed_batch, precision_of
+from compressor.exporting.convert import innermost_line, input_dtype
+from compressor.exporting.export import check_batch_sizes
+from compressor.exporting.publish import data_file
+from compressor.exporting.result import ExportReport
+from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
+from compressor.formats.onnx_weights import count_onnx_parameters
+from compressor.program import Program
+
+
+def check_onnx(
+    program: Program,
+    path: str | Path,
+    *,
+    batch_sizes: Sequence[int] = (1, 2, 5),
+    data: DataSource | None = None,
+) -> ExportReport:
+    """How well the file at `path` agrees with the program, by the limits of the precision that it has.
+
+    Raises:  VerificationError if the file is not valid or computes something else; ModelError if there is no
+             such file; UsageError for a batch size that cannot be meant; DataError if the data do not fit the
+             program.
+    """
+    started, file = time.perf_counter(), Path(path)
+    check_batch_sizes(batch_sizes)
+    if data is not None:
+        check_data(program, data)
+    model = _read(file)
+    batch = fixed_batch(model)
+    if batch is not None and batch != 1 and not program.has_dynamic_batch:
+        raise UsageError(f"{file}: its batch is fixed at {batch}, that of the checkpoint at 1; they cannot be compared")
+    precision = precision_of(model, input_dtype(program) == torch.float16)
+    n_sparse = len(model.graph.sparse_initializer)
+    module = program.module.clone().to("cpu").eval()
+    try:
+        check_file(file, full=not n_sparse)
+        comparison = Comparison(program, module, onnx_run(open_onnx(file)), precision, batch)
+        agreement = comparison.agreement(batch_sizes, data)
+    except VerificationError as error:
+        raise VerificationError(f"{file}: {error}\nexport it again from this checkpoint") from error
+    external = data_file(file).is_file()
+    return ExportReport(
+        path=str(path),
+        opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None),
+        size_bytes=file.stat().st_size + (data_file(file).stat().st_size if external else 0),
+        n_params=count_onnx_parameters(model),
+        n_program_params=program.n_parameters,
+        n_nodes=len(model.graph.node),
+        batch_sizes=agreement.batch_sizes,
+        max_abs=agreement.max_abs,
+        max_rel=agreement.max_rel,
+        limit=agreement.limit,
+        on_data=data is not None,
+        top1_agreement=agreement.top1_agreement,
+        external_data=external,
+        seconds=time.perf_counter() - started,
+        precision=precision,
+        batch=batch,
+        n_sparse=n_sparse,
+        checks=agreement.checks,
+    )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file to check; name the ONNX file with -o")
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf has its own classes, by implementation
+        raise ModelError(f"{path}: not a readable ONNX file: {innermost_line(error)}") from error

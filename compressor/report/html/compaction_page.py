@@ -1,0 +1,95 @@
+"""The page of `compact`; it must never hold how anything was removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from compressor.report.html.page import About, Tile, folded, note, page, section
+from compressor.report.html.parts import (
+    LayerSizes,
+    before_after,
+    layer_sizes,
+    primary,
+    provenance,
+    stations,
+    trade_off,
+)
+from compressor.report.text import duration, metric, percent, plural, shape
+from compressor.units import format_count, format_macs, format_ratio
+
+if TYPE_CHECKING:
+    from compressor.analysis import LayerCost
+    from compressor.compaction import CompactReport
+    from compressor.report.html.markup import Markup
+
+_REASONS = 12
+
+
+def compact_page(
+    report: CompactReport, about: About, before: Sequence[LayerCost] = (), after: Sequence[LayerCost] = ()
+) -> str:
+    """What was removed, that the rest computes the same, layer by layer, and why anything stayed."""
+    lead = f"{plural(report.n_units_removed, 'unit')} removed in {duration(report.seconds)}. {_agreement(report)}"
+    left = {cost.name: cost for cost in after}
+    rows = [_sizes(cost, left.get(cost.name)) for cost in before]
+    way = stations(about.record) if about.record is not None else []
+    sections = [
+        layer_sizes(rows, "What each layer held (grey) and what is left of it."),
+        trade_off(way, "What every command made of the model."),
+        _kept(report.skipped),
+        provenance(about),
+    ]
+    return page(about, about.title, lead, _tiles(report), sections)
+
+
+def _tiles(report: CompactReport) -> list[Tile]:
+    macs = (
+        f"from {format_macs(report.dense_macs)}, {format_ratio(report.dense_macs / report.compact_macs)} fewer"
+        if report.compact_macs
+        else "none left"
+    )
+    fewer = before_after(report.dense_params, report.compact_params)
+    share = percent(report.still_zeroed / report.compact_params) if report.compact_params else "0 %"
+    tiles = [
+        Tile("Parameters", format_count(report.compact_params), fewer),
+        Tile("MACs", format_macs(report.compact_macs), macs),
+        Tile("Still zero", format_count(report.still_zeroed), f"{share} of what is left"),
+    ]  # fmt: skip
+    if report.agreement is not None:
+        limit = f"in float64, limit {report.agreement.float64_limit:.0e}"
+        tiles.append(Tile("Differs from masked", f"{report.agreement.float64_relative:.0e}", limit))
+    measured = primary(report.metrics or {})
+    if measured is not None and report.metrics:
+        tiles.append(Tile(measured.capitalize(), metric(measured, report.metrics[measured]), "after compaction"))
+    return tiles
+
+
+def _agreement(report: CompactReport) -> str:
+    check = report.agreement
+    if check is None:
+        norms = plural(len(report.rescaled), "norm")
+        return f"Not equal to the masked model by intention: {norms} over fewer features (--through-norm rescale)."
+    where = "random and real" if check.on_data else "random"
+    return (
+        f"On {check.n_inputs} {where} inputs the outputs differ from those of the masked model by "
+        f"{check.float64_relative:.1e} in float64 and {check.float32_relative:.1e} in float32, relative to the largest."
+    )
+
+
+def _sizes(before: LayerCost, after: LayerCost | None) -> LayerSizes:
+    if after is None:
+        return LayerSizes(before.name, (before.params, 0), (before.macs, 0), shape(before.weight_shape))
+    changed = before.weight_shape != after.weight_shape
+    told = shape(before.weight_shape) + (f" → {shape(after.weight_shape)}" if changed else "")
+    return LayerSizes(before.name, (before.params, after.params), (before.macs, after.macs), told)
+
+
+def _kept(reasons: Sequence[str]) -> Markup | None:
+    if not reasons:
+        return None
+    rest = [note(text) for text in reasons[_REASONS:]]
+    return section(
+        "What stayed", "Units that are cut but could not be taken out, and why.",
+        [note(text) for text in reasons[:_REASONS]], folded(f"{len(rest)} more", rest) if rest else None,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""The pages of `prune` and `retrain`; it must never hold how was pruned or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from compressor.report.html.markup import Child, Markup
+from compressor.report.html.page import About, Column, Tile, note, page, section, table
+from compressor.report.html.parts import (
+    LayerSizes,
+    before_after,
+    layer_sizes,
+    primary,
+    provenance,
+    stations,
+    trade_off,
+    training,
+)
+from compressor.report.text import duration, metric, plural
+from compressor.units import format_count, format_macs, format_ratio
+
+if TYPE_CHECKING:
+    from compressor.analysis import LayerCost
+    from compressor.pruning import PruneReport, RetrainReport, StageRow
+
+
+_LAYERS = "What each layer had (grey) and what is left of it once the model is compacted."
+
+
+def prune_page(report: PruneReport, about: About, costs: Sequence[LayerCost] = ()) -> str:
+    """Asked and got, stage by stage, the course of training, layer by layer."""
+    title = about.title
+    asked = f"asked {format_ratio(report.asked)} in {report.of}" if report.asked is not None else f"in {report.of}"
+    lead = f"{report.method}, {report.pattern}: {asked}, got {format_ratio(report.got)}, in {duration(report.seconds)}."
+    tiles = [
+        Tile("Ratio", format_ratio(report.got), asked),
+        Tile("Parameters", format_count(report.kept_params), before_after(report.dense_params, report.kept_params)),
+        Tile("MACs", format_macs(report.kept_macs), _macs(report.dense_macs, report.kept_macs)),
+        *_measured(report.stages),
+    ]
+    zeroed = f"{format_count(report.zeroed)} more weights are zero and stay where they are." if report.zeroed else None
+    kept = {cut.name: f"{format_count(cut.kept)} of {format_count(cut.dense)}" for cut in report.layers}
+    rows = [LayerSizes(c.name, (c.params, c.kept_params), (c.macs, c.kept_macs), kept.get(c.name, "")) for c in costs]
+    sections: list[Child] = [
+        [note(f"Warning: {text}") for text in report.warnings],
+        _stages(report.stages),
+        training([(row.name, row.history) for row in report.stages], "Every epoch of this run, stage after stage."),
+        layer_sizes(rows, _LAYERS, _kept_what(report)),
+        note(zeroed) if zeroed else None,
+        provenance(about),
+    ]
+    return page(about, title, lead, tiles, sections)
+
+
+def _kept_what(report: PruneReport) -> str:
+    return "Weights" if report.pattern == "unstructured" else "Filters"
+
+
+def _macs(before: int, after: int) -> str:
+    return f"from {format_macs(before)}, {format_ratio(before / after)} fewer" if after else "none left"
+
+
+def _measured(stages: Sequence[StageRow]) -> list[Tile]:
+    """The metric after the last stage, against the first."""
+    known = [row.metrics for row in stages if row.metrics]
+    measured = primary(known[-1]) if known else None
+    if measured is None:
+        return []
+    last, first = known[-1][measured], known[0].get(measured)
+    aside = f"from {metric(measured, first)}" if first is not None and len(known) > 1 else ""
+    return [Tile(measured.capitalize(), metric(measured, last), aside)]
+
+
+def _stages(stages: Sequence[StageRow], way: Sequence[tuple[str, int, float, str]] = ()) -> Markup | None:
+    """The stages as a table, and beside it the way they took, or `way`."""
+    found = list(way) or [
+        (row.name, int(row.params), row.metrics[measured], measured)
+        for row in stages
+        if row.metrics and (measured := primary(row.metrics)) is not None
+    ]
+    if len(stages) < 2:
+        return None
+    values = _table(stages)
+    drawn = trade_off(found, "What every stage made of the model.", None if way else values)
+    return drawn or section("Stages", "", values)
+
+
+def _table(stages: Sequence[StageRow]) -> Markup:
+    names = [n for n in dict.fromkeys(k for row in stages for k in {**(row.metrics or {}), **row.extra}) if n != "n"]
+    names = [n for n in names if n != "rho"]
+    columns = (
+        Column("Stage", "name"), Column("Parameters"), Column("Epochs", less=True),
+        *(Column(name[:1].upper() + name[1:]) for name in names), Column("Time", less=True),
+    )  # fmt: skip
+    rows: list[list[Child]] = []
+    for row in stages:
+        values = {**row.extra, **(row.metrics or {})}
+        rows.append([
+            row.name, format_count(row.params), str(row.epochs) if row.epochs else "",
+            *(metric(n, values[n]) if n in values else "" for n in names), duration(row.seconds),
+        ])  # fmt: skip
+    return table(columns, rows)
+
+
+def retrain_page(report: RetrainReport, about: About) -> str:
+    """Before and after, and every epoch between."""
+    last = report.stages[-1]
+    lead = f"{plural(len(report.history), 'epoch')} in {duration(report.seconds)}."
+    if report.n_zeroed:
+        lead += f" {format_count(report.n_zeroed)} weights are masked and stayed zero."
+    tiles = [Tile("Parameters", format_count(last.params), "that are not zero"), *_measured(report.stages)]
+    loss = (last.metrics or {}).get("loss")
+    if loss is not None:
+        tiles.append(Tile("Loss", metric("loss", loss), "on the validation data"))
+    way = stations(about.record) if about.record is not None else []
+    sections = [
+        note(f"Stopped early: {report.stopped}.") if report.stopped else None,
+        training([("retrain", report.history)], "Every epoch."),
+        _stages(report.stages, way),
+        provenance(about),
+    ]
+    return page(about, about.title, lead, tiles, sections)

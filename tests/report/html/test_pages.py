@@ -1,0 +1,161 @@
+"""Every page is well-formed, needs nothing from outside, shows its numbers and runs nobody else's script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from compressor.report.html import About, analysis_page, bench_page, compact_page, prune_page, retrain_page
+from compressor.report.html.markup import Markup
+from compressor.report.html.page import page
+from compressor.report.html.style import SCRIPT
+from tests.report.html import values
+
+PAGES: dict[str, Callable[[], str]] = {
+    "analyze": lambda: analysis_page(values.analysis(), values.about("analyze", output=None), values.scan()),
+    "analyze, many layers": lambda: analysis_page(values.analysis(27), values.about("analyze"), values.scan(55)),
+    "prune": lambda: prune_page(values.pruning(), values.about("prune"), values.costs()),
+    "retrain": lambda: retrain_page(values.retraining(), values.about("retrain")),
+    "compact": lambda: compact_page(values.compaction(), values.about("compact"), values.costs(), values.costs()[:1]),
+    "compact, rescaled": lambda: compact_page(values.compaction(rescaled=True), values.about("compact")),
+    "bench": lambda: bench_page(values.bench(), values.about("bench"), {"speedup>=1.5": True, "ratio>=20": False}),
+    "bench without accuracy": lambda: bench_page(values.bench(with_accuracy=False), About("bench", "a, b")),
+}
+NO_END = {"meta", "br"}
+
+
+class Checked(HTMLParser):
+    """Elements in balance, and everything that stands in them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.texts: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in NO_END:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        kinds = {"script": self.scripts, "style": self.styles}
+        kinds.get(self.open[-1] if self.open else "", self.texts).append(data)
+
+
+def faults(text: str) -> list[str]:
+    """What a page must not have."""
+    found = Checked(text)
+    told = [f"</{tag}> without its start" for tag in found.wrong] + [f"<{tag}> never ends" for tag in found.open]
+    told += ["a script of somebody else"] if found.scripts != [SCRIPT] else []
+    told += [f"{tag} {name}" for tag, name, _ in found.attributes if name.startswith("on")]
+    told += [f"{tag} {name}={value}" for tag, name, value in found.attributes if name in ("src", "href", "action")]
+    styles = [*found.styles, *(value for _, name, value in found.attributes if name == "style")]
+    told += ["a style that loads"] if re.search(r"@import|url\(", " ".join(styles)) else []
+    told += [f"{name}={value}" for _, name, value in found.attributes if "nan" in value.split() or "inf" in value]
+    return told
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_by_itself(name: str) -> None:
+    text = PAGES[name]()
+    assert faults(text) == []
+    assert text == PAGES[name](), "the same result gives the same bytes"
+    assert not re.search(r"https?://", text)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("<script>alert(1)</script>", "a script of somebody else"),
+        ('<img src="x.png">', "img src=x.png"),
+        ("<div>", "</main> without its start"),
+        ("</p>", "</p> without its start"),
+        ('<a onclick="x">x</a>', "a onclick"),
+        ("<style>@import 'x'</style>", "a style that loads"),
+    ],
+)
+def test_a_fault_is_found(given: str, told: str) -> None:
+    text = page(values.about("prune"), "t", "l", [], [Markup(given)])
+    assert any(told in fault for fault in faults(text))
+    assert faults(page(values.about("prune"), "t", "l", [], [given])) == [], "as text it does no harm"
+
+
+def test_only_the_pages_own_script_may_run() -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', PAGES["prune"]())
+    assert policy is not None
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;" in policy.group(1)
+    assert policy.group(1).startswith("default-src &#x27;none&#x27;")
+
+
+def shown(name: str) -> str:
+    return " ".join(Checked(PAGES[name]()).texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("analyze", ("64,512", "16.5 M", "93.86 %", "layer0.conv1", "1.3 % of them zero",
+                     "Not reached in time: late.conv",
+                     "aten.matrix_exp", "dropped: auxiliary head", "16/16", values.HOSTILE[:8])),
+        ("prune", ("13.0x", "33,111", "431,080", "650 k", "97.31 %", "hard prune", "Residual", "15 of 20", "13.02x",
+                   "0.00907", "Training loss", "1 min 42 s")),
+        ("retrain", ("397,969", "97.31 %", "no better accuracy for 3 epochs", "compress retrain")),
+        ("compact", ("445 units", "4.9e-16", "2.6e-07", "500×800", "Still zero", "2 more", "ab" * 32)),
+        ("compact, rescaled", ("Not equal to the masked model by intention: 1 norm",)),
+        ("bench", ("1.97x", "2.91x to 3.12x", "40 µs", "95.10 %", "not met", "MAD 6 %", "fix the clock")),
+    ],
+)  # fmt: skip
+def test_a_page_shows_its_numbers(name: str, words: tuple[str, ...]) -> None:
+    text = shown(name)
+    assert [word for word in words if word not in text] == []
+
+
+def test_provenance_names_commands_seeds_versions_and_digests() -> None:
+    text = shown("compact")
+    for word in ("compress prune --ratio 13x", "compress compact", "seed 7", "2026-01-03", "compressor 0.0.9",
+                 "9d4d93700481fa78", "torch 2.13.0", "zoo/model.pt -> out/model.small.pt", "mnist.npz"):  # fmt: skip
+        assert word in text, word
+
+
+def test_a_run_without_a_step_of_its_own_is_told_too() -> None:
+    assert "compress bench --ratio 13x --scope 'conv*' --scope 'fc 1' --heads" in shown("bench")
+    assert "compress compact --ratio" not in shown("compact"), "the last step of the history is this run"
+
+
+def test_parts_without_numbers_are_left_out() -> None:
+    bare = replace(values.pruning(None), stages=values.stages()[:1], layers=(), warnings=())
+    text = prune_page(bare, About("prune", "m.pt"))
+    assert faults(text) == []
+    assert "Training" not in text and "The way to the result" not in text and "Layer by layer" not in text
+    assert "Sensitivity" not in analysis_page(values.analysis(), About("analyze", "m.pt"))
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "title"),
+    [
+        ("zoo/net.pt", None, "net.pt"),
+        ("zoo/net.pt", "out/net.pruned.pt", "net.pruned.pt"),
+        ("init", None, "lenet5"),
+        ("-", "-", "lenet5"),
+    ],
+)
+def test_a_page_is_called_after_what_it_is_about(model: str, output: str | None, title: str) -> None:
+    assert About("prune", model, output=output, record=values.record()).title == title
+    assert About("prune", "init").title == "init"

@@ -1,0 +1,59 @@
+"""The picture of bench --plot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from compressor.report.plot import bench_svg
+from compressor.timing.result import BenchReport, Environment, Subject, Timing
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def timing(name: str, median_s: float, **changes: Any) -> Timing:
+    subject = Subject(name, name, "onnx", 1000, 100)
+    values: dict[str, Any] = {
+        "subject": subject, "provider": "cpu", "threads": 1, "batch": 1, "n_runs": 50, "n_inner": 1, "n_openings": 1,
+        "median_s": median_s, "mean_s": median_s, "p90_s": median_s * 1.1, "p99_s": median_s, "min_s": median_s,
+        "mad_s": 0.0, "n_outliers": 0, "throughput_per_s": 1 / median_s, "peak_memory_bytes": None, "accuracy": None,
+        "speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0, "verdict": "reference",
+    }  # fmt: skip
+    return Timing(**{**values, **changes})
+
+
+def picture(*timings: Timing) -> ElementTree.Element:
+    where = Environment("Some CPU", 2, None, "2.13", "1.31", "3.11", "Linux", 0.1)
+    return ElementTree.fromstring(bench_svg(BenchReport(timings, (), where, 50)))
+
+
+def test_bars_are_as_long_as_the_medians() -> None:
+    drawn = picture(timing("dense.onnx", 4e-3), timing("small.onnx", 1e-3, speedup=4.0, verdict="faster"))
+    widths = {bar.get("class"): float(bar.get("width", 0)) for bar in drawn.iter(f"{SVG}rect") if bar.get("x")}
+    assert widths["first"] == pytest.approx(4 * widths["other"], rel=0.01)
+    texts = [text.text or "" for text in drawn.iter(f"{SVG}text")]
+    assert "cpu, 1 thread, batch 1" in texts and "small.onnx" in texts
+    assert {"1 ms", "4 ms", "4.00x"} <= set(texts)
+
+
+def test_a_tail_ends_within_the_picture() -> None:
+    drawn = picture(timing("noisy.onnx", 1e-3, p90_s=1.0))
+    (tail,) = drawn.iter(f"{SVG}line")
+    assert 220 < float(tail.get("x2", 0)) <= 560
+
+
+def test_every_configuration_has_its_own_scale() -> None:
+    drawn = picture(timing("a.onnx", 1e-3), timing("a.onnx", 64e-3, batch=64))
+    widths = [float(bar.get("width", 0)) for bar in drawn.iter(f"{SVG}rect") if bar.get("x")]
+    assert widths[0] == widths[1]
+
+
+def test_names_of_strangers_stay_text() -> None:
+    hostile = timing("<script>&", 1e-3)
+    drawn = picture(hostile, replace(hostile, verdict="no difference"))
+    assert not list(drawn.iter(f"{SVG}script"))
+    assert "<script>&" in [text.text for text in drawn.iter(f"{SVG}text")]
+    assert any((text.text or "").endswith("no difference") for text in drawn.iter(f"{SVG}text"))
