@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compressor.analysis import analyze, explain
+    from compressor.analysis import ScanSettings, analyze, explain, scan_sensitivity
     from compressor.axes import rule as register_axis_rule
     from compressor.compaction import compact
     from compressor.data import open_data, open_task
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from compressor.formats import load, save
     from compressor.program import InputSpec, Program, capture
     from compressor.progress import Progress
-    from compressor.pruning import Admm, PruneSettings, prune, retrain
+    from compressor.pruning import Admm, PruneSettings, Recovery, prune, retrain
+    from compressor.sparsity import Sensitivity
     from compressor.timing import OperatorClock, bench
     from compressor.training import Recipe, evaluate
 
@@ -42,6 +43,9 @@ __all__ = [
     "Progress",
     "PruneSettings",
     "Recipe",
+    "Recovery",
+    "ScanSettings",
+    "Sensitivity",
     "__version__",
     "analyze",
     "bench",
@@ -57,6 +61,7 @@ __all__ = [
     "register_axis_rule",
     "retrain",
     "save",
+    "scan_sensitivity",
 ]
 
 _HOME = {
@@ -68,6 +73,9 @@ _HOME = {
     "Progress": "compressor.progress",
     "PruneSettings": "compressor.pruning",
     "Recipe": "compressor.training",
+    "Recovery": "compressor.pruning",
+    "ScanSettings": "compressor.analysis",
+    "Sensitivity": "compressor.sparsity",
     "analyze": "compressor.analysis",
     "bench": "compressor.timing",
     "capture": "compressor.program",
@@ -82,6 +90,7 @@ _HOME = {
     "register_axis_rule": "compressor.axes:rule",
     "retrain": "compressor.pruning",
     "save": "compressor.formats",
+    "scan_sensitivity": "compressor.analysis",
 }
 """Module that defines a public name, with `:name` where it is called differently there."""
 

@@ -233,6 +233,12 @@ def test_every_public_name_lives_where_the_table_says() -> None:
     assert set(compressor._HOME) == set(compressor.__all__) - {"__version__"}
 
 
+def test_python_has_what_the_command_line_has() -> None:
+    verbs = {"analyze", "prune", "retrain", "compact", "export", "bench", "scan_sensitivity", "explain"}
+    asked = {"PruneSettings", "Admm", "Recovery", "Recipe", "ScanSettings", "Sensitivity", "InputSpec", "OperatorClock"}
+    assert verbs | asked <= set(compressor.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'compres'"):
         compressor.compres  # noqa: B018

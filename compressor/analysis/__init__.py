@@ -3,6 +3,7 @@
 from compressor.analysis.analyze import analyze
 from compressor.analysis.costs import LayerCost, layer_costs
 from compressor.analysis.explain import explain
+from compressor.analysis.latencies import LayerLatency, layer_latencies
 from compressor.analysis.result import Analysis, CoupledSlice, Explanation, LayerRow, PinRow, UnitGroup
 from compressor.analysis.sensitivity import ScanSettings, scan_sensitivity
 
@@ -11,6 +12,7 @@ __all__ = [
     "CoupledSlice",
     "Explanation",
     "LayerCost",
+    "LayerLatency",
     "LayerRow",
     "PinRow",
     "ScanSettings",
@@ -18,5 +20,6 @@ __all__ = [
     "analyze",
     "explain",
     "layer_costs",
+    "layer_latencies",
     "scan_sensitivity",
 ]

@@ -14,6 +14,8 @@ from compressor.cli.streams import choose_target, device_name, known_data, read_
 
 if TYPE_CHECKING:
     from compressor.compaction import CompactReport
+    from compressor.program import Program
+    from compressor.report.html import About
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class CompactOptions(ReportOptions, GateOptions, OutputOptions, ModelOptions):
         ),
     ] = "1"
     threads: Annotated[
-        int, option(metavar="N", min=1, help="Threads of onnxruntime that --lowering auto measures with.")
+        int, option(metavar="N", min=1, help="Threads of onnxruntime that --lowering auto and --report measure with.")
     ] = 1
 
 
@@ -66,10 +68,8 @@ def compact(options: CompactOptions, session: Session) -> None:
     round_to = multiple_of(options.round_to)
     target = choose_target(options, ".compact.pt")
     check_report(options)
-    from compressor.analysis import layer_costs
     from compressor.compaction import compact as shrink
     from compressor.report.compaction import compact_table
-    from compressor.report.html import compact_page
     from compressor.report.jsonable import plain
     from compressor.timing import OperatorClock, default_cache
 
@@ -94,10 +94,11 @@ def compact(options: CompactOptions, session: Session) -> None:
         dense_macs=program.record.dense_macs or report.dense_macs,
     )
     output, size, verdicts = write_program(written, target, session, gates, _gated(report))
+
     write_report(
         options,
         session,
-        lambda about: compact_page(report, about, layer_costs(source.program), layer_costs(written)),
+        lambda about: _page(report, about, source.program, written, options, session),
         model=source.name,
         sha256=source.sha256,
         output=output,
@@ -109,6 +110,18 @@ def compact(options: CompactOptions, session: Session) -> None:
         {**head, **plain(report), **verdicts.body()},
     )
     verdicts.enforce()
+
+
+def _page(
+    report: CompactReport, about: About, before: Program, after: Program, options: CompactOptions, session: Session
+) -> str:
+    from compressor.analysis import layer_costs, layer_latencies
+    from compressor.report.html import compact_page
+    from compressor.timing import OperatorClock, default_cache
+
+    with session.working("measuring every layer for the report"):
+        latencies = layer_latencies(before, after, OperatorClock(options.threads, default_cache()))
+    return compact_page(report, about, layer_costs(before), layer_costs(after), latencies, options.threads)
 
 
 def _gated(report: CompactReport) -> dict[str, float | None]:

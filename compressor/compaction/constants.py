@@ -90,7 +90,7 @@ class Constants:
 
 
 Walked: TypeAlias = "Constants | tuple[Walked, ...] | int | float | bool | None"
-Found: TypeAlias = "Pair | list[Pair] | None"
+Found: TypeAlias = "Pair | list[Pair | None] | None"
 Arguments: TypeAlias = dict[str, Any]
 """An operator's arguments by schema name, with `Constants` in place of each tensor and numbers for computed sizes."""
 

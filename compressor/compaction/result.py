@@ -12,7 +12,8 @@ from compressor.units import Macs, Params
 class Agreement:
     """Largest difference between the masked and the compact model.
 
-    Units:  `float64_relative` and `float32_relative` are relative to the largest output; `*_limit` is what was allowed.
+    Units:  `float64_relative` and `float32_relative` are relative to the largest value of the output in question, which
+            counts as at least 1e-3 and 0.1 of that of all outputs; `*_limit` is what was allowed.
     """
 
     float64_relative: float

@@ -18,6 +18,9 @@ aten = torch.ops.aten
 _OF_EQUALS = frozenset({"mean", "amax", "amin", "max", "min", "median", "any", "all"})
 """Reductions that leave one of many equal values as it is."""
 
+_SAY_WHERE = frozenset({"max", "min", "median"})
+"""Reductions whose second result is the position of the first: of equal values any, as the kernel at hand likes."""
+
 
 @transfer(
     aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default, aten.amax.default, aten.amin.default,
@@ -27,7 +30,7 @@ _OF_EQUALS = frozenset({"mean", "amax", "amin", "max", "min", "median", "any", "
     aten.any.dim, aten.all.dim, aten.median.dim,
 )  # fmt: skip
 def reduction(node: Node, a: Arguments, out: Any) -> Found:
-    """Known where everything that is reduced is."""
+    """Known where everything that is reduced is; of many equal values the one that was taken is not."""
     x = a["self"]
     dims = x.normal_dims(a.get("dim"))
     if not x.any_known or set(dims) & x.batch:
@@ -39,7 +42,7 @@ def reduction(node: Node, a: Arguments, out: Any) -> Found:
     made = run(node, a, lambda c: stretch(c.exact, c.sizes, over))
     if isinstance(made, Tensor):
         return Pair(made, ~unknown)
-    return [Pair(part, ~unknown) for part in made]
+    return [Pair(part, ~unknown) if i == 0 or name not in _SAY_WHERE else None for i, part in enumerate(made)]
 
 
 def _reduced(flags: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
@@ -68,18 +71,22 @@ def over_one(node: Node, a: Arguments, out: Any) -> Found:
     aten.upsample_linear1d.vec, aten.upsample_trilinear3d.vec, aten.upsample_nearest3d.vec,
 )  # fmt: skip
 def window(node: Node, a: Arguments, out: Any) -> Found:
-    """Known in channels that are; a value that is the same everywhere stays itself unless zeros are averaged in."""
+    """Known in channels that are; a value that is the same everywhere stays itself unless zeros are averaged in.
+
+    Where an operator says as well at which position it found the value, that is not known.
+    """
     x: Constants = a["self"] if "self" in a else a["input"]
-    if not x.any_known or not isinstance(out.sizes, tuple):
+    if not x.any_known:
         return None
     name = node.target._schema.name  # type: ignore[union-attr]
     spatial = tuple(range(x.rank - next((n for n in (1, 2, 3) if f"{n}d" in name), 2), x.rank))
     known = ~_reduced(~x.known, spatial, True)
     value = torch.where(known, x.exact, torch.zeros_like(x.exact))
     if all(value.shape[dim] == 1 for dim in spatial) and not _averages_zeros(a):
-        return Pair(value, known)
+        return [Pair(value, known), None] if isinstance(out, tuple) else Pair(value, known)
     whole = stretch(value, x.sizes, spatial)
-    return Pair(run(node, a, lambda c: whole), known)
+    made = run(node, a, lambda c: whole)
+    return Pair(made, known) if isinstance(made, Tensor) else [Pair(made[0], known), None]
 
 
 def _averages_zeros(a: Arguments) -> bool:

@@ -8,6 +8,7 @@ from compressor.program.capture import capture
 from compressor.program.gather import insert_gather
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name
 from compressor.program.module import ProgramModule
+from compressor.program.precision import default_type
 from compressor.program.program import Program
 from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
@@ -25,6 +26,7 @@ __all__ = [
     "TensorShape",
     "arguments",
     "capture",
+    "default_type",
     "find_layers",
     "infer_shapes",
     "insert_gather",

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
-from torch.utils._pytree import tree_map
 
 from compressor.program.arguments import arguments, set_argument
+from compressor.program.precision import cast_reads, recast, writes_in_place
 
 aten = torch.ops.aten
 
@@ -49,20 +49,29 @@ class ProgramModule(fx.GraphModule):
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def clone(self, dtype: torch.dtype | None = None) -> ProgramModule:
-        """An independent copy of graph and tensors; floating tensors and casts to float32 in `dtype` if given."""
+        """An independent copy of graph and tensors; floating ones, and types the graph names, in `dtype` if given."""
         graph = copy.deepcopy(self.graph)
         if dtype is not None:
-            _recast(graph, dtype)
+            recast(graph, dtype)
         copied = ProgramModule({name: _copy(tensor, dtype) for name, tensor in self.tensors().items()}, graph)
         copied.training = self.training
         return copied
 
+    def in_precision(self, dtype: torch.dtype, instead: Mapping[str, Tensor] | None = None) -> ProgramModule:
+        """The same network computing in `dtype`, with the tensors `instead` in place of those of the same names.
 
-def _recast(graph: fx.Graph, dtype: torch.dtype) -> None:
-    """A graph traced in float32 says so in casts and constants (position encodings): these follow the tensors."""
-    for node in graph.nodes:
-        args, kwargs = tree_map(lambda part: dtype if part is torch.float32 else part, (node.args, node.kwargs))
-        node.args, node.kwargs = args, kwargs
+        Only to be run, and under `default_type`: tensors are shared, and cast one by one where they are read, so that
+        no second copy of the network is ever held. One that writes in place could write into them; it gets copies.
+        """
+        tensors = {**self.tensors(), **(instead or {})}
+        if writes_in_place(self.graph):
+            tensors = {name: _copy(tensor, dtype) for name, tensor in tensors.items()}
+        graph = copy.deepcopy(self.graph)
+        recast(graph, dtype)
+        cast_reads(graph, tensors, dtype)
+        module = ProgramModule(tensors, graph)
+        module.training = self.training
+        return module
 
 
 def _set_mode(node: Node, mode: bool) -> bool:

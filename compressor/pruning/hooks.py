@@ -24,12 +24,17 @@ from compressor.training import BaseHook
 
 
 class MaskHook(BaseHook):
-    """Keeps cut weights at 0: their gradients, so that no momentum builds up, and the weights after every update."""
+    """Keeps cut weights at 0: their gradients, so that no momentum builds up, and the weights after every update.
+
+    It tells the `sparsity`, cut ÷ all parameters of the module, of every epoch where anything is cut.
+    """
 
     def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         parameters = dict(module.named_parameters())
         self._weights: list[Tensor] = [parameters[name] for name in masks]
         self._factors = [mask.to(parameters[name]) for name, mask in masks.items()]
+        n_cut = sum(int(mask.numel() - mask.sum()) for mask in masks.values())
+        self._told = {"sparsity": n_cut / _n_parameters(module)} if n_cut else {}
 
     def on_gradients(self) -> None:
         pairs = [(w.grad, f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
@@ -40,6 +45,9 @@ class MaskHook(BaseHook):
     def on_update(self) -> None:
         if self._weights:
             torch._foreach_mul_(self._weights, self._factors)
+
+    def on_epoch(self, epoch: int) -> Mapping[str, float]:
+        return self._told
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class AdmmHook(BaseHook):
 
     `pull` = Z − U is kept once per update, so that a step costs two fused additions and no autograd. Z starts as the
     projection of W with U = 0 (a Z that starts as W would leave the first epochs without any pull). What `masks` cut
-    already stays cut in Z. Tensors with a factor of their own are added in a pair of additions of their own.
+    already stays cut in Z. Tensors with a factor of their own are added in a pair of additions of their own. The
+    `sparsity` that it tells is Z's: the share of the module's parameters that the hard prune would cut now.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class AdmmHook(BaseHook):
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._rho = self._penalties.first
         self._residual = float("inf")
+        self._n_parameters = _n_parameters(module)
         self._u: dict[str, Tensor] = {}
         self._z: dict[str, Tensor] = {}
         weights = {name: p.detach() for name, p in self._parameters.items()}
@@ -100,7 +110,7 @@ class AdmmHook(BaseHook):
     @torch.no_grad()
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
         if epoch % self._settings.update_epochs:
-            return {"residual": self._residual, "rho": self._rho}
+            return {"sparsity": self._sparsity(), "residual": self._residual, "rho": self._rho}
         weights = {name: p.detach() for name, p in self._parameters.items()}
         names = list(self._u)
         lifted = dict(weights)
@@ -114,7 +124,7 @@ class AdmmHook(BaseHook):
             torch._foreach_mul_(away, used / self._rho)
         self._u = dict(zip(names, away, strict=True))
         self._set_pull()
-        return {"residual": self._residual, "rho": used}
+        return {"sparsity": self._sparsity(), "residual": self._residual, "rho": used}
 
     def finished(self) -> bool:
         return self._residual < self._settings.residual
@@ -146,6 +156,12 @@ class AdmmHook(BaseHook):
             pull = torch._foreach_sub([self._z[n] for n in names], [self._u[n] for n in names])
             self._groups.append((factor, [self._parameters[n] for n in names], list(pull)))
 
+    def _sparsity(self) -> float:
+        """What is 0 in Z, and what was cut before in tensors that Z does not have, ÷ all parameters."""
+        n_zero = sum(z.numel() - int(z.count_nonzero()) for z in self._z.values())
+        n_zero += sum(int(m.numel() - m.sum()) for name, m in self._masks.items() if name not in self._z)
+        return n_zero / self._n_parameters
+
     def _measure(self, weights: Mapping[str, Tensor]) -> float:
         if not self._z:
             return 0.0
@@ -153,3 +169,7 @@ class AdmmHook(BaseHook):
         away = torch._foreach_norm(torch._foreach_sub(own, list(self._z.values())))
         distance, size = (float(torch.stack(list(norms)).norm()) for norms in (away, torch._foreach_norm(own)))
         return distance / size if size else 0.0
+
+
+def _n_parameters(module: nn.Module) -> int:
+    return max(sum(parameter.numel() for parameter in module.parameters()), 1)

@@ -167,7 +167,8 @@ class _Run:
                 phase.name, self.program, phase.recipe, self._hooks(phase), fit_state,
                 lambda state: self.file.write(number, state, self.program, self.stages),
             ).history  # fmt: skip
-        extra = dict(history[-1].extra) if history else {}
+        # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
+        extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
         ratio = phase.ratio if phase.kind == "masked" else 1.0
         self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history))
 

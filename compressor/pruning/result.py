@@ -24,7 +24,8 @@ class StageRow:
     """One stage of the run: `dense`, `admm`, `hard prune`, `retrain`, `step 2/4` … with what was measured after it.
 
     `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data;
-    `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, and what ADMM told.
+    `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, `sparsity` (cut ÷ all parameters; while ADMM
+    runs, what its Z would cut) where anything is cut, and what else ADMM told.
     """
 
     name: str
@@ -60,7 +61,8 @@ class PruneReport:
 
 @dataclass(frozen=True)
 class RetrainReport:
-    """Before and after of a retraining, and every epoch between: `epoch`, `lr`, `train_loss` and the metrics."""
+    """Before and after of a retraining, and every epoch between: `epoch`, `lr`, `train_loss`, the metrics, `sparsity`
+    (cut ÷ all parameters) where anything is cut."""
 
     stages: tuple[StageRow, ...]
     history: tuple[dict[str, float], ...]

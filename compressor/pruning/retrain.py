@@ -13,7 +13,7 @@ from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.recovery import Recovery
 from compressor.pruning.result import RetrainReport, StageRow
-from compressor.pruning.run import Clock, ResumeFile, Trainer, identity_of
+from compressor.pruning.run import Clock, ResumeFile, Trainer, epoch_rows, identity_of
 from compressor.sparsity import apply_masks
 from compressor.training import Recipe, StepHook
 from compressor.units import Params
@@ -71,10 +71,7 @@ def retrain(
         lambda state: file.write(0, state, tuned, stages),
     )  # fmt: skip
     stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
-    history = tuple(
-        {"epoch": r.epoch, "lr": r.lr, "train_loss": r.train_loss, **r.metrics, "seconds": r.seconds}
-        for r in result.history
-    )
+    history = epoch_rows(result.history)
     return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
 
 

@@ -109,10 +109,9 @@ def epoch_rows(history: Sequence[EpochRecord]) -> tuple[dict[str, float], ...]:
 
 
 def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
-    shown = {key: value for key, value in epoch.extra.items() if key == "residual"}
-    if task.primary in epoch.metrics:
-        shown[task.primary] = epoch.metrics[task.primary]
-    return shown
+    """What stands beside the loss: the metric, how much is cut, and how far ADMM's weights are from that."""
+    known = {**epoch.extra, **epoch.metrics}
+    return {name: known[name] for name in (task.primary, "sparsity", "residual") if name in known}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,10 @@ class StepHook(Protocol):
         ...
 
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
-        """After that epoch (the first is 1), before evaluation; the values join the epoch's record."""
+        """After that epoch (the first is 1), before evaluation; the values join the epoch's record.
+
+        Where two hooks tell a value of the same name, that of the first one counts.
+        """
         ...
 
     def finished(self) -> bool:

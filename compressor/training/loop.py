@@ -192,7 +192,7 @@ class _Run:
     def _ask_hooks(self, number: int) -> dict[str, float]:
         extra: dict[str, float] = {}
         for hook in self.stepper.hooks:
-            extra.update(hook.on_epoch(number))
+            extra = {**extra, **{k: v for k, v in hook.on_epoch(number).items() if k not in extra}}
             if hook.finished() and self.stopped is None:
                 self.stopped = f"{type(hook).__name__} was finished after epoch {number}"
         return extra

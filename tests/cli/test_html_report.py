@@ -62,7 +62,8 @@ def test_a_scan_needs_data(run: Any, here: Path) -> None:
     assert "a sensitivity scan needs a data set" in done.err
 
 
-def test_every_command_draws_its_result(run: Any, here: Path) -> None:
+def test_every_command_draws_its_result(run: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
     lines = (
         ("analyze", "model.pt", "--sensitivity", "--samples", "24"),
         ("prune", "model.pt", "-r", "2x", "--retrain-epochs", "1", *TRAIN, "-o", "p.pt"),
@@ -80,13 +81,28 @@ def test_every_command_draws_its_result(run: Any, here: Path) -> None:
     compacted = (here / "compact.html").read_text(encoding="utf-8")
     for word in ("compress prune", "compress retrain", "The way to the result", ">dense<", ">prune<", "data.npz"):
         assert word in compacted
+    assert "Latency by layer" in compacted and (here / "cache" / "compress" / "operators.json").is_file()
     pruned = (here / "prune.html").read_text(encoding="utf-8")
-    assert "Training" in pruned and "Residual" in pruned and "hard prune" in pruned
+    assert "Training" in pruned and "Residual" in pruned and "Sparsity" in pruned and "hard prune" in pruned
 
 
 def test_a_dry_run_draws_what_would_be_cut(run: Any, here: Path) -> None:
     assert run("prune", "model.pt", "-r", "2x", "-n", "--report", "dry.html").code == 0
     assert "Layer by layer" in (here / "dry.html").read_text(encoding="utf-8")
+
+
+def test_only_a_report_takes_the_time_of_layers(run: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    assert run("compact", "model.pt", "--allow-noop", "-o", "c.pt").code == 0
+    assert not (here / "cache").exists()
+
+
+def test_a_bench_draws_its_profile(run: Any, here: Path) -> None:
+    assert run("export", "model.pt", "-o", "m.onnx").code == 0
+    brief = ("--min-runs", "3", "--min-seconds", "0.01", "--max-seconds", "1", "-q")
+    for name, more, told in (("a", ("--profile",), "Where the time goes: cpu"), ("b", (), "compress bench --profile")):
+        assert run("bench", "m.onnx", *brief, *more, "--report", f"{name}.html").code == 0
+        assert told in (here / f"{name}.html").read_text(encoding="utf-8")
 
 
 def test_a_report_that_is_there_is_not_overwritten(run: Any, here: Path) -> None:

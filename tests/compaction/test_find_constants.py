@@ -118,6 +118,10 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "avg_pool": lambda net, h: F.avg_pool2d(h, 3, 2, 1),
     "avg_pool_inside": lambda net, h: F.avg_pool2d(h, 3, 2, 1, count_include_pad=False),
     "adaptive": lambda net, h: F.adaptive_avg_pool2d(h, 2),
+    "adaptive_max": lambda net, h: F.adaptive_max_pool2d(h, 2),
+    "adaptive_max_line": lambda net, h: F.adaptive_max_pool1d(h.flatten(2), 2),
+    "adaptive_max_padded": lambda net, h: F.adaptive_max_pool2d(F.pad(h, (1, 0)), 2),
+    "adaptive_max_at": lambda net, h: F.adaptive_max_pool2d(h, 2, return_indices=True)[1],
     "upsample": lambda net, h: F.interpolate(h, scale_factor=2, mode="bilinear"),
     "deep": lambda net, h: net.deep(h),
     "wide": lambda net, h: net.wide(h),
@@ -143,6 +147,9 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "unfolded": lambda net, h: F.unfold(h, 3, padding=1),
     "summed": lambda net, h: h[:, 1::2].sum((1, 2)),
     "largest": lambda net, h: h[:, 1::2].max(1)[0],
+    "largest_at": lambda net, h: h.flatten(2).max(2)[1],
+    "middle": lambda net, h: h.flatten(2).median(2)[0],
+    "middle_at": lambda net, h: h.flatten(2).median(2)[1],
     "soft": lambda net, h: h[:, 1::2].softmax(1),
     "over_samples": lambda net, h: h.sum(0),
     "in_samples": lambda net, h: h / h.shape[0],
@@ -191,6 +198,8 @@ KNOWN = {
     "rolled": 2 / 4, "summed": 1, "largest": 1, "soft": 1, "over_samples": 0, "in_samples": 0, "counted": 0,
     "attended": 2 / 4, "masked": 1 / 4, "spelled_out": 2 / 4, "words": 1 / 4, "compared": 2 / 4, "chosen": 2 / 4,
     "strange": 0, "gate": 2 / 4, "einsum": 0,
+    "adaptive_max": 2 / 4, "adaptive_max_line": 2 / 4, "adaptive_max_padded": 2 / 4, "adaptive_max_at": 0,
+    "largest_at": 0, "middle": 2 / 4, "middle_at": 0,
 }  # fmt: skip
 """Share of the elements that must be found."""
 
@@ -211,7 +220,13 @@ def test_what_is_the_same_everywhere_has_no_map(program: Program, constants: Map
 
 @pytest.mark.parametrize(
     ("operator", "node"),
-    [(aten.batch_norm.default, "batch_norm"), (aten.reshape.default, "reshape"), (aten.cat.default, "cat")],
+    [
+        (aten.batch_norm.default, "batch_norm"),
+        (aten.reshape.default, "reshape"),
+        (aten.cat.default, "cat"),
+        (aten.adaptive_max_pool2d.default, "getitem"),
+        (aten.median.dim, "getitem"),
+    ],
 )
 def test_twin_a_wrong_transfer_is_seen(
     program: Program, operator: Any, node: str, monkeypatch: pytest.MonkeyPatch
@@ -220,7 +235,9 @@ def test_twin_a_wrong_transfer_is_seen(
 
     def wrong(node: torch.fx.Node, a: dict[str, Any], out: Any) -> Any:
         found = right(node, a, out)
-        return Pair(found.value + 0.5, found.known) if isinstance(found, Pair) else found
+        first, *rest = found if isinstance(found, list) else [found]
+        moved = Pair(first.value + 0.5, first.known) if isinstance(first, Pair) else first
+        return [moved, *rest] if isinstance(found, list) else moved
 
     monkeypatch.setitem(TRANSFERS, operator, wrong)
     assert any(text.startswith(node) for text in mistakes(program, find_constants(program)))

@@ -77,6 +77,78 @@ def test_every_output_of_a_structure_is_compared() -> None:
         verify(capture(Pair(1.0), spec), capture(Pair(1.5), spec))
 
 
+class TwoSizes(nn.Module):
+    """Two outputs, the second far smaller; `apart` are their relative errors."""
+
+    def __init__(self, small: float, apart: tuple[float, float] = (0.0, 0.0)) -> None:
+        super().__init__()
+        self.by = [1.0 + apart[0], small * (1.0 + apart[1])]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * self.by[0], x.sum(1) * self.by[1]
+
+
+def test_a_large_output_does_not_hide_what_is_wrong_with_a_small_one() -> None:
+    spec = [InputSpec("x", (None, 3))]
+    right, wrong = capture(TwoSizes(1e-4), spec), capture(TwoSizes(1e-4, (0.0, 1e-8)), spec)
+    assert verify(right, right.clone()).float64_relative == 0.0
+    with pytest.raises(VerificationError, match="in float64"):
+        verify(right, wrong)  # 1e-12 of the larger output
+    assert verify(right, capture(TwoSizes(1e-4, (1e-13, 1e-13)), spec)).float64_relative < 1e-12
+
+
+@pytest.mark.parametrize("of", [1.0, 1e6])
+def test_what_is_left_of_large_values_may_hold_their_rounding(of: float) -> None:
+    class Cancelled(nn.Module):
+        def __init__(self, order: bool) -> None:
+            super().__init__()
+            self.order = order
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            a, b = x * of, x * (of / 3)
+            left = (a - b) - b - b if self.order else a - (b + b + b)
+            return a, left
+
+    spec = [InputSpec("x", (None, 50))]
+    one, other = capture(Cancelled(True), spec), capture(Cancelled(False), spec)
+    assert float(one.module(*one.example_inputs(3))[1].abs().max()) < 1e-6 * of
+    assert 0 < verify(one, other).float64_relative < 1e-10
+
+
+def test_outputs_of_nothing_but_zeros_agree_with_nothing_else() -> None:
+    spec = [InputSpec("x", (None, 3))]
+    zeros = capture(TwoSizes(0.0, (-1.0, 0.0)), spec)
+    assert verify(zeros, zeros.clone()).float64_relative == 0.0
+    with pytest.raises(VerificationError, match="differ by"):
+        verify(zeros, capture(TwoSizes(1e-9, (-1.0, 0.0)), spec))
+
+
+def test_outputs_may_be_truth_values() -> None:
+    class Above(nn.Module):
+        def __init__(self, than: float) -> None:
+            super().__init__()
+            self.than = than
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x > self.than
+
+    spec = [InputSpec("x", (None, 30))]
+    assert verify(capture(Above(0.0), spec), capture(Above(0.0), spec)).float64_relative == 0.0
+    with pytest.raises(VerificationError, match="differ by"):
+        verify(capture(Above(0.0), spec), capture(Above(0.5), spec))
+
+
+def test_nothing_is_left_of_the_verification(dense: Program) -> None:
+    before = {name: tensor.clone() for name, tensor in dense.module.tensors().items()}
+    flags = [node.args for node in dense.module.graph.nodes]
+    dense.module.train()
+    verify(dense, dense.clone(), exact={"out.bias": before["out.bias"].double()})
+    assert dense.module.training and torch.get_default_dtype() == torch.float32
+    dense.module.eval()
+    assert [node.args for node in dense.module.graph.nodes] == flags
+    assert all(torch.equal(tensor, before[name]) for name, tensor in dense.module.tensors().items())
+
+
 def test_a_network_with_a_fixed_batch_is_verified_at_that_batch() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -194,6 +194,32 @@ def test_a_hooks_state_continues_another(tiny: Program) -> None:
     assert a["rho"] == b["rho"] and all(torch.equal(a["u"][name], b["u"][name]) for name in a["u"])
 
 
+def test_masks_tell_what_they_cut(tiny: Program) -> None:
+    masks = selector_of(tiny).select(tiny.parameters, RATIO).masks
+    n_cut = sum(int((~mask).sum()) for mask in masks.values())
+    assert n_cut > 0
+    assert MaskHook(tiny.module, masks).on_epoch(1) == {"sparsity": n_cut / tiny.n_parameters}
+    assert MaskHook(tiny.module, {}).on_epoch(1) == {}, "a dense model has no such curve"
+
+
+def test_admm_tells_what_z_would_cut(tiny: Program) -> None:
+    selector = selector_of(tiny, "unstructured")
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm(update_epochs=2))
+    first = hook.on_epoch(1)["sparsity"]
+    assert first == pytest.approx(1 - 1 / RATIO, abs=0.02)
+    zeros = sum(int((z == 0).sum()) for z in hook.state_dict()["z"].values())
+    assert first == zeros / tiny.n_parameters
+
+
+def test_what_was_cut_before_counts_where_z_does_not_reach() -> None:
+    """Four weights that Z cuts, and two biases."""
+    told = [
+        AdmmHook(nn.Linear(2, 2), Alternating(), RATIO, Admm(update_epochs=9), masks=masks).on_epoch(1)["sparsity"]
+        for masks in ({}, {"bias": torch.tensor([False, True])}, {"weight": torch.zeros(2, 2, dtype=torch.bool)})
+    ]
+    assert told == [4 / 6, 5 / 6, 4 / 6]
+
+
 def train(module: nn.Module, hooks: list[MaskHook], optimizer: torch.optim.Optimizer) -> None:
     random = torch.Generator().manual_seed(0)
     for _ in range(5):

@@ -14,6 +14,7 @@ from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.errors import RatioError, UsageError
 from compressor.program import Program
+from compressor.progress import Silent
 from compressor.pruning import Admm, PruneSettings, StageRow, prune
 from compressor.pruning.prune import _unsettled
 from compressor.sparsity import kept_units
@@ -73,6 +74,20 @@ def test_steps_end_at_the_asked_ratio(tiny: Program, data: ArraySource) -> None:
     assert report.stages[-1].ratio == 3.0 and report.got >= 3.0
 
 
+class Listener(Silent):
+    """What was told, by name."""
+
+    def __init__(self) -> None:
+        self.finished: dict[str, list[str]] = {}
+        self.seen: set[tuple[str, ...]] = set()
+
+    def advance(self, n: int = 1, **values: float) -> None:
+        self.seen.add(tuple(values))
+
+    def finish(self, stage: str, **values: float) -> None:
+        self.finished[stage] = list(values)
+
+
 def test_staged_admm_holds_what_earlier_stages_cut(tiny: Program, data: ArraySource) -> None:
     settings = PruneSettings(4.0, admm=Admm(stages=2), prune_recipe=SHORT, retrain_recipe=SHORT)
     _, report = prune(tiny, settings, data=data)
@@ -81,6 +96,20 @@ def test_staged_admm_holds_what_earlier_stages_cut(tiny: Program, data: ArraySou
     first = next(row for row in report.stages if row.name == "hard prune 1/2")
     assert report.stages[-1].params < first.params and report.got >= 4.0
     assert all("residual" in row.extra for row in report.stages if row.name.startswith("admm"))
+    assert not any("sparsity" in row.extra for row in report.stages), "a stage's parameters say what is cut"
+    reached = [row.history[-1]["sparsity"] for row in report.stages if row.history]
+    left = 1 - report.stages[-1].params / tiny.n_parameters
+    assert reached[0] < reached[1] == pytest.approx(left, abs=0.02) and reached[2] == pytest.approx(left)
+
+
+def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArraySource) -> None:
+    listener = Listener()
+    prune(
+        tiny, PruneSettings(4.0, method="admm", prune_recipe=SHORT, retrain_recipe=SHORT), data=data, progress=listener
+    )
+    assert listener.finished["admm"] == ["accuracy", "sparsity", "residual"]
+    assert listener.finished["retrain"] == ["accuracy", "sparsity"]
+    assert listener.seen >= {("loss",), ("loss", "accuracy", "sparsity", "residual")}
 
 
 def test_without_recipes_it_only_cuts(tiny: Program) -> None:

@@ -28,12 +28,14 @@ def test_a_masked_program_stays_masked_and_learns(tiny: Program, data: ArraySour
     assert first is not None and last is not None and last["accuracy"] > max(first["accuracy"], 0.8)
     assert report.n_zeroed == pruned.n_zeroed and len(report.history) == RECIPE.epochs
     assert {"epoch", "lr", "train_loss", "accuracy", "seconds"} <= set(report.history[0])
+    assert {row["sparsity"] for row in report.history} == {pruned.n_zeroed / pruned.n_parameters}
 
 
 def test_a_compact_program_is_trained_as_any_other(tiny: Program, data: ArraySource) -> None:
     small, _ = compact(prune(tiny, PruneSettings(2.0))[0])
     tuned, report = retrain(small, RECIPE, data=data)
     assert tuned.n_parameters == small.n_parameters and not tuned.masks
+    assert "sparsity" not in report.history[0]
     last = report.stages[-1].metrics
     assert last is not None and last["accuracy"] > 0.8
 

@@ -182,6 +182,20 @@ def test_hook_values_join_the_record_and_hooks_can_end_the_fit(data: Any, task: 
     assert net[0].weight[0].abs().sum() == 0
 
 
+class Tells(BaseHook):
+    def __init__(self, **values: float) -> None:
+        self.values = values
+
+    def on_epoch(self, epoch: int) -> Mapping[str, float]:
+        return self.values
+
+
+def test_of_two_hooks_that_tell_the_same_the_first_counts(data: Any, task: Any, make_net: Make) -> None:
+    hooks = [Tells(sparsity=0.9), Tells(sparsity=0.0, rho=1.0)]
+    result = fit(make_net(), data, task, Recipe(epochs=1), hooks=hooks)
+    assert result.history[0].extra == {"sparsity": 0.9, "rho": 1.0}
+
+
 class ScriptedMetric:
     """A task whose metric is read from a list, one value for each evaluation."""
 

@@ -75,12 +75,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Point:
-    """A point with its name."""
+    """A point with its name; `told` is what it says beside its place, `radius` how large it is drawn."""
 
     name: str
     x: float
     y: float
     style: str = "s1"
+    told: str = ""
+    radius: float = 4.5
 
 
 def picture(title: str, description: str, height: float, *parts: Child, width: float = WIDTH) -> Markup:
@@ -162,14 +164,14 @@ def point_chart(title: str, description: str, points: Sequence[Point], x: Axis, 
     places = [(frame.x(p.x), frame.y(p.y)) for p in points]
     within = (_LEFT + 2.0, float(_TOP), frame.right, frame.bottom)
     dots = [
-        tag("circle", tag("title", f"{p.name}: {y.format(p.y)}, {x.format(p.x)}"), cx=px, cy=py, r=4.5,
-            class_=f"dot {p.style}")
-        for p, (px, py) in zip(points, places, strict=True)
+        tag("circle", tag("title", ", ".join(filter(None, (f"{p.name}: {y.format(p.y)}", x.format(p.x), p.told)))),
+            cx=px, cy=py, r=p.radius, class_=f"dot {p.style}")
+        for p, (px, py) in sorted(zip(points, places, strict=True), key=lambda each: -each[0].radius)
     ]  # fmt: skip
     names = [
         tag("text", _clipped(label.text, 200), x=label.x, y=label.y, text_anchor=label.anchor,
             class_=f"name {points[label.point].style}")
-        for label in place_names(places, [p.name for p in points], within)
+        for label in place_names(places, [p.name for p in points], within, [p.radius for p in points])
     ]  # fmt: skip
     return picture(title, description, _HEIGHT, frame.axes(), tag("polyline", points=way, class_="way"), dots, names)
 

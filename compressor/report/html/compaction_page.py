@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compressor.report.html.latencies import times_beside
 from compressor.report.html.page import About, Tile, folded, note, page, section
 from compressor.report.html.parts import (
     LayerSizes,
@@ -19,7 +20,7 @@ from compressor.report.text import duration, metric, percent, plural, shape
 from compressor.units import format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
-    from compressor.analysis import LayerCost
+    from compressor.analysis import LayerCost, LayerLatency
     from compressor.compaction import CompactReport
     from compressor.report.html.markup import Markup
 
@@ -27,15 +28,21 @@ _REASONS = 12
 
 
 def compact_page(
-    report: CompactReport, about: About, before: Sequence[LayerCost] = (), after: Sequence[LayerCost] = ()
+    report: CompactReport,
+    about: About,
+    before: Sequence[LayerCost] = (),
+    after: Sequence[LayerCost] = (),
+    latencies: Sequence[LayerLatency] = (),
+    threads: int = 1,
 ) -> str:
-    """What was removed, that the rest computes the same, layer by layer, and why anything stayed."""
+    """What was removed, that the rest computes the same, layer by layer also in time, and why anything stayed."""
     lead = f"{plural(report.n_units_removed, 'unit')} removed in {duration(report.seconds)}. {_agreement(report)}"
     left = {cost.name: cost for cost in after}
     rows = [_sizes(cost, left.get(cost.name)) for cost in before]
     way = stations(about.record) if about.record is not None else []
     sections = [
         layer_sizes(rows, "What each layer held (grey) and what is left of it."),
+        _latencies(latencies, threads),
         trade_off(way, "What every command made of the model."),
         _kept(report.skipped),
         provenance(about),
@@ -83,6 +90,17 @@ def _sizes(before: LayerCost, after: LayerCost | None) -> LayerSizes:
     changed = before.weight_shape != after.weight_shape
     told = shape(before.weight_shape) + (f" → {shape(after.weight_shape)}" if changed else "")
     return LayerSizes(before.name, (before.params, after.params), (before.macs, after.macs), told)
+
+
+def _latencies(latencies: Sequence[LayerLatency], threads: int) -> Markup | None:
+    if not latencies:
+        return None
+    lead = (
+        f"Each layer by itself in onnxruntime, {plural(threads, 'thread')}, batch 1, before and after in turns. What a "
+        "network does between its layers is not in it: compress bench --profile shows that."
+    )
+    left = {each.name: each.after_s for each in latencies if each.after_s is not None}
+    return section("Latency by layer", lead, times_beside({each.name: each.before_s for each in latencies}, left))
 
 
 def _kept(reasons: Sequence[str]) -> Markup | None:

@@ -113,7 +113,8 @@ def section(title: str, lead: str, *parts: Child) -> Markup:
 def charts(*figures: Markup | None) -> Markup | None:
     """Figures side by side where there is room."""
     shown = [each for each in figures if each is not None]
-    return tag("div", shown, class_="charts") if shown else None
+    style = "charts four" if len(shown) == 4 else "charts"  # not three and one
+    return tag("div", shown, class_=style) if shown else None
 
 
 def stack(*figures: Markup | None) -> Markup:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compressor.program.record import Record, Step
@@ -91,7 +91,7 @@ def axis_of(name: str, label: str | None = None) -> Axis:
 
 
 def training(stages: Sequence[tuple[str, Sequence[Mapping[str, float]]]], lead: str) -> Markup | None:
-    """Loss, metrics and residual over the epochs of all stages, one after another; the values as a table."""
+    """Loss, metrics, sparsity and residual over the epochs of all stages, one after another; the values as a table."""
     rows: list[dict[str, float]] = []
     marks: list[Mark] = []
     for name, history in stages:
@@ -149,12 +149,14 @@ def _curve(
     points = _points(name, rows)
     if not points:
         return None
-    y = axis_of(name)
+    is_share = name == "sparsity"
+    y = replace(axis_of(name), zero=is_share)
     line = Line(name, points, named=False, dots=len(points) == 1)
     (first, start), (last, end) = points[0], points[-1]
     told = f"{name} over epochs {first:.0f} to {last:.0f}: from {y.format(start)} to {y.format(end)}"
     drawing = line_chart(_titled(name), told, [line], _epochs(ends), y, marks)
-    return figure(_titled(name), f"ends at {metric(name, end)}", drawing)
+    aside = "; while ADMM runs, that of Z" if is_share and any("residual" in row for row in rows) else ""
+    return figure(_titled(name), f"ends at {metric(name, end)}{aside}", drawing)
 
 
 def primary(values: Mapping[str, Any]) -> str | None:

@@ -81,6 +81,7 @@ td.bar svg { height: 12px; }
 td.heat span { display: block; margin: -3px -7px; padding: 3px 7px; border-radius: 4px; }
 .split { display: grid; gap: 18px; align-items: start; margin-top: 14px; }
 .split > * { min-width: 0; } .split .scroll { margin-top: 0; }
+@media (min-width: 720px) { .charts.four { grid-template-columns: repeat(2, minmax(0, 420px)); } }
 @media (min-width: 900px) { .split { grid-template-columns: minmax(0, 420px) minmax(0, 1fr); } }
 .bad { color: var(--bad); }
 .note { color: var(--soft); font-size: 13.5px; margin: 10px 0 0; max-width: 84ch; overflow-wrap: anywhere; }

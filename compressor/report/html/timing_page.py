@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from compressor.report.html.charts import Axis, Interval, Point, interval_chart, point_chart
+from compressor.report.html.latencies import times_alone, times_beside
 from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, Tile, charts, figure, note, page, section, stack, table
 from compressor.report.html.parts import axis_of, provenance
+from compressor.report.profiles import row_times
 from compressor.report.text import metric, plural
 from compressor.units import format_bytes, format_count, format_ratio, format_seconds
 
 if TYPE_CHECKING:
-    from compressor.timing import BenchReport, Timing
+    from compressor.timing import BenchReport, Profile, Timing
+
+_LARGEST, _SMALLEST = 13.0, 2.5
+"""Radii of marks whose area is a size."""
 
 
 def bench_page(report: BenchReport, about: About, requirements: Mapping[str, bool] | None = None) -> str:
@@ -28,6 +35,7 @@ def bench_page(report: BenchReport, about: About, requirements: Mapping[str, boo
     sections: list[Child] = [
         _requirements(requirements or {}),
         [_configuration(timings) for timings in _configurations(report.timings)],
+        list(_profiles(report.profiles)) or _hint(report),
         [note(f"Warning: {warning.message}; {warning.hint}.") for warning in report.warnings],
         provenance(about),
     ]
@@ -116,25 +124,58 @@ def _speedup(timings: list[Timing]) -> Markup | None:
 
 
 def _against(timings: list[Timing]) -> Iterator[Markup]:
-    """Accuracy against latency and against size, of the models whose accuracy is known."""
+    """Accuracy against latency, the sizes as areas, and against size, of the models whose accuracy is known."""
     known = [(i, t) for i, t in enumerate(timings) if t.accuracy is not None]
     if len(known) < 2:
         return
     y = axis_of("accuracy")
-    for title, unit, x, value in (
-        ("Accuracy", "against latency", Axis("latency", format_seconds, log=True), lambda t: t.median_s),
-        (
-            "Accuracy",
-            "against size",
-            Axis("size of the file", _bytes, log=True, binary=True),
-            lambda t: t.subject.size_bytes,
-        ),
+    latency, size = Axis("latency", format_seconds, log=True), Axis("size of the file", _bytes, log=True, binary=True)
+    radii = _radii([t for _, t in known])
+    by_latency = [
+        Point(_plain(t.subject.name), t.median_s, t.accuracy or 0.0, _style(i, len(timings)),
+              _bytes(t.subject.size_bytes), radius)
+        for (i, t), radius in zip(known, radii, strict=True)
+    ]  # fmt: skip
+    by_size = [
+        replace(p, x=float(t.subject.size_bytes), told="", radius=4.5)
+        for p, (_, t) in zip(by_latency, known, strict=True)
+    ]
+    for unit, aside, points, x in (
+        ("against latency", "area: file size", by_latency, latency),
+        ("against size", "", by_size, size),
     ):
-        points = [
-            Point(_plain(t.subject.name), float(value(t)), t.accuracy or 0.0, _style(i, len(timings))) for i, t in known
-        ]
-        told = "; ".join(f"{p.name}: {y.format(p.y)} at {x.format(p.x)}" for p in points)
-        yield figure(title, unit, point_chart(f"{title} {unit}", told, points, x, y))
+        said = "; ".join(
+            ", ".join(filter(None, (f"{p.name}: {y.format(p.y)} at {x.format(p.x)}", p.told))) for p in points
+        )
+        caption = f"{unit}; {aside}" if aside else unit
+        yield figure("Accuracy", caption, point_chart(f"Accuracy {unit}", said, points, x, y))
+
+
+def _radii(timings: Sequence[Timing]) -> list[float]:
+    """Of marks whose areas are as the sizes of the files, the largest as large as can be told from its name."""
+    most = max(timing.subject.size_bytes for timing in timings)
+    return [max(_LARGEST * math.sqrt(t.subject.size_bytes / most), _SMALLEST) if most else _SMALLEST for t in timings]
+
+
+def _profiles(profiles: Sequence[Profile]) -> Iterator[Markup]:
+    """Layer by layer, one model or each beside the first, for every configuration."""
+    for (provider, threads, batch), same in groupby(profiles, key=lambda p: (p.provider, p.threads, p.batch)):
+        first, *others = same
+        times, name = row_times(first), _plain(first.subject.name)
+        tables = [times_beside(times, row_times(p), (name, _plain(p.subject.name))) for p in others]
+        yield section(
+            f"Where the time goes: {provider}, {plural(threads, 'thread')}, batch {batch}",
+            "By layer, from the runtime's own profiler, which slows everything down a little: the shares count. In "
+            "brackets operators that have no weights.",
+            tables or times_alone(times),
+        )
+
+
+def _hint(report: BenchReport) -> Markup | None:
+    """How to see where the time goes, where that can be seen and was not asked for."""
+    asked = any(warning.kind.name == "PROFILE_UNKNOWN" for warning in report.warnings)
+    can = any(timing.subject.kind == "onnx" and timing.provider == "cpu" for timing in report.timings)
+    return note("Where the time goes, layer by layer: compress bench --profile.") if can and not asked else None
 
 
 def _bytes(value: float) -> str:

@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import pytest
 
 from compressor.report.html import About, analysis_page, bench_page, compact_page, prune_page, retrain_page
-from compressor.report.html.markup import Markup
+from compressor.report.html.markup import Markup, escape
 from compressor.report.html.page import page
 from compressor.report.html.style import SCRIPT
+from compressor.timing.result import BenchWarning, WarningKind
 from tests.report.html import values
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -22,9 +23,13 @@ PAGES: dict[str, Callable[[], str]] = {
     "analyze, many layers": lambda: analysis_page(values.analysis(27), values.about("analyze"), values.scan(55)),
     "prune": lambda: prune_page(values.pruning(), values.about("prune"), values.costs()),
     "retrain": lambda: retrain_page(values.retraining(), values.about("retrain")),
-    "compact": lambda: compact_page(values.compaction(), values.about("compact"), values.costs(), values.costs()[:1]),
+    "compact": lambda: compact_page(
+        values.compaction(), values.about("compact"), values.costs(), values.costs()[:1], values.latencies(), 2
+    ),
     "compact, rescaled": lambda: compact_page(values.compaction(rescaled=True), values.about("compact")),
     "bench": lambda: bench_page(values.bench(), values.about("bench"), {"speedup>=1.5": True, "ratio>=20": False}),
+    "bench, profiles": lambda: bench_page(values.bench(n_profiles=3), values.about("bench")),
+    "bench, one profile": lambda: bench_page(values.bench(n_profiles=1), values.about("bench")),
     "bench without accuracy": lambda: bench_page(values.bench(with_accuracy=False), About("bench", "a, b")),
 }
 NO_END = {"meta", "br"}
@@ -115,11 +120,15 @@ def shown(name: str) -> str:
                      "Not reached in time: late.conv",
                      "aten.matrix_exp", "dropped: auxiliary head", "16/16", values.HOSTILE[:8])),
         ("prune", ("13.0x", "33,111", "431,080", "650 k", "97.31 %", "hard prune", "Residual", "15 of 20", "13.02x",
-                   "0.00907", "Training loss", "1 min 42 s")),
+                   "0.00907", "Training loss", "1 min 42 s", "Sparsity", "92.31 %")),
         ("retrain", ("397,969", "97.31 %", "no better accuracy for 3 epochs", "compress retrain")),
-        ("compact", ("445 units", "4.9e-16", "2.6e-07", "500×800", "Still zero", "2 more", "ab" * 32)),
+        ("compact", ("445 units", "4.9e-16", "2.6e-07", "500×800", "Still zero", "2 more", "ab" * 32,
+                     "Latency by layer", "2 threads, batch 1, before and after", "10.0x", "0.80x", "60 µs")),
         ("compact, rescaled", ("Not equal to the masked model by intention: 1 norm",)),
-        ("bench", ("1.97x", "2.91x to 3.12x", "40 µs", "95.10 %", "not met", "MAD 6 %", "fix the clock")),
+        ("bench", ("1.97x", "2.91x to 3.12x", "40 µs", "95.10 %", "not met", "MAD 6 %", "fix the clock",
+                   "area: file size", "compress bench --profile")),
+        ("bench, profiles", ("Where the time goes: cpu, 1 thread, batch 1", "(Relu)", "7.00x", "72.7 %", "small.onnx")),
+        ("bench, one profile", ("Where the time goes", "(Relu)", "55 µs", "72.7 %")),
     ],
 )  # fmt: skip
 def test_a_page_shows_its_numbers(name: str, words: tuple[str, ...]) -> None:
@@ -145,6 +154,33 @@ def test_parts_without_numbers_are_left_out() -> None:
     assert faults(text) == []
     assert "Training" not in text and "The way to the result" not in text and "Layer by layer" not in text
     assert "Sensitivity" not in analysis_page(values.analysis(), About("analyze", "m.pt"))
+    assert "Latency by layer" not in shown("compact, rescaled")
+    assert "--profile" not in shown("bench, profiles")
+
+
+def test_a_profile_that_cannot_be_is_no_hint() -> None:
+    refused = BenchWarning(WarningKind.PROFILE_UNKNOWN, "model.pt runs in torch")
+    assert "compress bench --profile" not in bench_page(
+        replace(values.bench(), warnings=(refused,)), values.about("bench")
+    )
+
+
+def test_areas_are_as_sizes() -> None:
+    found = [float(r) for r in re.findall(r'<circle[^>]* r="([\d.]+)"[^>]*><title>[^<]*iB</title>', PAGES["bench"]())]
+    found = found[:3]  # behind them those of the drawing that has sizes along its axis
+    sizes = [timing.subject.size_bytes for timing in values.bench().timings]
+    assert [(r / found[0]) ** 2 for r in found] == pytest.approx([size / sizes[0] for size in sizes], rel=0.02)
+
+
+def test_a_layer_that_became_slower_has_its_bar_behind() -> None:
+    page = PAGES["compact"]()
+    slower, faster = (
+        re.search(rf"<title>{re.escape(escape(n))}: [^<]*µs[^<]*</title>(.*?)</svg>", page)
+        for n in ("conv1", values.HOSTILE)
+    )
+    assert slower is not None and faster is not None
+    assert slower.group(1).index("kept") < slower.group(1).index("dense")
+    assert faster.group(1).index("dense") < faster.group(1).index("kept")
 
 
 @pytest.mark.parametrize(

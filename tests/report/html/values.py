@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from compressor.analysis import Analysis, LayerCost, LayerRow, PinRow, UnitGroup
+from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
 from compressor.compaction.result import Agreement, CompactReport, LayerChange
 from compressor.program.record import Record, Step
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.html import About
 from compressor.sparsity import Sensitivity
-from compressor.timing.result import BenchReport, BenchWarning, Environment, Subject, Timing, WarningKind
+from compressor.timing.result import (
+    BenchReport,
+    BenchWarning,
+    Environment,
+    OperatorTime,
+    Profile,
+    Subject,
+    Timing,
+    WarningKind,
+)
 from compressor.units import Macs, Params
 
 HOSTILE = '</title><script>alert("x")</script>&\x00\u202e'
@@ -87,6 +96,7 @@ def history(epochs: int, *, residual: bool = False) -> tuple[dict[str, float], .
     rows: list[dict[str, float]] = []
     for i in range(epochs):
         row = {"epoch": i + 1, "lr": 0.001 / (i + 1), "train_loss": 0.5 / (i + 1), "loss": 0.4 / (i + 1) + 0.02}
+        row |= {"sparsity": 0.9231} if residual or epochs > 5 else {}
         row |= {"accuracy": ACCURACIES[i], "n": 1000.0, "seconds": 2.5}
         rows.append(row | ({"residual": 0.9 * 0.6**i, "rho": 0.001 * 2**i} if residual else {}))
     return tuple(rows)
@@ -133,7 +143,19 @@ def compaction(*, rescaled: bool = False) -> CompactReport:
     )  # fmt: skip
 
 
-def bench(*, with_accuracy: bool = True) -> BenchReport:
+def latencies() -> tuple[LayerLatency, ...]:
+    return (
+        LayerLatency("conv1", 12e-6, 15e-6), LayerLatency(HOSTILE, 40e-6, 4e-6), LayerLatency("gone", 8e-6, None),
+    )  # fmt: skip
+
+
+def profile(subject: Subject, *, faster: float) -> Profile:
+    times = (("conv1", "Conv", 12e-6), (None, "Relu", 3e-6), (HOSTILE, "Gemm", 40e-6))
+    operators = tuple(OperatorTime(layer, operator, seconds / faster) for layer, operator, seconds in times)
+    return Profile(subject, "cpu", 1, 1, 100, sum(one.seconds for one in operators), operators)
+
+
+def bench(*, with_accuracy: bool = True, n_profiles: int = 0) -> BenchReport:
     def timing(name: str, median_s: float, size: int, speedup: float, accuracy: float) -> Timing:
         return Timing(
             Subject(name, name, "onnx", size, size // 4), "cpu", 1, 1, 50, 20, 4, median_s, median_s * 1.02,
@@ -147,4 +169,6 @@ def bench(*, with_accuracy: bool = True) -> BenchReport:
         timing("small.onnx", 40e-6, 80_000, 3.0, 0.951),
     )  # fmt: skip
     where = Environment("A CPU", 2, None, "2.13.0", "1.31.1", "3.11", "Linux", 0.4)
-    return BenchReport(timings, (BenchWarning(WarningKind.NOISY, "dense.onnx: MAD 6 % of the median"),), where, 12)
+    noisy = BenchWarning(WarningKind.NOISY, "dense.onnx: MAD 6 % of the median")
+    profiles = tuple(profile(t.subject, faster=1.0 + 3 * i) for i, t in enumerate(timings[:n_profiles]))
+    return BenchReport(timings, (noisy,), where, 12, profiles)

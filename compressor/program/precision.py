@@ -1,0 +1,55 @@
+"""A graph rewritten to compute in another floating type, whatever types it names.
+
+It must never hold how far results in two precisions may be apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_map
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    """torch's own default type, for operators that name none: `zeros`, `arange`, or an integer times a fraction."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def recast(graph: fx.Graph, dtype: torch.dtype) -> None:
+    """Rewrite in place every floating type that casts and constants (position encodings, first states) name."""
+    for node in graph.nodes:
+        args, kwargs = tree_map(lambda part: dtype if _is_floating(part) else part, (node.args, node.kwargs))
+        node.args, node.kwargs = args, kwargs
+
+
+def cast_reads(graph: fx.Graph, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Put, in place, a cast between every floating tensor of another type and each operator that reads it."""
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        tensor = tensors[str(node.target)]
+        if not tensor.is_floating_point() or tensor.dtype == dtype:
+            continue
+        for reader in list(node.users):
+            with graph.inserting_before(reader):
+                cast = graph.call_function(aten.to.dtype, (node, dtype))
+            reader.replace_input_with(node, cast)
+
+
+def writes_in_place(graph: fx.Graph) -> bool:
+    """Whether an operator writes into what it is given, which may be a tensor of the network."""
+    return any(bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False)) for node in graph.nodes)
+
+
+def _is_floating(part: Any) -> bool:
+    return isinstance(part, torch.dtype) and part.is_floating_point
