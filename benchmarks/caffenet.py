@@ -55,7 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """How the 13.2x are spread: by what the weights are worth, but for the last, which measured time decides. `by work`
 counts multiply-adds, which leaves less of conv2: its weights work on four times as many positions. With 0.9 whole units
-carry most of the ratio and columns the rest; by default they share it. In `conv1` its filters, conv2's inputs, may go."""
+carry most of the ratio and columns the rest; by default they share it. With conv1, its filters may go."""
 
 BY = "what the table shows; processor: least time on the processor (one thread), for a machine that is not quiet"
 _BATCH = torch.ops.aten.sym_size.int
