@@ -13,7 +13,7 @@ from torch import nn
 from compressor.axes import UnitMap
 from compressor.errors import PatternError, RatioError, UsageError
 from compressor.program import Program
-from compressor.sparsity import Choice, Selection, make_selector
+from compressor.sparsity import Budget, Choice, Selection, make_selector
 from tests.axes.tracing import trace
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
@@ -100,6 +100,18 @@ def test_rounding_keeps_multiples_where_there_are_as_many(bundled: Bundled) -> N
     for members in units.groups:
         assert selection.keep[list(members)].sum() % 8 == 0
     assert any(selection.keep[list(m)].sum() < len(m) for m in units.groups)
+
+
+def test_rounding_gives_back_every_multiple_that_still_fits(bundled: Bundled) -> None:
+    program, units = bundled("lenet5")
+    selection = select((program, units), Choice("channel", round_to=16), 13.0)
+    assert selection.keep is not None and selection.ratio >= 13.0
+    budget, target = Budget.of_params(program, units), selection.dense / 13.0
+    for members in map(list, units.groups):
+        gone = [unit for unit in members if not selection.keep[unit]]
+        more = selection.keep.copy()
+        more[gone[:16]] = True
+        assert not gone or budget.cost(more) > target
 
 
 def test_only_layers_in_scope_lose_filters(bundled: Bundled) -> None:
