@@ -112,9 +112,10 @@ def peer(
     """Torch-Pruning's cut at that ratio, trained by the same recipe."""
     small = peer_cut(dense, arch, ratio, kind)
     errors: Row = {"cut": _measured(small, data, given.device)}
+    wanted = recipe(given.epochs, given.distill, given.precision) if given.epochs else None
     told: Any = None
     small, told = compressor.retrain(
-        small, recipe(given.epochs, given.distill, given.precision) if given.epochs else None, data=data, seed=seed, device=given.device,
+        small, wanted, data=data, seed=seed, device=given.device,
         teacher=dense if given.distill else None, recovery=replace(HEALING, reconstruct=0),
     )  # fmt: skip
     errors["recalibrated"] = _error(told.stages[1].metrics)
@@ -182,7 +183,8 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
         small, row = ours(dense, ratio, method, data, given, seed)
     return {
         "arch": arch, "asked": ratio, "method": method, "seed": seed, "epochs": given.epochs, "val": data.n_val,
-        "distill": given.distill, "precision": given.precision, "dense_error": before, **row, "mac_ratio": count_macs(dense) / count_macs(small),
+        "distill": given.distill, "precision": given.precision, "dense_error": before, **row,
+        "mac_ratio": count_macs(dense) / count_macs(small),
         "param_ratio": dense.n_parameters / small.n_parameters, "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

@@ -79,7 +79,7 @@ def _choose(
     if choice == "dense":
         return dense, {}, "asked for"
     if choice != "auto":
-        wanted = next((form for form in candidate.forms if form.name == choice), None)
+        wanted = _form_named(choice, candidate, program.parameters[candidate.layer.weight])
         if wanted is None:
             names = ", ".join(form.name for form in candidate.forms[1:])
             return dense, {}, f"it has no form {choice}; possible: {names}"
@@ -90,6 +90,15 @@ def _choose(
     times = stopwatch.seconds(trials, batch)
     best = _smallest_fast(trials, times)
     return candidate.forms[best], {f.name: t for f, t in zip(candidate.forms, times, strict=True)}, None
+
+
+def _form_named(name: str, candidate: Candidate, weight: Tensor) -> Form | None:
+    """`columns` promises that no unused column stays, which a gather or a box does where it has as few weights."""
+    forms = candidate.forms[1:]
+    if name == "columns":
+        shape_only = weight.to("meta")
+        return min(forms, key=lambda form: form.weight(shape_only).numel())
+    return next((form for form in forms if form.name == name), None)
 
 
 def _smallest_fast(trials: Sequence[Program], times: Sequence[float]) -> int:

@@ -25,11 +25,8 @@ from compressor.compaction.lowering_forms import (
     equal_channels,
     equal_columns,
 )
-from compressor.program import Layer, Program, TensorShape, arguments, find_layers
+from compressor.program import Layer, Program, TensorShape, arguments, find_layers, why_columns_stay
 
-aten = torch.ops.aten
-
-_CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
 _MULTIPLES = (1, 4, 16)
 """Widths that a gather is rounded up to: onnxruntime's blocked kernels want input channels in fours, and fill blocks
 of 8 or 16. Which one pays is measured."""
@@ -51,7 +48,6 @@ class Candidate:
 def find_candidates(program: Program, *, masks_only: bool = False) -> tuple[Candidate, ...]:
     """Every convolution and linear layer that has a column of zeros (of masks, if `masks_only`), in graph order."""
     layers = find_layers(program)
-    readers = [layer.weight for layer in layers]
     nodes = {node.name: node for node in program.module.graph.nodes}
     parameters = program.parameters
     found: list[Candidate] = []
@@ -64,14 +60,14 @@ def find_candidates(program: Program, *, masks_only: bool = False) -> tuple[Cand
             alive = alive & (weight.detach() != 0).cpu()
         if bool(alive.any(dim=layer.out_dim).all()):
             continue
-        found.append(_candidate(program, layer, nodes[layer.node], alive.numpy(), readers))
+        found.append(_candidate(program, layer, nodes[layer.node], alive.numpy(), layers))
     return tuple(found)
 
 
-def _candidate(program: Program, layer: Layer, node: Node, alive: Any, readers: Sequence[str]) -> Candidate:
+def _candidate(program: Program, layer: Layer, node: Node, alive: Any, layers: Sequence[Layer]) -> Candidate:
     columns = alive.any(axis=layer.out_dim)
     used, total = int(columns.sum()), int(columns.size)
-    reason = _refusal(program, layer, node, used, readers)
+    reason = _refusal(program, layer, node, used, layers)
     if reason is not None:
         return Candidate(layer, node, used, total, None, (), reason)
     if layer.kind == "linear":
@@ -84,20 +80,15 @@ def _candidate(program: Program, layer: Layer, node: Node, alive: Any, readers: 
         return Candidate(layer, node, used, total, geometry, (), "all that it uses is padding")
     forms = conv_forms(geometry, of_groups)
     shares = int(of_groups.sum()), int(of_groups.size)
-    reason = None if len(forms) > 1 else "its unused columns are inside the kernel box of channels that are used"
-    return Candidate(layer, node, *shares, geometry, forms, reason)
+    return Candidate(layer, node, *shares, geometry, forms)
 
 
-def _refusal(program: Program, layer: Layer, node: Node, n_used: int, readers: Sequence[str]) -> str | None:
+def _refusal(program: Program, layer: Layer, node: Node, n_used: int, layers: Sequence[Layer]) -> str | None:
     if n_used == 0:
         return "all of its weights are zero"
-    if readers.count(layer.weight) > 1:
-        return "its weight is shared between several operators"
-    if layer.kind == "linear":
-        return None
-    if node.target not in _CONVOLUTIONS:
-        return f"only two-dimensional convolutions and linear layers are lowered, this is a {layer.kind}"
-    if len(_sizes(program, arguments(node)["input"])) != 4:
+    if (reason := why_columns_stay(layer, layers)) is not None:
+        return reason
+    if layer.kind == "conv2d" and len(_sizes(program, arguments(node)["input"])) != 4:
         return "its input has no batch dimension"
     return None
 
@@ -163,7 +154,7 @@ def conv_forms(geometry: Geometry, used: Used) -> tuple[Form, ...]:
                 forms.append(Box(geometry, name if name == "box" else name + rounded, of_groups, box))
     columns = equal_columns(used, readable)
     boxes = (len(form.channels[0]) * _area(form.box) for form in forms if isinstance(form, Box))
-    if per_group > 1 and geometry.kernel != (1, 1) and len(columns[0]) < min(boxes, default=used[0].size):
+    if geometry.kernel != (1, 1) and len(columns[0]) < min(boxes, default=used[0].size):
         forms.append(Columns(geometry, columns))
     return tuple(forms)
 

@@ -6,7 +6,7 @@ It must never hold knowledge of axes, patterns or file formats.
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.capture import capture
 from compressor.program.gather import insert_gather
-from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name
+from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
 from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type
 from compressor.program.program import Program
@@ -34,4 +34,5 @@ __all__ = [
     "open_response_norms",
     "parse_input",
     "set_argument",
+    "why_columns_stay",
 ]

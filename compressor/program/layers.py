@@ -5,6 +5,7 @@ It must never hold costs or labels; it only says which tensor plays which part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,21 @@ CONTRACTIONS = frozenset(
     {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
 )
 """Kinds whose weights are multiplied and summed: what filter and unstructured patterns apply to."""
+
+GEMM_KINDS = frozenset({"conv2d", "linear"})
+"""Kinds that can run as a product over some of their columns only, so that a cut column saves work and weights."""
+
+
+def why_columns_stay(layer: Layer, layers: Sequence[Layer]) -> str | None:
+    """Why no column of this layer can be left out of a compact network, None where it can.
+
+    The one answer for what a pattern may cut and for what compaction leaves out: what is counted is what is saved.
+    """
+    if sum(other.weight == layer.weight for other in layers) > 1:
+        return "its weight is shared between several operators"
+    if layer.kind not in GEMM_KINDS:
+        return f"only two-dimensional convolutions and linear layers are lowered, this is a {layer.kind}"
+    return None
 
 
 def find_layers(program: Program) -> tuple[Layer, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import mac_terms
 from compressor.patterns import Grain
-from compressor.program import CONTRACTIONS, Layer, Program
+from compressor.program import CONTRACTIONS, Layer, Program, why_columns_stay
 from compressor.sparsity.budget import Budget
 
 
@@ -150,9 +150,8 @@ def find_columns(
 ) -> Columns:
     """The columns of every convolution and linear layer; those of layers in `may_cut` are free to go.
 
-    A weight that is an embedding as well keeps its columns: they are filters there.
+    Layers of which compaction cannot leave columns out keep them all, so that the budget counts what is saved.
     """
-    double = {layer.weight for layer in layers if layer.kind not in CONTRACTIONS}
     parameters = program.parameters
     price = {term.owner: term.coefficient for term in mac_terms(program)}
     found: dict[str, ColumnLayer] = {}
@@ -173,7 +172,7 @@ def find_columns(
             _items(grain, n_channels, n_positions),
             each,
             layer.name in may_cut
-            and layer.weight not in double
+            and why_columns_stay(layer, layers) is None
             and not (grain == "position" and n_positions == 1)
             and (earlier is None or earlier.free),
         )

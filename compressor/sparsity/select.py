@@ -55,5 +55,8 @@ def _shape_selector(
         may_cut=scoped - kept, counted=scoped, of=choice.of, removable=removable,
     )  # fmt: skip
     if not any(layer.free for layer in columns.layers):
-        raise PatternError(f"--pattern {pattern.text}: no convolution or linear weight in scope has columns to cut")
+        raise PatternError(
+            f"--pattern {pattern.text}: no weight in scope has columns that can be left out; "
+            "two-dimensional convolutions and linear layers do, where no other layer shares their weight"
+        )
     return ShapeSelector(program, columns, choice, inner)

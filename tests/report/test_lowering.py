@@ -32,6 +32,13 @@ def test_a_refusal_and_a_choice_say_why() -> None:
     ]
 
 
+def test_zeros_that_stay_because_dense_is_faster_are_summed_up() -> None:
+    slower = LoweredLayer("conv1", "dense", 30, 40, (8, 10, 2, 2), (8, 10, 2, 2), {"dense": 1e-6, "columns": 2e-6})
+    assert text(slower, MEASURED, REFUSED).splitlines()[-1] == (
+        "1 layer kept 80 zeros because dense is faster; --lowering columns leaves them out"
+    )
+
+
 def test_no_layer_no_lines_and_many_are_counted() -> None:
     assert text() == ""
     assert text(MEASURED, ASKED, REFUSED, limit=1).splitlines()[1] == (

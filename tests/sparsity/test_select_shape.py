@@ -220,7 +220,7 @@ def test_units_take_what_columns_cannot(bundled: Bundled) -> None:
 
 def test_nothing_with_columns_is_an_error() -> None:
     bare = trace(lambda net, x: net.a(x), (4, 3, 3), a=nn.BatchNorm2d(4))
-    with pytest.raises(PatternError, match="shape: no convolution or linear weight in scope has columns to cut"):
+    with pytest.raises(PatternError, match="shape: no weight in scope has columns that can be left out"):
         make_selector(bare.program, bare.units, Choice("shape"))
 
 
