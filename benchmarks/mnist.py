@@ -73,7 +73,7 @@ CASES = (
     Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (5.0,), (20, 20), 50, 0.1),
     Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (20, 25), 80, 0.5, True),
     Case("reach", "lenet5", "channel", 60.5, ("admm",), (8.0, 22.0), (7, 10, 12), 60, 0.3),
-    Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 35.0), (7, 10, 12), 60, 0.3),
+    Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 35.0), (7, 10, 12), 120, 0.3),
     Case("reach", "lenet5", "unstructured", 75.0, ("admm",), (9.0,), (10, 10), 20, 0.3),
     *(Case("curve", "lenet-300-100", "unstructured", ratio, CURVE) for ratio in CURVE_RATIOS),
 )
