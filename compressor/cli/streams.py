@@ -292,6 +292,8 @@ def known_data(
         data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
     measured = first_metrics(program.module, program.inputs, data, task)
     session.preprocessing = getattr(data, "preprocessing", {})
+    if getattr(options, "augment", False) and not data.augments:
+        session.note(f"--augment changes nothing: {data.ref} does not say how its samples may be changed")
     if gates is not None:
         gates.refuse_unmeasured(measured)
     return data, task

@@ -45,7 +45,7 @@ class ArraySource:
     """A DataSource over tensors; uint8 inputs stay uint8 in memory and become [0, 1] per batch.
 
     `shift_pad` > 0 turns on the augmentation that CIFAR nets are trained with: pad by that many black pixels,
-    crop at random, flip left-right at random. Sources with 0 ignore `augment`.
+    crop at random, and with `flip` mirror left-right at random. Sources with 0 and no flip ignore `augment`.
     """
 
     ref: str
@@ -54,6 +54,7 @@ class ArraySource:
     n_classes: int | None
     normalisation: Normalisation | None = None
     shift_pad: int = 0
+    flip: bool = False
 
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("val", self.val)):
@@ -74,6 +75,11 @@ class ArraySource:
         if self.normalisation is None:
             return scale
         return {**scale, "mean": list(self.normalisation.mean), "std": list(self.normalisation.std)}
+
+    @property
+    def augments(self) -> bool:
+        """Whether `augment` changes anything."""
+        return self.shift_pad > 0 or self.flip
 
     @property
     def n_train(self) -> int:
@@ -108,28 +114,32 @@ class ArraySource:
             inputs = inputs.to(device)
         sample_N = order.sample_N.to(inputs.device)
         draws_N3 = None
-        if augment and split == "train" and self.shift_pad:
+        if augment and split == "train" and self.augments:
             draws_N3 = augmentation_draws(len(inputs), seed=seed, epoch=epoch)[order.position_N].to(device)
         for part_slice in batch_slices(len(sample_N), batch_size, split):
             picked = sample_N[part_slice]
             x = inputs.index_select(0, picked).to(device)
             if draws_N3 is not None:
-                x = shift_and_flip(x, draws_N3[part_slice], self.shift_pad)
+                x = shift(x, draws_N3[part_slice, :2], self.shift_pad) if self.shift_pad else x
+                x = flip(x, draws_N3[part_slice, 2]) if self.flip else x
             yield Batch((normalise(x, self.normalisation),), target.index_select(0, picked.to(device)))
 
 
-def shift_and_flip(x_NCHW: Tensor, draws_N3: Tensor, pad: int) -> Tensor:
-    """Every image moved by up to `pad` pixels over black and flipped left-right, as its own draws say.
+def shift(x_NCHW: Tensor, draws_N2: Tensor, pad: int) -> Tensor:
+    """Every image moved by up to `pad` pixels over black, as its own draws say.
 
-    Shapes:  x_NCHW (N, C, H, W), draws_N3 (N, 3) in [0, 1) -> (N, C, H, W)
+    Shapes:  x_NCHW (N, C, H, W), draws_N2 (N, 2) in [0, 1), down and right -> (N, C, H, W)
     """
     height, width = x_NCHW.shape[2:]
     windows = F.pad(x_NCHW, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
-    down_N, right_N = (draws_N3[:, :2] * (2 * pad + 1)).long().unbind(1)
+    down_N, right_N = (draws_N2 * (2 * pad + 1)).long().unbind(1)
     sample_N = torch.arange(len(x_NCHW), device=x_NCHW.device)
-    x_NCHW = windows[sample_N, :, down_N, right_N]
-    flip_N = draws_N3[:, 2] < 0.5
-    return torch.where(flip_N[:, None, None, None], x_NCHW.flip(3), x_NCHW)
+    return windows[sample_N, :, down_N, right_N]
+
+
+def flip(x_NCHW: Tensor, draws_N: Tensor) -> Tensor:
+    """Images whose draw is under a half, mirrored left-right. Shapes: x_NCHW (N, C, H, W), draws_N (N,) in [0, 1)"""
+    return torch.where((draws_N < 0.5)[:, None, None, None], x_NCHW.flip(3), x_NCHW)
 
 
 def normalise(x: Tensor, normalisation: Normalisation | None) -> Tensor:

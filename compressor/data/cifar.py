@@ -30,7 +30,7 @@ def open_cifar10(kind: str, directory: Path) -> ArraySource:
     """
     folder = _find(directory)
     train, val = (_read([folder / name for name in names]) for names in (_TRAIN, _VAL))
-    return ArraySource(f"{kind}:{directory}", train, val, _N_CLASSES, IMAGENET, shift_pad=_PAD)
+    return ArraySource(f"{kind}:{directory}", train, val, _N_CLASSES, IMAGENET, shift_pad=_PAD, flip=True)
 
 
 def _find(directory: Path) -> Path:

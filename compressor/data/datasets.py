@@ -35,6 +35,10 @@ class DatasetSource:
     input_shapes: tuple[tuple[int, ...], ...]
 
     @property
+    def augments(self) -> bool:
+        return False
+
+    @property
     def n_train(self) -> int:
         return len(self.train)
 

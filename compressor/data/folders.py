@@ -43,6 +43,10 @@ class FolderSource:
     input_shapes: tuple[tuple[int, ...], ...] = ((3, _CROP, _CROP),)
 
     @property
+    def augments(self) -> bool:
+        return True
+
+    @property
     def crop(self) -> int:
         return self.input_shapes[0][1]
 

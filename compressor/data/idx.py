@@ -19,6 +19,7 @@ from compressor.errors import DataError
 
 _UBYTE = 0x08
 _N_CLASSES = 10
+_PAD = 2
 # Mean and standard deviation of the training pixels, as everybody rounds them.
 _NORMALISATION = {
     "mnist": Normalisation((0.1307,), (0.3081,)),
@@ -29,6 +30,7 @@ _NORMALISATION = {
 def open_idx(kind: str, directory: Path) -> ArraySource:
     """The data set in `directory` (or its `raw/`): train files -> train, t10k files -> val.
 
+    Augmentation: moved by up to 2 pixels over black; clothes are mirrored at random as well.
     Raises:  DataError if a file is missing, truncated, no IDX file, or its labels are not 0..9.
     """
     splits: list[Arrays] = []
@@ -44,7 +46,11 @@ def open_idx(kind: str, directory: Path) -> ArraySource:
             )
         _check_labels(labels_N, labels_path)
         splits.append(Arrays(images_NHW[:, None], labels_N.long()))
-    return ArraySource(f"{kind}:{directory}", splits[0], splits[1], _N_CLASSES, _NORMALISATION[kind])
+    # A mirrored digit is no digit; a mirrored shirt is a shirt.
+    return ArraySource(
+        f"{kind}:{directory}", splits[0], splits[1], _N_CLASSES, _NORMALISATION[kind],
+        shift_pad=_PAD, flip=kind == "fashion-mnist",
+    )  # fmt: skip
 
 
 def read_idx(path: Path, *, n_dims: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reads `x_train y_train x_test y_test` (and optional `mean std layout`) from one .npz file.
+"""Reads `x_train y_train x_test y_test` (and optional `mean std layout shift flip`) from one .npz file.
 
 It must never hold batching, nor unpickle anything.
 """
@@ -19,7 +19,7 @@ from compressor.data.bounded import refuse_bomb
 from compressor.errors import DataError
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-_OPTIONAL = ("mean", "std", "layout")
+_OPTIONAL = ("mean", "std", "layout", "shift", "flip")
 _LAYOUTS = ("NCHW", "NHWC", "NHW")
 
 
@@ -29,7 +29,7 @@ def open_npz(path: Path) -> ArraySource:
     uint8 inputs are images: divided by 255 per batch, (N, H, W) read as (N, 1, H, W). Floats are taken as
     they are, in float32; integers are taken as they are (tokens). `layout` (one of NCHW, NHWC, NHW) says
     how images are stored, `mean` and `std` normalise per channel. Integer targets are class numbers, float
-    targets are not.
+    targets are not. `shift` (pixels) and `flip` (0 or 1) say how `augment` may move and mirror images.
 
     Raises:  DataError if the file is no npz, holds pickled objects, lacks an array, or arrays do not fit.
     """
@@ -47,7 +47,8 @@ def open_npz(path: Path) -> ArraySource:
     if all(target.dtype == torch.int64 and target.dim() == 1 and len(target) for target in targets):
         n_classes = 1 + max(int(target.max()) for target in targets)
     normalisation = _normalisation(arrays, splits[0].inputs, path)
-    return ArraySource(str(path), splits[0], splits[1], n_classes, normalisation)
+    shift, flip = _augmentation(arrays, splits[0].inputs, path)
+    return ArraySource(str(path), splits[0], splits[1], n_classes, normalisation, shift, bool(flip))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -147,3 +148,16 @@ def _normalisation(arrays: dict[str, np.ndarray], inputs: Tensor, path: Path) ->
     if not all(np.isfinite(mean)) or not all(0 < value < np.inf for value in std):
         raise DataError(f"{path}: mean must be finite and std above 0, got {mean} and {std}")
     return Normalisation(mean, std)
+
+
+def _augmentation(arrays: dict[str, np.ndarray], inputs: Tensor, path: Path) -> tuple[int, int]:
+    """Pixels to move by, and 1 where images may be mirrored; 0 where the file says nothing."""
+    found: list[int] = []
+    for name, most in (("shift", min(inputs.shape[2:], default=0)), ("flip", 1)):
+        values = arrays.get(name, np.zeros(1)).reshape(-1)
+        if values.size != 1 or not 0 <= values[0] <= most or values[0] != int(values[0]):
+            raise DataError(f"{path}: {name} must be one whole number from 0 to {most}, got {values.tolist()}")
+        found.append(int(values[0]))
+    if any(found) and inputs.dim() != 4:
+        raise DataError(f"{path}: shift and flip are for images (N, C, H, W), x_train is {tuple(inputs.shape)}")
+    return found[0], found[1]

@@ -44,6 +44,11 @@ class DataSource(Protocol):
         ...
 
     @property
+    def augments(self) -> bool:
+        """Whether `augment` changes anything."""
+        ...
+
+    @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one sample of every input, without N."""
         ...

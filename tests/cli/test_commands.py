@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -343,3 +344,14 @@ def test_a_broken_file_is_one_short_message(
     assert told in done.err
     assert "bug" not in done.err
     assert done.err.count("\n") <= 3
+
+
+def test_augment_says_so_where_it_changes_nothing(run: Any, here: Path) -> None:
+    held = dict(np.load(here / "data.npz"))
+    told = run("retrain", "model.pt", *TRAIN, "--augment", "-o", "a.pt")
+    assert told.code == 0 and "--augment changes nothing: " in told.err
+    np.savez(here / "data.npz", **held, shift=1)
+    moved = run("retrain", "model.pt", *TRAIN, "--augment", "-o", "b.pt")
+    assert moved.code == 0 and "--augment" not in moved.err
+    first, second = (load(name).parameters["fc.weight"] for name in ("a.pt", "b.pt"))
+    assert not torch.equal(first, second)

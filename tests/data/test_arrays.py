@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressor.data.arrays import Arrays, ArraySource, Normalisation, normalise, shift_and_flip
+from compressor.data.arrays import Arrays, ArraySource, Normalisation, flip, normalise, shift
 from compressor.errors import DataError
 
 
@@ -18,7 +18,7 @@ def images(n: int, side: int = 8) -> Arrays:
 
 def source(shift_pad: int = 2) -> ArraySource:
     scale = Normalisation((0.5, 0.25, 0.125), (0.5, 2.0, 1.0))
-    return ArraySource("test", images(11), images(5), 11, scale, shift_pad)
+    return ArraySource("test", images(11), images(5), 11, scale, shift_pad, flip=shift_pad > 0)
 
 
 def test_uint8_becomes_normalised_floats_per_channel() -> None:
@@ -82,7 +82,7 @@ def test_no_augmentation_without_padding() -> None:
 def test_shift_and_flip_against_a_loop() -> None:
     x = images(40, 6).inputs
     draws = torch.rand((40, 3), generator=torch.Generator().manual_seed(0))
-    out = shift_and_flip(x, draws, 2)
+    out = flip(shift(x, draws[:, :2], 2), draws[:, 2])
     for i in range(40):
         padded = torch.zeros(3, 10, 10, dtype=torch.uint8)
         padded[:, 2:8, 2:8] = x[i]

@@ -53,6 +53,13 @@ def test_normalised_by_kind(tmp_path: Path, kind: str, mean: float, std: float) 
     np.testing.assert_allclose(x[:, 0].numpy(), expected, rtol=0, atol=1e-5)
 
 
+def test_digits_are_moved_and_clothes_are_mirrored_too(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    digits, clothes = (open_idx(kind, tmp_path) for kind in ("mnist", "fashion-mnist"))
+    assert (digits.shift_pad, digits.flip) == (2, False) and (clothes.shift_pad, clothes.flip) == (2, True)
+    assert digits.augments and clothes.augments
+
+
 def test_missing_files_are_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such directory; looked for train-images-idx3-ubyte"):
         open_idx("mnist", tmp_path / "absent")

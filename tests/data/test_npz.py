@@ -64,6 +64,24 @@ def test_mean_and_std_normalise_per_channel(tmp_path: Path) -> None:
         open_npz(write(tmp_path / "b.npz", std=np.zeros(2), **stored))
 
 
+def test_shift_and_flip_say_how_images_may_be_changed(tmp_path: Path) -> None:
+    told = open_npz(write(tmp_path / "a.npz", shift=np.array(1), flip=np.array([1])))
+    assert (told.shift_pad, told.flip, told.augments) == (1, True, True)
+    moved, plain = (next(told.batches("train", 6, seed=3, augment=flag)).inputs[0] for flag in (True, False))
+    assert not torch.equal(moved, plain)
+    assert not open_npz(write(tmp_path / "b.npz")).augments
+    tokens = np.arange(6).reshape(6, 1)
+    for wrong, told_as in (
+        ({"shift": -1}, "shift must be one whole number from 0 to 4, got"),
+        ({"shift": 5}, "shift must be"),
+        ({"shift": 0.5}, "shift must be"),
+        ({"flip": np.array([0, 1])}, "flip must be one whole number from 0 to 1"),
+        ({"flip": 1, "x_train": tokens, "x_test": tokens[:2]}, "shift and flip are for images"),
+    ):
+        with pytest.raises(DataError, match=told_as):
+            open_npz(write(tmp_path / "c.npz", **wrong))
+
+
 def test_floats_and_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(6, 7, 2))
     data = open_npz(write(tmp_path / "a.npz", x_train=x, x_test=x[:2]))
