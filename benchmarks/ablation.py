@@ -120,11 +120,13 @@ HAN: dict[str, Make] = {
     "random": lambda b: replace(b, method="random"),
 }
 ADMM: dict[str, Make] = {
-    "base: penalty grows to 1, rate anew at every update": lambda base: base,
+    "base: 40 updates, rate anew at every one": lambda base: base,
     "no ADMM epochs (cut, then all epochs)": lambda b: one_round(replace(b, method="magnitude")),
     "penalty constant 1e-3": with_admm(rho_growth=1.0),
     "penalty grows to 0.1": with_admm(rho_max=0.1),
-    "updates every 2 epochs": with_admm(update_epochs=2),
+    "updates: 3": with_admm(updates=3),
+    "updates: 6, one an epoch": with_admm(updates=6),
+    "updates: 160": with_admm(updates=160),
     "one learning-rate cycle": one_cycle,
     "two stages": staged,
     "no retraining": lambda b: replace(b, retrain_recipe=None),

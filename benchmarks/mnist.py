@@ -115,9 +115,9 @@ def taught(data: ArraySource, teacher: Program, device: str) -> ArraySource:
     return made
 
 
-def growing(first: float, last: float, epochs: int) -> Admm:
-    """ADMM whose penalty comes to `last` at the last update, whatever the number of updates."""
-    return Admm(rho=first, rho_growth=(last / first) ** (1 / max(epochs - 1, 1)), rho_max=max(last, first))
+def growing(first: float, last: float) -> Admm:
+    """ADMM whose penalty comes to `last` at the last update."""
+    return Admm(rho=first, rho_max=max(last, first))
 
 
 def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
@@ -128,7 +128,7 @@ def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
     common = {"retrain_recipe": retrain, "seed": seed, "device": device}
     if method == "admm":
         find = Recipe(epochs=round(0.4 * total), batch_size=128, schedule="constant")
-        admm = growing(1e-3, 0.1, find.epochs)
+        admm = growing(1e-3, 0.1)
         return PruneSettings(case.ratio, "admm", case.pattern, admm=admm, prune_recipe=find, **common)
     find = Recipe(epochs=round(0.2 * total), batch_size=128, distill=0.5)
     return PruneSettings(case.ratio, "magnitude", case.pattern, steps=3, prune_recipe=find, **common)
@@ -151,7 +151,7 @@ def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSe
     if method == "admm":
         half = replace(recipe, epochs=total // 2)
         find = replace(half, schedule="constant")
-        return replace(plain, method="admm", admm=growing(1e-3, 0.3, half.epochs), prune_recipe=find,
+        return replace(plain, method="admm", admm=growing(1e-3, 0.3), prune_recipe=find,
                        retrain_recipe=half)  # fmt: skip
     return plain
 
@@ -167,7 +167,7 @@ def reach(case: Case, program: Program, data: ArraySource, seed: int, device: st
         whole = case.pattern != "unstructured"
         asked = PruneSettings(
             ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=find,
-            admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2), find.epochs),
+            admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
             retrain_recipe=None if last else replace(find, epochs=2, schedule="cosine"),
             select_inputs=case.select_inputs, seed=seed, device=device,
         )  # fmt: skip

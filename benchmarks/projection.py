@@ -44,11 +44,11 @@ def main() -> None:
     for text in options.pattern:
         ratio = parse_pattern(text).implied_ratio or options.ratio
         selector = make_selector(program, units, Choice(text, of=options.of))
-        hook = AdmmHook(program.module, selector, ratio, Admm())
+        hook = AdmmHook(program.module, selector, ratio, Admm(), n_steps=1)
         lifted = {name: p.detach() for name, p in program.parameters.items()}
         got = selector.select(lifted, ratio).ratio
         choice = [_timed(partial(selector.select, lifted, ratio)) for _ in range(options.rounds)]
-        update = [_timed(partial(hook.on_epoch, 1)) for _ in range(options.rounds)]
+        update = [_timed(hook.renew) for _ in range(options.rounds)]
         print(f"{text:14s} {ratio:g}x -> {got:.3f}x: choice {_best(choice)}, whole update {_best(update)}")
 
 

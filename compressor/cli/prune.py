@@ -151,7 +151,7 @@ class PruneOptions(
         list[str] | None,
         option("--layer-rho", metavar="GLOB=RHO", panel=_METHOD, help="First penalty of single layers; repeat."),
     ] = None
-    update_epochs: Annotated[int, option(metavar="N", panel=_METHOD, help="Epochs between two updates of Z and U.")] = 1
+    updates: Annotated[int, option(metavar="N", panel=_METHOD, help="Updates of Z and U in an ADMM stage.")] = 40
     stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
     epochs: Annotated[
         int | None,
@@ -247,7 +247,7 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
             options.rho_growth,
             options.rho_max,
             glob_values(options.layer_rho or (), "--layer-rho", "GLOB=RHO, as in 'conv*=0.01'"),
-            update_epochs=options.update_epochs,
+            updates=options.updates,
             stages=options.stages,
         ),
         **layer_values(options, options.allocation),

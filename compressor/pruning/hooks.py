@@ -64,7 +64,7 @@ class Penalties:
 
 
 class AdmmHook(BaseHook):
-    """The ADMM stage: the penalty's gradient at every step, Z and U at every `update_epochs` epochs.
+    """The ADMM stage: the penalty's gradient at every step, new Z and U `updates` times in its `n_steps`.
 
     `pull` = Z − U is kept once per update, so that a step costs two fused additions and no autograd. Z starts as the
     projection of W with U = 0 (a Z that starts as W would leave the first epochs without any pull). What `masks` cut
@@ -78,26 +78,28 @@ class AdmmHook(BaseHook):
         selector: Selector,
         ratio: float,
         settings: Admm,
+        n_steps: int,
         penalties: Penalties | None = None,
         *,
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._selector, self._ratio, self._settings, self._masks = selector, ratio, settings, dict(masks or {})
-        self._penalties = penalties or Penalties(settings.rho, *settings.course())
+        self._penalties = penalties or Penalties(settings.rho, *settings.course(n_steps=n_steps))
+        self._n_steps, self._step = n_steps, 0
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self._rho = self._penalties.first
-        self._residual = float("inf")
+        self._rho = self._used_rho = self._penalties.first
         self._n_parameters = _n_parameters(module)
         self._u: dict[str, Tensor] = {}
         self._z: dict[str, Tensor] = {}
         weights = {name: p.detach() for name, p in self._parameters.items()}
         self._project(weights)
         self._u = {name: torch.zeros_like(z) for name, z in self._z.items()}
+        self._residual = self._measure(weights)
         self._set_pull()
 
     @property
     def residual(self) -> float:
-        """‖W − Z‖ / ‖W‖ over all constrained tensors, as of the last update."""
+        """‖W − Z‖ / ‖W‖ over all constrained tensors, as of the last update, or of the start before the first."""
         return self._residual
 
     def on_gradients(self) -> None:
@@ -107,10 +109,18 @@ class AdmmHook(BaseHook):
                 torch._foreach_add_(gradients, weights, alpha=self._rho * factor)
                 torch._foreach_add_(gradients, pull, alpha=-self._rho * factor)
 
-    @torch.no_grad()
+    def on_update(self) -> None:
+        n_due = [step * self._settings.updates // self._n_steps for step in (self._step, self._step + 1)]
+        self._step += 1
+        if n_due[1] > n_due[0]:
+            self.renew()
+
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
-        if epoch % self._settings.update_epochs:
-            return {"sparsity": self._sparsity(), "residual": self._residual, "rho": self._rho}
+        return {"sparsity": self._sparsity(), "residual": self._residual, "rho": self._used_rho}
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """The Z-step, the U-step and the next penalty."""
         weights = {name: p.detach() for name, p in self._parameters.items()}
         names = list(self._u)
         lifted = dict(weights)
@@ -119,24 +129,27 @@ class AdmmHook(BaseHook):
         names = list(self._z)
         away = torch._foreach_sub([lifted[name] for name in names], [self._z[name] for name in names])
         self._residual = self._measure(weights)
-        used, self._rho = self._rho, self._penalties.after(self._rho)
-        if self._rho != used:
-            torch._foreach_mul_(away, used / self._rho)
+        self._used_rho, self._rho = self._rho, self._penalties.after(self._rho)
+        if self._rho != self._used_rho:
+            torch._foreach_mul_(away, self._used_rho / self._rho)
         self._u = dict(zip(names, away, strict=True))
         self._set_pull()
-        return {"sparsity": self._sparsity(), "residual": self._residual, "rho": used}
 
     def finished(self) -> bool:
         return self._residual < self._settings.residual
 
     def state_dict(self) -> dict[str, Any]:
-        return {"z": self._z, "u": self._u, "rho": self._rho, "residual": self._residual}
+        return {
+            "z": self._z, "u": self._u, "rho": self._rho, "used_rho": self._used_rho, "residual": self._residual,
+            "step": self._step,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         to = {name: p.device for name, p in self._parameters.items()}
         self._z = {name: z.to(to[name]) for name, z in state["z"].items()}
         self._u = {name: u.to(to[name]) for name, u in state["u"].items()}
-        self._rho, self._residual = state["rho"], state["residual"]
+        self._rho, self._used_rho, self._residual = state["rho"], state["used_rho"], state["residual"]
+        self._step = state["step"]
         self._set_pull()
 
     def _project(self, lifted: Mapping[str, Tensor]) -> None:

@@ -59,7 +59,8 @@ def _reset_every_update(recipe: Recipe, settings: PruneSettings) -> Recipe:
     al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it, and a longer warm-up makes the cycle longer."""
     if recipe.cycle_epochs:
         return recipe
-    return replace(recipe, cycle_epochs=max(settings.admm.update_epochs, recipe.warmup_epochs + 1))
+    cycle = recipe.epochs / settings.admm.updates
+    return replace(recipe, cycle_epochs=max(cycle, recipe.warmup_epochs + 1) if recipe.warmup_epochs else cycle)
 
 
 def step_ratios(ratio: float, steps: int, schedule: str) -> tuple[float, ...]:

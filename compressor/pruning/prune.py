@@ -37,7 +37,7 @@ from compressor.sparsity import (
     merge_masks,
     preferred_multiple,
 )
-from compressor.training import EpochRecord, StepHook
+from compressor.training import EpochRecord, StepHook, steps_per_epoch
 from compressor.units import Macs, Params, format_ratio
 
 _TOLERANCE = 0.02
@@ -184,11 +184,10 @@ class _Run:
 
     def _admm_hook(self, module: nn.Module, phase: Phase) -> AdmmHook:
         settings = self.settings.admm
-        recipe, n_steps = phase.recipe, 0
-        if recipe is not None and self.data is not None:
-            n_steps = settings.update_epochs * -(-self.data.n_train // recipe.batch_size)
-        penalties = Penalties(settings.rho, *settings.course(recipe, n_steps), self._rho_factors())
-        return AdmmHook(module, self.selector, phase.ratio, settings, penalties, masks=self.program.masks)
+        assert phase.recipe is not None and self.data is not None
+        n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
+        penalties = Penalties(settings.rho, *settings.course(phase.recipe, n_steps), self._rho_factors())
+        return AdmmHook(module, self.selector, phase.ratio, settings, n_steps, penalties, masks=self.program.masks)
 
     def _rho_factors(self) -> dict[str, float]:
         """By tensor, what a layer's own first penalty is to the common one; of two globs the later one counts.

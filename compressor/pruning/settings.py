@@ -30,8 +30,9 @@ class Admm:
 
     `rho` is the first penalty, multiplied by `rho_growth` at every update of Z and U up to `rho_max`; without a growth
     it takes the one that reaches `rho_max` at the last update, without a limit a usual one (`course`). `layer_rho`
-    gives layers, by glob, a first penalty of their own; all grow alike. An update comes every `update_epochs` epochs;
-    the stage ends early when the residual ‖W − Z‖/‖W‖ falls under `residual`. `stages` > 1 approaches the ratio
+    gives layers, by glob, a first penalty of their own; all grow alike. `updates` of Z and U come in a stage, evenly
+    spaced over its steps however many epochs it has; it is their number that counts (the paper's code makes 10 to 40).
+    The stage ends early when the residual ‖W − Z‖/‖W‖ falls under `residual`. `stages` > 1 approaches the ratio
     progressively.
     """
 
@@ -39,7 +40,7 @@ class Admm:
     rho_growth: float | None = None
     rho_max: float | None = None
     layer_rho: tuple[tuple[str, float], ...] = ()
-    update_epochs: int = 1
+    updates: int = 40
     residual: float = 0.005
     stages: int = 1
 
@@ -53,25 +54,25 @@ class Admm:
         for glob, rho in self.layer_rho:
             if not (rho > 0 and math.isfinite(rho)):
                 raise UsageError(f"--layer-rho {glob}={rho:g}: must be above 0")
-        if self.update_epochs < 1 or self.stages < 1:
-            raise UsageError("--update-epochs and --stages must be at least 1")
+        if self.updates < 1 or self.stages < 1:
+            raise UsageError("--updates and --stages must be at least 1")
 
     def course(self, recipe: Recipe | None = None, n_steps: int = 0) -> tuple[float, float]:
-        """Growth of the penalty from update to update, and its limit, in a stage that is trained by `recipe`.
+        """Growth of the penalty from update to update, and its limit, in a stage of `n_steps` trained by `recipe`.
 
-        The usual limit is 1, or less where `n_steps` between two updates pull long enough: on MNIST's 60,000 digits 1
+        The usual limit is 1, or less where the steps between two updates pull long enough: on MNIST's 60,000 digits 1
         cost accuracy that 0.1 did not, on 4,000 digits it took 1. For sgd it respects the rate: a step of lr · ρ
         towards Z − U overshoots from 1 on, and with momentum it diverges soon after.
         """
         limit = self.rho_max
         if limit is None:
-            limit = min(_RHO_MAX, _PULL / max(n_steps, 1))
+            limit = min(_RHO_MAX, _PULL / max(n_steps / self.updates, 1))
             if recipe is not None and recipe.optimizer == "sgd":
                 limit = min(limit, _STABLE / recipe.lr)
             limit = max(limit, self.rho)
         if self.rho_growth is not None:
             return self.rho_growth, limit
-        n_updates = recipe.epochs // self.update_epochs if recipe is not None else 1
+        n_updates = min(self.updates, n_steps) if n_steps else self.updates
         return (limit / self.rho) ** (1 / (n_updates - 1)) if n_updates > 1 else 1.0, limit
 
 

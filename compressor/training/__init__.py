@@ -4,7 +4,7 @@ from compressor.training.devices import resolve_device
 from compressor.training.evaluation import evaluate
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
-from compressor.training.loop import fit
+from compressor.training.loop import fit, steps_per_epoch
 from compressor.training.processes import share_state
 from compressor.training.recipe import Recipe
 from compressor.training.records import EpochRecord, FitResult, StepReport
@@ -24,4 +24,5 @@ __all__ = [
     "resolve_device",
     "save_state",
     "share_state",
+    "steps_per_epoch",
 ]

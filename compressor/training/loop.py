@@ -176,8 +176,7 @@ class _Run:
         """Steps to expect (as many on every process) and the batches of this process."""
         world = self.processes.world
         size = math.ceil(self.recipe.batch_size / world)
-        full, rest = divmod(self.data.n_train // world, size)
-        n_steps = max(full + (rest >= 2), 1)  # a source drops a last batch of one: batch norm cannot train on it
+        n_steps = steps_per_epoch(self.data.n_train, self.recipe.batch_size, world)
         batches = self.data.batches(
             "train",
             size,
@@ -208,6 +207,12 @@ class _Run:
         since = record.epoch - (best.epoch if best else 0)
         if self.recipe.patience is not None and since >= self.recipe.patience and self.stopped is None:
             self.stopped = f"no better {metric} for {since} epochs"
+
+
+def steps_per_epoch(n_train: int, batch_size: int, world: int = 1) -> int:
+    """Optimizer steps of an epoch, the same on each of `world` processes, which share the batches."""
+    full, rest = divmod(n_train // world, math.ceil(batch_size / world))
+    return max(full + (rest >= 2), 1)  # a source drops a last batch of one: batch norm cannot train on it
 
 
 def _refuse_other(start: Mapping[str, Any], recipe: dict[str, Any], seed: int, n_hooks: int) -> None:

@@ -33,7 +33,7 @@ class Recipe:
     weight_decay: float = 0.0
     l1: float = 0.0
     schedule: Schedule = "cosine"
-    cycle_epochs: int | None = None
+    cycle_epochs: float | None = None
     warmup_epochs: int = 0
     min_lr_factor: float = 0.0
     step_epochs: int = 10
@@ -125,7 +125,7 @@ _RULES: dict[str, _Rule] = {
     "weight_decay": _NOT_NEGATIVE,
     "l1": _NOT_NEGATIVE,
     "schedule": _one_of("cosine", "constant", "step"),
-    "cycle_epochs": _count(1, optional=True),
+    "cycle_epochs": _Rule(float, "a number above 0 (or left out)", lambda value: value > 0, optional=True),
     "warmup_epochs": _count(0),
     "min_lr_factor": _SHARE,
     "step_epochs": _count(1),

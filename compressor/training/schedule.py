@@ -10,6 +10,8 @@ from compressor.training.recipe import Recipe
 def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
     """Rate of one optimizer step; with `cycle_epochs` the schedule starts again at every multiple of it.
 
+    A cycle may be a part of an epoch.
+
     Units:   `epoch` and `step` count from 0; the first step of a cosine runs at the full rate, the warm-up is
              linear, ends at the full rate and takes its epochs from the first cycle.
     Source:  Loshchilov & Hutter 2017, "SGDR", eq. 5 (cosine with restarts, here by steps).
@@ -25,7 +27,7 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
     return recipe.lr * max(factor, recipe.min_lr_factor)
 
 
-def _factor(recipe: Recipe, position: float, length: int) -> float:
+def _factor(recipe: Recipe, position: float, length: float) -> float:
     if recipe.schedule == "constant":
         return 1.0
     if recipe.schedule == "step":

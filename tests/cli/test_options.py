@@ -49,7 +49,7 @@ def test_defaults_of_prune_are_those_of_its_settings() -> None:
     ):
         assert getattr(PruneOptions(model="m"), name) == getattr(settings, name), name
     assert int(PruneOptions(model="m").round_to) == settings.round_to
-    for name in ("rho", "rho_growth", "rho_max", "update_epochs", "stages"):
+    for name in ("rho", "rho_growth", "rho_max", "updates", "stages"):
         assert getattr(PruneOptions(model="m"), name) == getattr(Admm(), name), name
 
 

@@ -17,6 +17,14 @@ from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
 from compressor.sparsity import Choice, Selection, Selector, make_selector
 
 RATIO = 3.0
+EVERY = Admm().updates
+"""Steps of a stage in which every step is followed by an update."""
+
+
+def told(hook: AdmmHook) -> Mapping[str, float]:
+    """What it tells after one more step."""
+    hook.on_update()
+    return hook.on_epoch(1)
 
 
 def selector_of(program: Program, pattern: str = "channel") -> Selector:
@@ -65,7 +73,7 @@ def drift(module: nn.Module, seed: int) -> None:
 def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
     settings = Admm(rho=0.01, rho_growth=1.5, rho_max=0.02)
     selector = selector_of(tiny, pattern)
-    hook = AdmmHook(tiny.module, selector, RATIO, settings)
+    hook = AdmmHook(tiny.module, selector, RATIO, settings, EVERY)
     literal = LiteralAdmm(weights_of(tiny.module), selector, settings)
     for epoch in range(1, 5):
         drift(tiny.module, epoch)
@@ -77,7 +85,7 @@ def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
             assert parameter.grad is not None
             assert torch.allclose(parameter.grad, 1 + extra * torch.ones(()), atol=1e-7), name
         expected = literal.update(weights_of(tiny.module))
-        values = hook.on_epoch(epoch)
+        values = told(hook)
         assert values["residual"] == pytest.approx(expected, rel=1e-5)
         state = hook.state_dict()
         assert state["rho"] == pytest.approx(literal.rho)
@@ -89,7 +97,7 @@ def test_the_hook_follows_the_equations(tiny: Program, pattern: str) -> None:
 def test_tensors_may_have_a_penalty_of_their_own(tiny: Program) -> None:
     settings = Admm(rho=0.01, rho_growth=2.0)
     selector = selector_of(tiny, "unstructured")
-    hook = AdmmHook(tiny.module, selector, RATIO, settings, Penalties(0.01, 2.0, 1.0, {"hidden.weight": 5.0}))
+    hook = AdmmHook(tiny.module, selector, RATIO, settings, EVERY, Penalties(0.01, 2.0, 1.0, {"hidden.weight": 5.0}))
     literal = LiteralAdmm(weights_of(tiny.module), selector, settings)
     for parameter in tiny.module.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -105,18 +113,18 @@ def test_tensors_may_have_a_penalty_of_their_own(tiny: Program) -> None:
 def test_what_was_cut_before_stays_cut_in_z(tiny: Program) -> None:
     selector = selector_of(tiny, "unstructured")
     before = {"hidden.weight": torch.rand(tiny.parameters["hidden.weight"].shape) < 0.5}
-    hook = AdmmHook(tiny.module, selector, RATIO, Admm(), masks=before)
-    hook.on_epoch(1)
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm(), EVERY, masks=before)
+    told(hook)
     z = hook.state_dict()["z"]
     assert not z["hidden.weight"][~before["hidden.weight"]].any()
-    unaware = AdmmHook(tiny.module, selector, RATIO, Admm()).state_dict()["z"]
+    unaware = AdmmHook(tiny.module, selector, RATIO, Admm(), EVERY).state_dict()["z"]
     assert unaware["hidden.weight"][~before["hidden.weight"]].any(), "the twin"
 
 
 def test_the_first_z_is_the_projection_of_the_weights(tiny: Program) -> None:
     selector = selector_of(tiny)
     masks = selector.select(tiny.parameters, RATIO).masks
-    state = AdmmHook(tiny.module, selector, RATIO, Admm()).state_dict()
+    state = AdmmHook(tiny.module, selector, RATIO, Admm(), EVERY).state_dict()
     assert set(state["z"]) == set(masks)
     for name, mask in masks.items():
         assert torch.equal(state["z"][name], tiny.parameters[name].detach() * mask)
@@ -147,43 +155,54 @@ class Alternating:
 
 def test_a_tensor_that_is_whole_for_once_stays_constrained_to_itself() -> None:
     module = nn.Linear(2, 2)
-    hook = AdmmHook(module, Alternating(), RATIO, Admm(rho=1.0, rho_growth=1.0))
+    hook = AdmmHook(module, Alternating(), RATIO, Admm(rho=1.0, rho_growth=1.0), EVERY)
     weight = module.weight.detach().clone()
-    hook.on_epoch(1)  # now the bias is cut and the weight is whole: its Z is W + U, its U becomes 0
+    told(hook)  # now the bias is cut and the weight is whole: its Z is W + U, its U becomes 0
     state = hook.state_dict()
     assert set(state["z"]) == {"weight", "bias"}
     assert torch.equal(state["z"]["weight"], weight) and not state["u"]["weight"].any()
     assert not state["z"]["bias"].any() and torch.equal(state["u"]["bias"], module.bias.detach())
 
 
-def test_updates_come_every_so_many_epochs(tiny: Program) -> None:
-    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(update_epochs=2, rho=0.1, rho_growth=2.0))
-    assert hook.on_epoch(1)["residual"] == float("inf") and hook.state_dict()["rho"] == 0.1
-    assert hook.on_epoch(2)["rho"] == 0.1 and hook.state_dict()["rho"] == 0.2
-    assert hook.on_epoch(3)["rho"] == 0.2
+def test_updates_are_spread_evenly_over_the_steps(tiny: Program) -> None:
+    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(updates=3, rho=0.1, rho_growth=2.0, rho_max=9.0), 10)
+    begin = hook.on_epoch(1)
+    assert begin["rho"] == 0.1 and 0 < begin["residual"] < 1, "how far W is from its projection at the start"
+    rhos = []
+    for _ in range(10):
+        hook.on_update()
+        rhos.append(hook.state_dict()["rho"])
+    assert rhos == [0.1] * 3 + [0.2] * 3 + [0.4] * 3 + [0.8], "after steps 4, 7 and 10"
+
+
+def test_there_are_no_more_updates_than_steps(tiny: Program) -> None:
+    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(updates=50, rho=0.1), 4)
+    told_rhos = [told(hook)["rho"] for _ in range(4)]
+    assert told_rhos[0] == 0.1 and told_rhos[-1] == pytest.approx(1.0), "and the penalty still spans its range"
 
 
 def test_rho_stops_growing_at_its_maximum(tiny: Program) -> None:
-    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(rho=0.5, rho_growth=3.0, rho_max=1.0))
-    assert [hook.on_epoch(i)["rho"] for i in (1, 2, 3)] == [0.5, 1.0, 1.0]
+    hook = AdmmHook(tiny.module, selector_of(tiny), RATIO, Admm(rho=0.5, rho_growth=3.0, rho_max=1.0), EVERY)
+    assert [told(hook)["rho"] for _ in range(3)] == [0.5, 1.0, 1.0]
 
 
 def test_it_is_finished_when_the_weights_lie_in_the_set(tiny: Program) -> None:
     selector = selector_of(tiny)
-    hook = AdmmHook(tiny.module, selector, RATIO, Admm())
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm(), EVERY)
     assert not hook.finished()
     with torch.no_grad():
         for name, z in hook.state_dict()["z"].items():
             tiny.parameters[name].copy_(z)
-    assert hook.on_epoch(1)["residual"] == 0.0 and hook.finished()
+    assert told(hook)["residual"] == 0.0 and hook.finished()
 
 
 def test_a_hooks_state_continues_another(tiny: Program) -> None:
     selector = selector_of(tiny)
-    first = AdmmHook(tiny.module, selector, RATIO, Admm())
+    first = AdmmHook(tiny.module, selector, RATIO, Admm(), 2 * EVERY)
     drift(tiny.module, 1)
-    first.on_epoch(1)
-    second = AdmmHook(tiny.module, selector, RATIO, Admm())
+    for _ in range(3):
+        first.on_update()
+    second = AdmmHook(tiny.module, selector, RATIO, Admm(), 2 * EVERY)
     second.load_state_dict(first.state_dict())
     for hook in (first, second):
         drift(tiny.module, 2)
@@ -191,6 +210,7 @@ def test_a_hooks_state_continues_another(tiny: Program) -> None:
             parameter.grad = torch.zeros_like(parameter)
         hook.on_gradients()
     a, b = first.state_dict(), second.state_dict()
+    assert a["step"] == b["step"] == 3 and first.on_epoch(1) == second.on_epoch(1)
     assert a["rho"] == b["rho"] and all(torch.equal(a["u"][name], b["u"][name]) for name in a["u"])
 
 
@@ -204,7 +224,7 @@ def test_masks_tell_what_they_cut(tiny: Program) -> None:
 
 def test_admm_tells_what_z_would_cut(tiny: Program) -> None:
     selector = selector_of(tiny, "unstructured")
-    hook = AdmmHook(tiny.module, selector, RATIO, Admm(update_epochs=2))
+    hook = AdmmHook(tiny.module, selector, RATIO, Admm(), EVERY)
     first = hook.on_epoch(1)["sparsity"]
     assert first == pytest.approx(1 - 1 / RATIO, abs=0.02)
     zeros = sum(int((z == 0).sum()) for z in hook.state_dict()["z"].values())
@@ -213,11 +233,11 @@ def test_admm_tells_what_z_would_cut(tiny: Program) -> None:
 
 def test_what_was_cut_before_counts_where_z_does_not_reach() -> None:
     """Four weights that Z cuts, and two biases."""
-    told = [
-        AdmmHook(nn.Linear(2, 2), Alternating(), RATIO, Admm(update_epochs=9), masks=masks).on_epoch(1)["sparsity"]
+    sparsities = [
+        AdmmHook(nn.Linear(2, 2), Alternating(), RATIO, Admm(), EVERY, masks=masks).on_epoch(1)["sparsity"]
         for masks in ({}, {"bias": torch.tensor([False, True])}, {"weight": torch.zeros(2, 2, dtype=torch.bool)})
     ]
-    assert told == [4 / 6, 5 / 6, 4 / 6]
+    assert sparsities == [4 / 6, 5 / 6, 4 / 6]
 
 
 def train(module: nn.Module, hooks: list[MaskHook], optimizer: torch.optim.Optimizer) -> None:
@@ -275,7 +295,7 @@ def test_a_hook_without_masks_does_nothing(tiny: Program) -> None:
         ({"rho_growth": 0.9}, "--rho-growth 0.9: must be at least 1"),
         ({"rho_max": 1e-4}, "--rho-max 0.0001: must be at least --rho, here 0.001"),
         ({"layer_rho": (("conv1", 0.0),)}, "--layer-rho conv1=0: must be above 0"),
-        ({"update_epochs": 0}, "must be at least 1"),
+        ({"updates": 0}, "must be at least 1"),
         ({"stages": 0}, "must be at least 1"),
     ],
 )

@@ -12,7 +12,7 @@ from compressor.pruning.phases import plan, step_ratios
 from compressor.training import Recipe
 
 FIRST, LAST = Recipe(epochs=2), Recipe(epochs=3)
-RESET = Recipe(epochs=2, cycle_epochs=1)
+RESET = Recipe(epochs=2, cycle_epochs=0.05)
 """ADMM: the learning rate starts anew at every update of Z and U."""
 
 
@@ -85,8 +85,8 @@ def test_settings_that_cannot_be_meant(changes: dict[str, object], message: str)
 def test_a_recipe_that_sets_its_own_cycle_keeps_it() -> None:
     own = Recipe(epochs=6, cycle_epochs=3)
     assert plan(PruneSettings(9, prune_recipe=own))[0].recipe == own
-    every_second = PruneSettings(9, prune_recipe=FIRST, admm=Admm(update_epochs=2))
-    assert plan(every_second)[0].recipe == Recipe(epochs=2, cycle_epochs=2)
+    eight = PruneSettings(9, prune_recipe=FIRST, admm=Admm(updates=8))
+    assert plan(eight)[0].recipe == Recipe(epochs=2, cycle_epochs=0.25)
 
 
 def test_a_warm_up_longer_than_an_update_stretches_the_cycle() -> None:
@@ -101,10 +101,10 @@ def test_a_pattern_takes_its_usual_spelling() -> None:
 
 def test_growth_reaches_the_limit_at_the_last_update() -> None:
     twenty = Recipe(epochs=20)
-    for admm, n_updates in ((Admm(), 20), (Admm(update_epochs=5), 4), (Admm(rho=0.1, rho_max=3.0), 20)):
+    for admm, n_updates in ((Admm(), 40), (Admm(updates=4), 4), (Admm(rho=0.1, rho_max=3.0), 40)):
         growth, limit = admm.course(twenty)
         assert admm.rho * growth ** (n_updates - 1) == pytest.approx(limit)
-    assert Admm().course(Recipe(epochs=1))[0] == 1.0 and Admm(rho_growth=1.3).course(twenty)[0] == 1.3
+    assert Admm(updates=1).course(twenty)[0] == 1.0 and Admm(rho_growth=1.3).course(twenty)[0] == 1.3
 
 
 def test_the_usual_limit_follows_the_steps_and_is_stable_under_sgd() -> None:
@@ -112,7 +112,7 @@ def test_the_usual_limit_follows_the_steps_and_is_stable_under_sgd() -> None:
         return Recipe(epochs=20, optimizer="sgd", lr=lr)
 
     usual = Admm().course(Recipe())[1]
-    assert Admm().course(Recipe(), 50)[1] == usual and Admm().course(Recipe(), 1000)[1] == pytest.approx(0.1)
-    assert Admm().course(Recipe(), 10**9)[1] == Admm().rho, "never below the first penalty"
+    assert Admm().course(Recipe(), 2000)[1] == usual and Admm().course(Recipe(), 40_000)[1] == pytest.approx(0.1)
+    assert Admm().course(Recipe(), 10**10)[1] == Admm().rho, "never below the first penalty"
     assert Admm().course(sgd(1e-3))[1] == usual and Admm().course(sgd(5.0))[1] == pytest.approx(0.1)
     assert Admm(rho_max=7.0).course(sgd(5.0))[1] == 7.0 and Admm(rho=0.5).course(sgd(5.0))[1] == 0.5

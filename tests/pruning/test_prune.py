@@ -239,7 +239,7 @@ def test_the_penalty_spans_its_range_over_the_epochs(tiny: Program, data: ArrayS
     recipe = Recipe(epochs=5, batch_size=80)
     _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
     assert report.stages[1].extra["rho"] == pytest.approx(1.0)
-    slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0)
+    slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0, updates=5)
     _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=slow), data=data)
     assert report.stages[1].extra["rho"] == pytest.approx(0.16)
 

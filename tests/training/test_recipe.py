@@ -19,7 +19,7 @@ WRONG: dict[str, list[Any]] = {
     "weight_decay": [-1e-4],
     "l1": [-1.0],
     "schedule": ["linear"],
-    "cycle_epochs": [0, 2.0],
+    "cycle_epochs": [0, "2"],
     "warmup_epochs": [-1, 20],
     "min_lr_factor": [1.5, -0.5],
     "step_epochs": [0],
