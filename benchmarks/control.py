@@ -1,0 +1,118 @@
+"""The control: dense networks of the pruned sizes, trained from scratch with the same total budget.
+
+`python -m benchmarks.control --mnist DIR --rows benchmarks/data/mnist_reach.json`, the rows being what
+`python -m benchmarks.mnist --cases reach` wrote. For a structured row the small network has the widths that pruning found
+(and the inputs that magnitude chooses, where inputs were selected); for an unstructured one all layers are thinned alike
+until the network has as many parameters as the pruned one has weights left. It starts from fresh weights and gets the
+epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and batch size and the
+dense network's outputs as a teacher, as in the run that it stands against. Accuracy is that of the last epoch.
+
+Source:  Liu et al. 2019, "Rethinking the Value of Network Pruning", sec. 3 (Scratch-B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import compressor
+from benchmarks.mnist import DENSE, Taught, dense, grouped, taught
+from compressor.data import open_data
+from compressor.data.arrays import ArraySource
+from compressor.program import Program
+from compressor.pruning import PruneSettings
+from compressor.pruning.survivors import reinitialise
+from compressor.training import Recipe
+
+Row = dict[str, Any]
+
+
+def fresh(program: Program, row: Row, seed: int) -> Program:
+    """A dense network of the row's size, with fresh weights."""
+    asked = PruneSettings(row["got"], "magnitude", "channel", allocation="uniform", floor=0.0, seed=seed)
+    if row["pattern"] != "unstructured":
+        full = {name: program.parameters[f"{name}.weight"].shape[0] for name in row["widths"]}
+        shares = tuple((name, kept / full[name]) for name, kept in row["widths"].items() if kept < full[name])
+        by_inputs = row["select_inputs"]
+        asked = PruneSettings(
+            row["got"] if by_inputs else 1.0, "magnitude", "channel", layers=shares, floor=0.0, select_inputs=by_inputs,
+            seed=seed,
+        )  # fmt: skip
+    pruned, _ = compressor.prune(program, asked)
+    small, _ = compressor.compact(pruned)
+    reinitialise(small, seed)
+    return small
+
+
+def run(row: Row, mnist: str, cache: Path, device: str) -> Row:
+    """One control, as a row beside the error of the pruned network."""
+    seed = row["seed"]
+    program, data = dense(row["arch"], mnist, seed, cache, device), open_data(mnist)
+    assert isinstance(data, ArraySource)
+    small, source, began = fresh(program, row, seed), taught(data, program, device), time.process_time()
+    recipe = Recipe(
+        epochs=DENSE[row["arch"]].epochs + row["epochs"], batch_size=128,
+        lr=3e-3 if row["pattern"] != "unstructured" else 1e-3,
+    )  # fmt: skip
+    trained, told = compressor.retrain(small, recipe, data=source, task=Taught(0.7), seed=seed, device=device)
+    return {
+        **{key: row[key] for key in ("group", "arch", "pattern", "asked", "method", "seed", "select_inputs")},
+        "pruned_error": row["error"], "pruned_kept": row["kept"], "dense_error": row["dense_error"],
+        "scratch_error": round(100 - 100 * (told.stages[-1].metrics or {})["accuracy"], 4),
+        "scratch_params": trained.n_parameters, "epochs": recipe.epochs, "cpu_seconds": time.process_time() - began,
+    }  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Pruned against fresh, mean over the seeds."""
+    lines = [
+        "| net | pattern | weights left | pruned error % | parameters | from scratch, error % | difference | seeds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (arch, pattern, inputs, _, _), of in grouped(rows):
+
+        def mean(name: str, of: Sequence[Row] = of) -> float:
+            return statistics.mean(row[name] for row in of)
+
+        lines.append(
+            f"| {arch} | {pattern}{' + inputs' if inputs else ''} | {mean('pruned_kept'):,.0f} |"
+            f" {mean('pruned_error'):.2f} | {mean('scratch_params'):,.0f} | {mean('scratch_error'):.2f} |"
+            f" {mean('scratch_error') - mean('pruned_error'):+.2f} | {len(of)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mnist", required=True, help="folder with the four IDX files")
+    parser.add_argument("--rows", required=True, type=Path, help="what benchmarks.mnist --cases reach wrote")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/control.json"))
+    parser.add_argument("--only", help="run one network only")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {(row["arch"], row["pattern"], row["asked"], row["seed"]) for row in rows}
+    mnist = f"mnist:{Path(options.mnist).resolve()}"
+    for row in json.loads(options.rows.read_text()):
+        key = (row["arch"], row["pattern"], row["asked"], row["seed"])
+        if key in done or row["group"] != "reach" or options.only not in (None, row["arch"]):
+            continue
+        rows.append(run(row, mnist, options.out.parent / "dense", options.device))
+        options.out.write_text(json.dumps(rows, indent=1))
+        print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
