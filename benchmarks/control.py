@@ -1,11 +1,12 @@
 """The control: dense networks of the pruned sizes, trained from scratch with the same total budget.
 
 `python -m benchmarks.control --mnist DIR --rows benchmarks/data/mnist_reach.json`, the rows being what
-`python -m benchmarks.mnist --cases reach` wrote. For a structured row the small network has the widths that pruning found
-(and the inputs that magnitude chooses, where inputs were selected); for an unstructured one all layers are thinned alike
-until the network has as many parameters as the pruned one has weights left. It starts from fresh weights and gets the
-epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and batch size and the
-dense network's outputs as a teacher, as in the run that it stands against. Accuracy is that of the last epoch.
+`python -m benchmarks.mnist --cases reach` wrote. For a structured row the small network has the widths that pruning
+found (and the inputs that magnitude chooses, where inputs were selected); for an unstructured one all layers are
+thinned alike until the network has as many parameters as the pruned one has weights left. It starts from fresh weights
+and gets the epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and
+batch size and the dense network's outputs as a teacher, as in the run that it stands against. Accuracy is that of the
+last epoch.
 
 Source:  Liu et al. 2019, "Rethinking the Value of Network Pruning", sec. 3 (Scratch-B).
 """
