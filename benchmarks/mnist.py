@@ -270,7 +270,6 @@ def grouped(rows: Sequence[Row]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
 def curve_svg(rows: Sequence[Row]) -> str:
     """Error against ratio, one line per method: the figure of the curve rows, as a file of its own."""
     from compressor.report.html.charts import Axis, Line, line_chart
-    from compressor.report.html.style import STYLE
 
     of = [(key[-1], key[-2], statistics.mean(r["error"] for r in same)) for key, same in grouped(rows)]
     methods = list(dict.fromkeys(method for method, _, _ in of))
@@ -282,6 +281,13 @@ def curve_svg(rows: Sequence[Row]) -> str:
         "Error against ratio", "Test error of LeNet-300-100 on MNIST by method at one budget of training epochs", lines,
         Axis("dense ÷ kept", log=True), Axis("error %", log=True),
     )  # fmt: skip
+    return standalone(chart)
+
+
+def standalone(chart: Any) -> str:
+    """A chart of the reports as an SVG file of its own."""
+    from compressor.report.html.style import STYLE
+
     head = '<svg xmlns="http://www.w3.org/2000/svg" width="720" '
     return str(chart).replace("<svg ", head, 1).replace("</title>", f"</title><style>{STYLE}</style>", 1)
 
