@@ -25,7 +25,7 @@ import torch
 
 import compressor
 from benchmarks.mnist import DENSE, Taught, dense, grouped, taught
-from compressor.data import open_data
+from compressor.data import open_data, open_task
 from compressor.data.arrays import ArraySource
 from compressor.program import Program
 from compressor.pruning import PruneSettings
@@ -57,14 +57,16 @@ def run(row: Row, mnist: str, cache: Path, device: str) -> Row:
     seed = row["seed"]
     program, data = dense(row["arch"], mnist, seed, cache, device), open_data(mnist)
     assert isinstance(data, ArraySource)
-    small, source, began = fresh(program, row, seed), taught(data, program, device), time.process_time()
+    small, began, augment = fresh(program, row, seed), time.process_time(), row.get("augment", False)
+    source, task = (data, open_task(None)) if augment else (taught(data, program, device), Taught(0.7))
     recipe = Recipe(
         epochs=DENSE[row["arch"]].epochs + row["epochs"], batch_size=128,
-        lr=3e-3 if row["pattern"] != "unstructured" else 1e-3,
+        lr=3e-3 if row["pattern"] != "unstructured" else 1e-3, augment=augment,
     )  # fmt: skip
-    trained, told = compressor.retrain(small, recipe, data=source, task=Taught(0.7), seed=seed, device=device)
+    trained, told = compressor.retrain(small, recipe, data=source, task=task, seed=seed, device=device)
     return {
         **{key: row[key] for key in ("group", "arch", "pattern", "asked", "method", "seed", "select_inputs")},
+        "augment": augment,
         "pruned_error": row["error"], "pruned_kept": row["kept"], "dense_error": row["dense_error"],
         "scratch_error": round(100 - 100 * (told.stages[-1].metrics or {})["accuracy"], 4),
         "scratch_params": trained.n_parameters, "epochs": recipe.epochs, "cpu_seconds": time.process_time() - began,
@@ -77,17 +79,22 @@ def table(rows: Sequence[Row]) -> str:
         "| net | pattern | weights left | pruned error % | parameters | from scratch, error % | difference | seeds |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for (arch, pattern, inputs, _, _), of in grouped(rows):
+    for (arch, pattern, inputs, moved, _, _), of in grouped(rows):
 
         def mean(name: str, of: Sequence[Row] = of) -> float:
             return statistics.mean(row[name] for row in of)
 
         lines.append(
-            f"| {arch} | {pattern}{' + inputs' if inputs else ''} | {mean('pruned_kept'):,.0f} |"
+            f"| {arch} | {pattern}{' + inputs' if inputs else ''}{', moved' if moved else ''} |"
+            f" {mean('pruned_kept'):,.0f} |"
             f" {mean('pruned_error'):.2f} | {mean('scratch_params'):,.0f} | {mean('scratch_error'):.2f} |"
             f" {mean('scratch_error') - mean('pruned_error'):+.2f} | {len(of)} |"
         )
     return "\n".join(lines)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["arch"], row["pattern"], row["asked"], row["seed"], row.get("augment", False)
 
 
 def main() -> None:
@@ -103,11 +110,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
-    done = {(row["arch"], row["pattern"], row["asked"], row["seed"]) for row in rows}
+    done = {_key(row) for row in rows}
     mnist = f"mnist:{Path(options.mnist).resolve()}"
     for row in json.loads(options.rows.read_text()):
-        key = (row["arch"], row["pattern"], row["asked"], row["seed"])
-        if key in done or row["group"] != "reach" or options.only not in (None, row["arch"]):
+        if _key(row) in done or row["group"] != "reach" or options.only not in (None, row["arch"]):
             continue
         rows.append(run(row, mnist, options.out.parent / "dense", options.device))
         options.out.write_text(json.dumps(rows, indent=1))

@@ -16,7 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Case:
     """One network at one ratio. `way` are the ratios of the stages before the last, `find` and `heal` epochs.
 
     `last_rho` is the penalty of the last update of a stage: the higher the ratio, the harder the pull has to be.
+    `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With `augment` all
+    training sees images that are moved by up to two pixels, without a teacher: its outputs are those of unmoved images.
     """
 
     group: str
@@ -62,7 +64,12 @@ class Case:
     heal: int = 0
     last_rho: float = 0.1
     select_inputs: bool = False
+    shares: tuple[tuple[tuple[str, float], ...], ...] = ()
+    augment: bool = False
 
+
+VIB = ((("fc1", 150 / 300), ("fc2", 60 / 100)), (("fc1", 71 / 150), ("fc2", 33 / 60)))
+"""To 71 and 33 neurons in two stages, the widths of Dai et al. 2018 (VIB), who have 97 inputs left."""
 
 BOTH = ("magnitude", "admm")
 CURVE = ("cut only", "cut, reconstructed", "retrained", "retrained, L1", "iterative", "admm")
@@ -72,6 +79,7 @@ CASES = (
     Case("han", "lenet5", "channel", 17.0, BOTH),
     Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (5.0,), (20, 20), 50, 0.1),
     Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (20, 25), 80, 0.5, True),
+    Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (12, 16), 300, 1.0, True, VIB, True),
     Case("reach", "lenet5", "channel", 60.5, ("admm",), (8.0, 22.0), (7, 10, 12), 60, 0.3),
     Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 35.0), (7, 10, 12), 120, 0.3),
     Case("reach", "lenet5", "unstructured", 75.0, ("admm",), (9.0,), (10, 10), 20, 0.3),
@@ -158,25 +166,27 @@ def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSe
 
 def reach(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> tuple[Program, Row]:
     """Stage by stage to the ratio; whole units are removed in between, so that later epochs cost less."""
-    source, task = taught(data, program, device), Taught(0.7)
+    source, task = (data, open_task(None)) if case.augment else (taught(data, program, device), Taught(0.7))
     dense, small, stages, widths = program.n_parameters, program, [], {}
     for number, ratio in enumerate((*case.way, case.ratio)):
         now = dense / (small.n_parameters - small.n_zeroed)
         last = ratio == case.ratio
-        find = Recipe(epochs=case.find[number], batch_size=128, schedule="constant")
+        find = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
         whole = case.pattern != "unstructured"
         asked = PruneSettings(
             ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=find,
             admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
             retrain_recipe=None if last else replace(find, epochs=2, schedule="cosine"),
-            select_inputs=case.select_inputs, seed=seed, device=device,
+            select_inputs=case.select_inputs, layers=case.shares[number] if case.shares else (), seed=seed,
+            device=device,
         )  # fmt: skip
         small, report = compressor.prune(small, asked, data=source, task=task)
         stages += [(f"{ratio:g}x {row.name}", row.metrics, row.extra) for row in report.stages]
         widths = {cut.name: cut.kept for cut in report.layers}
         if whole:
             small, _ = compressor.compact(small)
-    heal = Recipe(epochs=case.heal, batch_size=128, lr=3e-3 if case.pattern != "unstructured" else 1e-3)
+    peak = 3e-3 if case.pattern != "unstructured" else 1e-3
+    heal = Recipe(epochs=case.heal, batch_size=128, lr=peak, augment=case.augment)
     healed, told = compressor.retrain(small, heal, data=source, task=task, seed=seed, device=device)
     stages.append(("retrain", told.stages[-1].metrics, {}))
     row = {
@@ -198,7 +208,7 @@ def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str
     program, data = dense(case.arch, mnist, seed, cache, device), open_data(mnist)
     began, cpu = time.perf_counter(), time.process_time()
     head = {"group": case.group, "arch": case.arch, "pattern": case.pattern, "asked": case.ratio, "method": method,
-            "seed": seed, "select_inputs": case.select_inputs}  # fmt: skip
+            "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment}  # fmt: skip
     if case.group == "reach":
         assert isinstance(data, ArraySource)
         pruned, row = reach(case, program, data, seed, device)
@@ -245,12 +255,12 @@ def table(rows: Sequence[Row]) -> str:
         "| net | pattern | method | ratio | dense error % | error % (mean ± sd) | difference | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (arch, pattern, inputs, _, method), of in grouped(rows):
+    for (arch, pattern, inputs, moved, _, method), of in grouped(rows):
         errors, before = [row["error"] for row in of], [row["dense_error"] for row in of]
         got = statistics.mean(row.get("compact_ratio", row["got"]) for row in of)
         spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
         lines.append(
-            f"| {arch} | {pattern}{' + inputs' if inputs else ''} | {method} | {got:.2f}x |"
+            f"| {arch} | {pattern}{' + inputs' if inputs else ''}{', moved' if moved else ''} | {method} | {got:.2f}x |"
             f" {statistics.mean(before):.2f} | {statistics.mean(errors):.2f} ± {spread:.2f} |"
             f" {statistics.mean(errors) - statistics.mean(before):+.2f} | {len(of)} |"
         )
@@ -261,7 +271,8 @@ def grouped(rows: Sequence[Row]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
     """Rows that differ in nothing but the seed, under what they have in common."""
 
     def key(row: Row) -> tuple[Any, ...]:
-        return row["arch"], row["pattern"], row.get("select_inputs", False), row["asked"], row["method"]
+        flags = (row.get(name, False) for name in ("select_inputs", "augment"))
+        return row["arch"], row["pattern"], *flags, row["asked"], row["method"]
 
     for common in dict.fromkeys(map(key, rows)):
         yield common, [row for row in rows if key(row) == common]
@@ -292,6 +303,12 @@ def standalone(chart: Any) -> str:
     return str(chart).replace("<svg ", head, 1).replace("</title>", f"</title><style>{STYLE}</style>", 1)
 
 
+def _key(row: Row) -> tuple[Any, ...]:
+    """What makes a run the same run."""
+    named = (row[name] for name in ("arch", "pattern", "asked", "method", "seed"))
+    return row.get("group", "han"), *named, row.get("augment", False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", required=True, help="folder with the four IDX files")
@@ -315,11 +332,11 @@ def main() -> None:
         case for case in CASES
         if case.group in groups and all(v is None or getattr(case, k) == v for k, v in wanted.items())
     ]  # fmt: skip
-    done = {(r.get("group", "han"), r["arch"], r["pattern"], r["asked"], r["method"], r["seed"]) for r in rows}
+    done = {_key(row) for row in rows}
     mnist = f"mnist:{Path(options.mnist).resolve()}"
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for case, method in ((c, m) for c in cases for m in c.methods):
-            if (case.group, case.arch, case.pattern, case.ratio, method, seed) in done:
+            if _key({**asdict(case), "asked": case.ratio, "method": method, "seed": seed}) in done:
                 continue
             rows.append(run(case, method, seed, mnist, options.out.parent / "dense", options.device))
             options.out.write_text(json.dumps(rows, indent=1))
