@@ -5,8 +5,8 @@
 found (and the inputs that magnitude chooses, where inputs were selected); for an unstructured one all layers are
 thinned alike until the network has as many parameters as the pruned one has weights left. It starts from fresh weights
 and gets the epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and
-batch size and the dense network's outputs as a teacher, as in the run that it stands against. Accuracy is that of the
-last epoch.
+batch size, images and teacher (the dense network, or none) as in the run that it stands against. Accuracy is that of
+the last epoch.
 
 Source:  Liu et al. 2019, "Rethinking the Value of Network Pruning", sec. 3 (Scratch-B).
 """
@@ -58,7 +58,8 @@ def run(row: Row, mnist: str, cache: Path, device: str) -> Row:
     program, data = dense(row["arch"], mnist, seed, cache, device), open_data(mnist)
     assert isinstance(data, ArraySource)
     small, began, augment = fresh(program, row, seed), time.process_time(), row.get("augment", False)
-    source, task = (data, open_task(None)) if augment else (taught(data, program, device), Taught(0.7))
+    distill = row.get("distill", 0.7)
+    source, task = (taught(data, program, device), Taught(distill)) if distill else (data, open_task(None))
     recipe = Recipe(
         epochs=DENSE[row["arch"]].epochs + row["epochs"], batch_size=128,
         lr=3e-3 if row["pattern"] != "unstructured" else 1e-3, augment=augment,
@@ -66,7 +67,7 @@ def run(row: Row, mnist: str, cache: Path, device: str) -> Row:
     trained, told = compressor.retrain(small, recipe, data=source, task=task, seed=seed, device=device)
     return {
         **{key: row[key] for key in ("group", "arch", "pattern", "asked", "method", "seed", "select_inputs")},
-        "augment": augment,
+        "augment": augment, "distill": distill,
         "pruned_error": row["error"], "pruned_kept": row["kept"], "dense_error": row["dense_error"],
         "scratch_error": round(100 - 100 * (told.stages[-1].metrics or {})["accuracy"], 4),
         "scratch_params": trained.n_parameters, "epochs": recipe.epochs, "cpu_seconds": time.process_time() - began,

@@ -50,8 +50,9 @@ class Case:
     """One network at one ratio. `way` are the ratios of the stages before the last, `find` and `heal` epochs.
 
     `last_rho` is the penalty of the last update of a stage: the higher the ratio, the harder the pull has to be.
-    `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With `augment` all
-    training sees images that are moved by up to two pixels, without a teacher: its outputs are those of unmoved images.
+    `distill` is the share of the dense network's opinion in the loss; a network that fits the training digits anyway is
+    better off without. `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With `augment` all
+    training sees images that are moved by up to two pixels, and a teacher's outputs would be those of unmoved ones.
     """
 
     group: str
@@ -66,6 +67,7 @@ class Case:
     select_inputs: bool = False
     shares: tuple[tuple[tuple[str, float], ...], ...] = ()
     augment: bool = False
+    distill: float = 0.7
 
 
 VIB = ((("fc1", 150 / 300), ("fc2", 60 / 100)), (("fc1", 71 / 150), ("fc2", 33 / 60)))
@@ -77,9 +79,9 @@ CASES = (
     Case("han", "lenet-300-100", "unstructured", 12.0, BOTH),
     Case("han", "lenet5", "unstructured", 12.0, BOTH),
     Case("han", "lenet5", "channel", 17.0, BOTH),
-    Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (5.0,), (20, 20), 50, 0.1),
+    Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (), (8,), 8, 1.0, distill=0.0),
     Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (20, 25), 80, 0.5, True),
-    Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (12, 16), 300, 1.0, True, VIB, True),
+    Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (12, 16), 300, 1.0, True, VIB, True, 0.0),
     Case("reach", "lenet5", "channel", 60.5, ("admm",), (8.0, 22.0), (7, 10, 12), 60, 0.3),
     Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 35.0), (7, 10, 12), 120, 0.3),
     Case("reach", "lenet5", "unstructured", 75.0, ("admm",), (9.0,), (10, 10), 20, 0.3),
@@ -166,7 +168,7 @@ def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSe
 
 def reach(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> tuple[Program, Row]:
     """Stage by stage to the ratio; whole units are removed in between, so that later epochs cost less."""
-    source, task = (data, open_task(None)) if case.augment else (taught(data, program, device), Taught(0.7))
+    source, task = (taught(data, program, device), Taught(case.distill)) if case.distill else (data, open_task(None))
     dense, small, stages, widths = program.n_parameters, program, [], {}
     for number, ratio in enumerate((*case.way, case.ratio)):
         now = dense / (small.n_parameters - small.n_zeroed)
@@ -208,7 +210,7 @@ def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str
     program, data = dense(case.arch, mnist, seed, cache, device), open_data(mnist)
     began, cpu = time.perf_counter(), time.process_time()
     head = {"group": case.group, "arch": case.arch, "pattern": case.pattern, "asked": case.ratio, "method": method,
-            "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment}  # fmt: skip
+            "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment, "distill": case.distill}  # fmt: skip
     if case.group == "reach":
         assert isinstance(data, ArraySource)
         pruned, row = reach(case, program, data, seed, device)
