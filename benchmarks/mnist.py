@@ -51,8 +51,9 @@ class Case:
 
     `last_rho` is the penalty of the last update of a stage: the higher the ratio, the harder the pull has to be.
     `distill` is the share of the dense network's opinion in the loss; a network that fits the training digits anyway is
-    better off without. `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With `augment` all
-    training sees images that are moved by up to two pixels, and a teacher's outputs would be those of unmoved ones.
+    better off without. `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With
+    `augment` all training sees images that are moved by up to two pixels; a teacher's outputs would be those of unmoved
+    ones.
     """
 
     group: str
@@ -210,7 +211,8 @@ def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str
     program, data = dense(case.arch, mnist, seed, cache, device), open_data(mnist)
     began, cpu = time.perf_counter(), time.process_time()
     head = {"group": case.group, "arch": case.arch, "pattern": case.pattern, "asked": case.ratio, "method": method,
-            "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment, "distill": case.distill}  # fmt: skip
+            "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment,
+            "distill": case.distill}  # fmt: skip
     if case.group == "reach":
         assert isinstance(data, ArraySource)
         pruned, row = reach(case, program, data, seed, device)
