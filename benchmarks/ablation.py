@@ -1,6 +1,6 @@
 """Each ingredient on and off: `python -m benchmarks.ablation --mnist DIR [--seeds 3]`.
 
-LeNet-300-100 on full MNIST, single weights, one ratio; every run that trains gets the same number of epochs. Rows are
+LeNet-300-100 on full MNIST, single weights, one ratio for each part; every run that trains gets the same number of epochs. Rows are
 Han et al. 2015 (quality thresholds, iterative steps, surviving weights, L1, L2, allocations), then ADMM (penalty,
 updates, learning rate, stages), then 33 % sparsity, which is said to be free. Every script row is one run; the table is
 the difference to the base of its part, over the same seeds. Accuracy is that of the last epoch.
@@ -29,6 +29,8 @@ from compressor.training import Recipe
 
 ARCH = "lenet-300-100"
 RATIO = 20.0
+ADMM_RATIO = 64.0
+"""What ADMM adds drowns in the noise of the test set (0.12 points) where magnitude alone still loses nothing."""
 EPOCHS = 15
 QUALITY = 0.8
 """Threshold in standard deviations that comes to about the same ratio in three rounds."""
@@ -56,7 +58,7 @@ def admm(seed: int, device: str) -> PruneSettings:
     """40 % of the epochs to find the structure, the rest to retrain it."""
     find = round(0.4 * EPOCHS)
     return PruneSettings(
-        RATIO, "admm", "unstructured", admm=Admm(), prune_recipe=recipe(find), retrain_recipe=recipe(EPOCHS - find),
+        ADMM_RATIO, "admm", "unstructured", admm=Admm(), prune_recipe=recipe(find), retrain_recipe=recipe(EPOCHS - find),
         seed=seed, device=device,
     )  # fmt: skip
 
