@@ -1,9 +1,9 @@
 """Each ingredient on and off: `python -m benchmarks.ablation --mnist DIR [--seeds 3]`.
 
 LeNet-300-100 on full MNIST, single weights, one ratio for each part; every run that trains gets the same number of
-epochs. Rows are Han et al. 2015 (quality thresholds, iterative steps, surviving weights, L1, L2, allocations), then ADMM
-(penalty, updates, learning rate, stages), then 33 % sparsity, which is said to be free. Every script row is one run; the
-table is the difference to the base of its part, over the same seeds. Accuracy is that of the last epoch.
+epochs. Rows are Han et al. 2015 (quality thresholds, iterative steps, surviving weights, L1, L2, allocations), then
+ADMM (penalty, updates, learning rate, stages), then 33 % sparsity, which is said to be free. Every script row is one
+run; the table is the difference to the base of its part, over the same seeds. Accuracy is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def admm(seed: int, device: str) -> PruneSettings:
     """40 % of the epochs to find the structure, the rest to retrain it."""
     find = round(0.4 * EPOCHS)
     return PruneSettings(
-        ADMM_RATIO, "admm", "unstructured", admm=Admm(), prune_recipe=recipe(find), retrain_recipe=recipe(EPOCHS - find),
-        seed=seed, device=device,
+        ADMM_RATIO, "admm", "unstructured", prune_recipe=recipe(find), retrain_recipe=recipe(EPOCHS - find), seed=seed,
+        device=device,
     )  # fmt: skip
 
 
