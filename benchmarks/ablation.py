@@ -23,7 +23,7 @@ import compressor
 from benchmarks.mnist import dense
 from compressor.data import DataSource, open_data, open_task
 from compressor.program import Program
-from compressor.pruning import Admm, PruneSettings, Recovery
+from compressor.pruning import PruneSettings, Recovery
 from compressor.sparsity import Sensitivity
 from compressor.training import Recipe
 
