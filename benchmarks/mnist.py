@@ -287,7 +287,7 @@ def curve_svg(rows: Sequence[Row]) -> str:
     from compressor.report.html.charts import Axis, Line, line_chart
 
     of = [(key[-1], key[-2], statistics.mean(r["error"] for r in same)) for key, same in grouped(rows)]
-    methods = list(dict.fromkeys(method for method, _, _ in of))
+    methods = [name for name in reversed(CURVE) if any(method == name for method, _, _ in of)]
     lines = [
         Line(method, [(ratio, error) for other, ratio, error in of if other == method], f"s{number + 1}", dots=True)
         for number, method in enumerate(methods)
@@ -296,15 +296,17 @@ def curve_svg(rows: Sequence[Row]) -> str:
         "Error against ratio", "Test error of LeNet-300-100 on MNIST by method at one budget of training epochs", lines,
         Axis("dense ÷ kept", log=True), Axis("error %", log=True),
     )  # fmt: skip
-    return standalone(chart)
+    return standalone(chart, "LeNet-300-100 on MNIST: test error %")
 
 
-def standalone(chart: Any) -> str:
-    """A chart of the reports as an SVG file of its own."""
+def standalone(chart: Any, heading: str) -> str:
+    """A chart of the reports as an SVG file of its own, with a heading above it."""
     from compressor.report.html.style import STYLE
 
-    head = '<svg xmlns="http://www.w3.org/2000/svg" width="720" '
-    return str(chart).replace("<svg ", head, 1).replace("</title>", f"</title><style>{STYLE}</style>", 1)
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="600" '
+    svg = str(chart).replace("<svg ", head, 1).replace('viewBox="0 0 360 220"', 'viewBox="0 -24 360 244"', 1)
+    above = f'<rect y="-24" width="360" height="244" fill="var(--card)"/><text x="10" y="-9">{heading}</text>'
+    return svg.replace("</title>", f"</title><style>{STYLE}</style>{above}", 1)
 
 
 def _key(row: Row) -> tuple[Any, ...]:

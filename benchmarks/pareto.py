@@ -80,7 +80,7 @@ def picture(rows: Sequence[Row]) -> str:
         "Error against parameters", "Test error on CIFAR-10 by method and pattern at one budget of training", lines,
         Axis("thousand parameters left", log=True), Axis("error %", log=True),
     )  # fmt: skip
-    return standalone(chart)
+    return standalone(chart, f"{rows[0]['arch']} on CIFAR-10: test error %")
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ import hashlib
 _LIGHT = """
   color-scheme: light;
   --page: #fafaf8; --card: #ffffff; --ink: #1a1d21; --soft: #5a636e; --rule: #e4e5e1; --grid: #ecedea;
-  --before: #c4c9cf; --s1: #0b6e63; --s2: #a8480a; --s3: #4043b8; --s4: #a61b4b; --s5: #5a636e;
+  --before: #c4c9cf; --s1: #0b6e63; --s2: #a8480a; --s3: #4043b8; --s4: #a61b4b; --s5: #5a636e; --s6: #7a6500;
   --wash: #e3f1ee; --bad: #b3261e;
 """
 _DARK = """
   color-scheme: dark;
   --page: #121417; --card: #191c20; --ink: #e9eaec; --soft: #a2abb6; --rule: #2c3137; --grid: #24282d;
-  --before: #4d5661; --s1: #4fd1bd; --s2: #f0a560; --s3: #a5a8ff; --s4: #ff9db8; --s5: #a2abb6;
+  --before: #4d5661; --s1: #4fd1bd; --s2: #f0a560; --s3: #a5a8ff; --s4: #ff9db8; --s5: #a2abb6; --s6: #dcc65a;
   --wash: #16302d; --bad: #ff8a80;
 """
 
@@ -116,7 +116,7 @@ svg .dot { stroke: var(--card); stroke-width: 1.5; }
     + "\n".join(
         f"svg .line.{s}, svg .thin.{s}, svg .thick.{s} {{ stroke: var(--{s}); }} "
         f"svg .dot.{s}, svg .name.{s}, svg .value.{s} {{ fill: var(--{s}); }}"
-        for s in ("s1", "s2", "s3", "s4", "s5")
+        for s in ("s1", "s2", "s3", "s4", "s5", "s6")
     )
     + """
 @media (max-width: 640px) {
