@@ -81,7 +81,9 @@ def ours(
     )  # fmt: skip
     stages = [(row.name, _error(row.metrics)) for row in (*report.stages, *told.stages)]
     course = [_error(epoch) for epoch in told.history]
-    return small, {"stages": stages, "course": course, "error": stages[-1][1], "widths": _widths(report)}
+    by_end = {name.rsplit(": ", 1)[-1]: error for name, error in stages}
+    healed = {"cut": by_end["cut"], "healed": by_end["recovered"]} if "recovered" in by_end else {}
+    return small, {**healed, "stages": stages, "course": course, "error": stages[-1][1], "widths": _widths(report)}
 
 
 def _widths(report: Any) -> list[int]:
@@ -97,13 +99,13 @@ def one_shot(
         data=data,
     )  # fmt: skip
     errors: Row = {"cut": _measured(cut, data, given.device)}
-    for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("reconstructed", HEALING)):
+    for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("healed", HEALING)):
         _, told = compressor.retrain(
             cut, None, data=data, recovery=recovery, teacher=dense, seed=seed, device=given.device
         )  # fmt: skip
         errors[name] = _error(told.stages[-1].metrics)
     small, _ = compressor.compact(cut)
-    return small, {**errors, "error": errors["reconstructed"]}
+    return small, {**errors, "error": errors["healed"]}
 
 
 def peer(
@@ -118,7 +120,7 @@ def peer(
         small, wanted, data=data, seed=seed, device=given.device,
         teacher=dense if given.distill else None, recovery=replace(HEALING, reconstruct=0),
     )  # fmt: skip
-    errors["recalibrated"] = _error(told.stages[1].metrics)
+    errors["healed"] = _error(told.stages[1].metrics)
     course = [_error(epoch) for epoch in told.history]
     return small, {**errors, "course": course, "error": _error(told.stages[-1].metrics)}
 
@@ -192,11 +194,12 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
 def table(rows: Sequence[Row]) -> str:
     """Mean and spread over the seeds, one line per case and method."""
     lines = [
-        "| net | method | epochs | MACs | params | dense % | cut % | recalibrated % | accuracy % | change | seeds |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| net | method | distilled | epochs | MACs | params | dense % | cut % | healed % | accuracy % | change | seeds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for key in dict.fromkeys((r["arch"], r["asked"], r["method"], r["epochs"], r["val"]) for r in rows):
-        of = [r for r in rows if (r["arch"], r["asked"], r["method"], r["epochs"], r["val"]) == key]
+    same = ("arch", "asked", "method", "epochs", "val", "distill")
+    for key in dict.fromkeys(tuple(r[name] for name in same) for r in rows):
+        of = [r for r in rows if tuple(r[name] for name in same) == key]
 
         def mean(name: str, of: list[Row] = of) -> float:
             return statistics.mean(row[name] for row in of)
@@ -206,8 +209,9 @@ def table(rows: Sequence[Row]) -> str:
 
         spread = f" ± {statistics.stdev(row['error'] for row in of):.2f}" if len(of) > 1 else ""
         lines.append(
-            f"| {key[0]} | {key[2]} | {key[3]} | {mean('mac_ratio'):.2f}x | {mean('param_ratio'):.2f}x |"
-            f" {shown('dense_error')} | {shown('cut')} | {shown('recalibrated')} | {shown('error')}{spread} |"
+            f"| {key[0]} | {key[2]} | {key[5] or ''} | {key[3]} |"
+            f" {mean('mac_ratio'):.2f}x | {mean('param_ratio'):.2f}x |"
+            f" {shown('dense_error')} | {shown('cut')} | {shown('healed')} | {shown('error')}{spread} |"
             f" {mean('dense_error') - mean('error'):+.2f} | {len(of)} |"
         )
     return "\n".join(lines)
