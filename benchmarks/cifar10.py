@@ -194,7 +194,7 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
 def table(rows: Sequence[Row]) -> str:
     """Mean and spread over the seeds, one line per case and method."""
     lines = [
-        "| net | method | distilled | epochs | MACs | params | dense % | cut % | healed % | accuracy % | change | seeds |",
+        "| net | method | distil | epochs | MACs | params | dense % | cut % | healed % | accuracy % | change | seeds |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     same = ("arch", "asked", "method", "epochs", "val", "distill")
