@@ -47,7 +47,7 @@ def run(
     errors = [round(100 - 100 * (row.metrics or {})["accuracy"], 4) for row in report.stages]
     return {
         "arch": arch, "pattern": pattern, "method": method, "asked": ratio, "got": report.got, "seed": seed,
-        "epochs": given.epochs, "train": data.n_train, "precision": given.precision, "kept": report.kept_params,
+        "epochs": given.epochs, "train": data.n_train, "val": data.n_val, "precision": given.precision, "kept": report.kept_params,
         "dense_error": errors[0], "error": errors[-1],
         "stages": [(row.name, error) for row, error in zip(report.stages, errors, strict=True)],
         "seconds": time.perf_counter() - began,
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet20", choices=sorted(CHECKPOINTS))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--train", type=int, default=50_000, help="training images, from the first")
+    parser.add_argument("--val", type=int, default=10_000, help="test images that are looked at, from the first")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/pareto.json"))
@@ -100,16 +101,19 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = json.loads(given.out.read_text()) if given.out.exists() else []
-    keys = ("arch", "pattern", "method", "asked", "seed", "epochs", "train", "precision")
+    keys = ("arch", "pattern", "method", "asked", "seed", "epochs", "train", "val", "precision")
     done = {tuple(row[key] for key in keys) for row in rows}
     data = open_data(f"cifar10:{Path(given.cifar).resolve()}")
     assert isinstance(data, ArraySource)
-    data = replace(data, train=Arrays(data.train.inputs[: given.train], data.train.target[: given.train]))
+    (x, y), (v, w) = data.train, data.val
+    data = replace(
+        data, train=Arrays(x[: given.train], y[: given.train]), val=Arrays(v[: given.val], w[: given.val])
+    )  # fmt: skip
     for ratio in RATIOS:
         for pattern in PATTERNS:
             for method in METHODS:
                 point = (given.arch, pattern, method, ratio, given.seed)
-                if (*point, given.epochs, data.n_train, given.precision) in done:
+                if (*point, given.epochs, data.n_train, data.n_val, given.precision) in done:
                     continue
                 rows.append(run(*point, data, given))
                 given.out.write_text(json.dumps(rows, indent=1))
