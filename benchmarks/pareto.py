@@ -47,7 +47,8 @@ def run(
     errors = [round(100 - 100 * (row.metrics or {})["accuracy"], 4) for row in report.stages]
     return {
         "arch": arch, "pattern": pattern, "method": method, "asked": ratio, "got": report.got, "seed": seed,
-        "epochs": given.epochs, "train": data.n_train, "val": data.n_val, "precision": given.precision, "kept": report.kept_params,
+        "epochs": given.epochs, "train": data.n_train, "val": data.n_val, "precision": given.precision,
+        "kept": report.kept_params,
         "dense_error": errors[0], "error": errors[-1],
         "stages": [(row.name, error) for row, error in zip(report.stages, errors, strict=True)],
         "seconds": time.perf_counter() - began,
