@@ -96,9 +96,11 @@ def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], de
         else:
             low = middle + 1
     keep = _without(order, high, rules)
-    cut = order[:high]
-    steps = _whole_steps(keep, cut, rules) if rules.round_to > 1 else list(cut[::-1, None])
-    return _fill(keep, steps, cost, target)
+    if rules.round_to > 1:
+        starts = (keep, _without_odd_widths(keep, order, rules))
+        filled = [_fill(start, _whole_steps(start, order, rules), cost, target, rules.group) for start in starts]
+        return max(filled, key=cost)
+    return _fill(keep, list(order[:high][::-1, None]), cost, target)
 
 
 def largest_ratio(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float) -> float:
@@ -143,27 +145,50 @@ def _without(order: Ids, n: int, rules: Rules) -> Keep:
     return keep
 
 
-def _whole_steps(keep: Keep, cut: Ids, rules: Rules) -> list[Ids]:
+def _without_odd_widths(keep: Keep, order: Ids, rules: Rules) -> Keep:
+    """Whole groups whose width is no multiple, at the multiple below: 16 of 20, not 20."""
+    lower = keep.copy()
+    for g in range(rules.n_groups):
+        odd = int((rules.group == g).sum()) % rules.round_to
+        spare = order[(rules.group[order] == g) & keep[order]]
+        if odd and keep[rules.group == g].all() and len(spare) >= odd:
+            lower[spare[:odd]] = False
+    return lower
+
+
+def _whole_steps(keep: Keep, order: Ids, rules: Rules) -> list[Ids]:
     """What was cut, in steps that keep every group a multiple of `round_to`; that with the most important unit first.
 
+    The last step of a group makes it whole and may be smaller. These come after all others: no multiple stands behind
+    the width they lead to, and within their group they must come last.
     A width of 16 in a small network can be a third of the budget, and would be left unused without this.
     """
-    places = {int(unit): place for place, unit in enumerate(cut)}
+    places = {int(unit): place for place, unit in enumerate(order)}
     steps: list[Ids] = []
     for g in range(rules.n_groups):
-        gone = cut[(rules.group[cut] == g) & ~keep[cut]][::-1]
+        gone = order[(rules.group[order] == g) & ~keep[order]][::-1]
         steps += [gone[i : i + rules.round_to] for i in range(0, len(gone), rules.round_to)]
-    return sorted(steps, key=lambda step: -places[int(step[0])])
+    return sorted(steps, key=lambda step: (len(step) < rules.round_to, -places[int(step[0])]))
 
 
-def _fill(keep: Keep, steps: Sequence[Ids], cost: Callable[[Keep], float], target: float) -> Keep:
-    """Give back steps of units, the most important first, while the cost stays within the target."""
-    spent = cost(keep)
+def _fill(
+    keep: Keep, steps: Sequence[Ids], cost: Callable[[Keep], float], target: float, group: Ids | None = None
+) -> Keep:
+    """Give back steps of units, the most important first, while the cost stays within the target.
+
+    With `group`, of each unit, a step that is refused ends its group.
+    """
+    spent, ended = cost(keep), set[int]()
     for step in steps[:_FILL_TRIES]:
         if spent >= target * (1 - _CLOSE_ENOUGH):
             break
+        if group is not None and int(group[step[0]]) in ended:
+            continue
         keep[step] = True
         tried = cost(keep)
         keep[step] = tried <= target
-        spent = tried if tried <= target else spent
+        if tried <= target:
+            spent = tried
+        elif group is not None:
+            ended.add(int(group[step[0]]))
     return keep

@@ -114,6 +114,27 @@ def test_rounding_gives_back_every_multiple_that_still_fits(bundled: Bundled) ->
         assert not gone or budget.cost(more) > target
 
 
+def test_a_rounded_width_is_a_multiple_or_whole(bundled: Bundled) -> None:
+    """Of 500 neurons four are left over by 16: giving these back first would leave 84."""
+    program, units = bundled("lenet5")
+    for ratio in (1.7, 3.0, 5.0, 9.0, 12.5, 13.0, 13.5, 20.0):
+        selection = select((program, units), Choice("channel", round_to=16), ratio)
+        assert selection.keep is not None and selection.ratio >= ratio * (1 - 1e-9)
+        for members in map(list, units.groups):
+            kept = int(selection.keep[members].sum())
+            assert kept % 16 == 0 or kept == len(members), (ratio, kept)
+
+
+def test_a_width_that_is_no_multiple_gives_way_where_that_comes_closer(bundled: Bundled) -> None:
+    """20 channels of the first layer would leave 80 neurons (14.4x); 16 leave 96 (13.3x)."""
+    program, units = bundled("lenet5")
+    weights = dict(program.parameters)
+    weights["conv1.weight"] = weights["conv1.weight"].detach() * torch.linspace(10, 1, 20)[:, None, None, None]
+    weights["conv1.weight"][-1] *= 0.0
+    selection = make_selector(program, units, Choice("channel", round_to=16)).select(weights, 13.0)
+    assert 13.0 <= selection.ratio < 13.5
+
+
 def test_only_layers_in_scope_lose_filters(bundled: Bundled) -> None:
     given = bundled("lenet5")
     left = widths_left(given, select(given, Choice("channel", scope=("conv*",)), 2.0))
