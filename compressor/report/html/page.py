@@ -113,7 +113,7 @@ def section(title: str, lead: str, *parts: Child) -> Markup:
 def charts(*figures: Markup | None) -> Markup | None:
     """Figures side by side where there is room."""
     shown = [each for each in figures if each is not None]
-    style = "charts four" if len(shown) == 4 else "charts"  # not three and one
+    style = "charts pairs" if len(shown) in (2, 4) else "charts"  # not two and a gap, not three and one
     return tag("div", shown, class_=style) if shown else None
 
 

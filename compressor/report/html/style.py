@@ -81,7 +81,7 @@ td.bar svg { height: 12px; }
 td.heat span { display: block; margin: -3px -7px; padding: 3px 7px; border-radius: 4px; }
 .split { display: grid; gap: 18px; align-items: start; margin-top: 14px; }
 .split > * { min-width: 0; } .split .scroll { margin-top: 0; }
-@media (min-width: 720px) { .charts.four { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+@media (min-width: 720px) { .charts.pairs { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (min-width: 900px) { .split { grid-template-columns: minmax(0, 420px) minmax(0, 1fr); } }
 .bad { color: var(--bad); }
 .note { color: var(--soft); font-size: 13.5px; margin: 10px 0 0; max-width: 84ch; overflow-wrap: anywhere; }
@@ -99,8 +99,8 @@ svg .name, svg .row, svg .value, svg .mark { paint-order: stroke; stroke: var(--
   stroke-linejoin: round; }
 svg .tick, svg .axis { fill: var(--soft); font-size: 10.5px; }
 /* Two charts fill the page: drawn larger, their text stays as it is elsewhere. */
-@media (min-width: 960px) { .charts.four svg text { font-size: 9px; }
-  .charts.four svg .tick, .charts.four svg .axis { font-size: 8.5px; } }
+@media (min-width: 960px) { .charts.pairs svg text { font-size: 9px; }
+  .charts.pairs svg .tick, .charts.pairs svg .axis { font-size: 8.5px; } }
 svg .mark { fill: var(--soft); font-size: 10.5px; }
 svg .grid { stroke: var(--grid); stroke-width: 1; }
 svg .phase { stroke: var(--before); stroke-width: 1; stroke-dasharray: 2 3; }

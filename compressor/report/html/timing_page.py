@@ -88,9 +88,8 @@ def _configuration(timings: list[Timing]) -> Markup:
     first = timings[0]
     title = f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}"
     lead = "The models were measured in turns, so that whatever else the machine did met all of them."
-    return section(
-        title, lead, charts(stack(_latency(timings), _speedup(timings)), *_against(timings)), _values(timings)
-    )
+    flat, against = (_latency(timings), _speedup(timings)), list(_against(timings))
+    return section(title, lead, charts(*([stack(*flat), *against] if against else flat)), _values(timings))
 
 
 def _style(i: int, n: int) -> str:
