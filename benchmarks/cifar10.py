@@ -34,6 +34,7 @@ from compressor.data.arrays import Arrays, ArraySource
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture
 from compressor.pruning import PruneSettings, Recovery
+from compressor.pruning.recalibrate import recalibrate
 from compressor.pruning.survivors import reinitialise
 from compressor.training import Recipe
 from compressor.training.recipe import Precision
@@ -114,13 +115,17 @@ def peer(
     """Torch-Pruning's cut at that ratio, trained by the same recipe."""
     small = peer_cut(dense, arch, ratio, kind)
     errors: Row = {"cut": _measured(small, data, given.device)}
-    wanted = recipe(given.epochs, given.distill, given.precision) if given.epochs else None
-    told: Any = None
-    small, told = compressor.retrain(
-        small, wanted, data=data, seed=seed, device=given.device,
-        teacher=dense if given.distill else None, recovery=replace(HEALING, reconstruct=0),
+    # There is no reference of its widths to say what the images of its training were like; we know it.
+    recalibrate(
+        small, data, n_batches=HEALING.recalibrate, seed=seed, device=given.device, augment=True
     )  # fmt: skip
-    errors["healed"] = _error(told.stages[1].metrics)
+    errors["recalibrated"] = errors["healed"] = _measured(small, data, given.device)
+    if given.epochs == 0:
+        return small, {**errors, "error": errors["healed"]}
+    small, told = compressor.retrain(
+        small, recipe(given.epochs, given.distill, given.precision), data=data, seed=seed, device=given.device,
+        teacher=dense if given.distill else None,
+    )  # fmt: skip
     course = [_error(epoch) for epoch in told.history]
     return small, {**errors, "course": course, "error": _error(told.stages[-1].metrics)}
 

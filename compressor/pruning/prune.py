@@ -157,8 +157,8 @@ class _Run:
         if fit_state is None:
             self.file.write(number, None, self.program, self.stages)
             if phase.kind == "masked":
-                # Fitting needs the weights as they were; all others only look at the masks, which a cut replaces.
-                before = self.program.clone() if self.settings.recovery.reconstruct else self.program
+                # Healing needs the network as it was; all others only look at the masks, which a cut replaces.
+                before = self.program.clone() if self.settings.recovery else self.program
                 self._cut(phase.ratio)
                 self._heal(phase, before)
         history: tuple[EpochRecord, ...] = ()

@@ -38,9 +38,12 @@ def recover(
     batch_size: int = 64,
     seed: int = 0,
     device: str = "cpu",
+    augment: bool = False,
 ) -> dict[str, float]:
     """What was done, as numbers for the stage's row; the program's tensors are changed in place.
 
+    `dense` is the network as it was before the cut: its outputs are fitted, its batch norms say what the data of its
+    training were like. Where it is not there, re-calibration takes batches that are augmented as asked.
     `output error` is the mean over all fitted layers of ‖Y − Y'‖ / ‖Y‖ on the calibration data, after fitting;
     `unfitted` the same before.
 
@@ -59,7 +62,8 @@ def recover(
             found["output error"] = sum(fitted.after.values()) / len(fitted.after)
     if recovery.recalibrate:
         n_norms = recalibrate(
-            program, data, n_batches=recovery.recalibrate, batch_size=batch_size, seed=seed, device=device
-        )
+            program, data, n_batches=recovery.recalibrate, batch_size=batch_size, seed=seed, device=device,
+            reference=dense, augment=augment,
+        )  # fmt: skip
         found["norms"] = float(n_norms)
     return found

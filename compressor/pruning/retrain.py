@@ -36,7 +36,8 @@ def retrain(
 ) -> tuple[Program, RetrainReport]:
     """The fine-tuned program and its history: under the masks if it has any, ordinary training otherwise.
 
-    `recovery` heals first, towards the teacher where outputs are fitted; without a recipe that is all. `alternate`
+    `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
+    images augmented as the recipe says; without a recipe healing is all. `alternate`
     trains convolutions and linear layers by turns. The input program is left untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
@@ -59,7 +60,7 @@ def retrain(
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]
     if recovery and point is None:
         healing = Clock()
-        found = trainer.recover(tuned, recovery, teacher)
+        found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment)
         row = StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found)
         stages.append(row)
     if recipe is None:

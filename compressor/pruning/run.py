@@ -83,9 +83,13 @@ class Trainer:
         program.module.to("cpu")
         return moments
 
-    def recover(self, program: Program, recovery: Recovery, dense: Program | None) -> dict[str, float]:
+    def recover(
+        self, program: Program, recovery: Recovery, dense: Program | None, *, augment: bool = False
+    ) -> dict[str, float]:
         """Heal in place without training; what was done, as numbers."""
-        found = recover(program, recovery, self.data, dense=dense, seed=self.seed, device=self.device)
+        found = recover(
+            program, recovery, self.data, dense=dense, seed=self.seed, device=self.device, augment=augment
+        )  # fmt: skip
         share_state(program.module, self.device)
         return found
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.data import Batch
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError
 from compressor.program import InputSpec, Program, capture
@@ -23,9 +27,10 @@ class Normed(nn.Module):
         return self.two(self.drop(self.norm(self.one(x))))
 
 
-def source(n: int = 24) -> ArraySource:
+def source(n: int = 24, scale: float = 1.0, shift: float = 0.0) -> ArraySource:
     random = torch.Generator().manual_seed(0)
-    part = Arrays(3 + 2 * torch.randn(n, 4, generator=random), torch.zeros(n, dtype=torch.int64))
+    points = 3 + 2 * torch.randn(n, 4, generator=random)
+    part = Arrays(scale * points + shift, torch.zeros(n, dtype=torch.int64))
     return ArraySource("points", part, part, 2)
 
 
@@ -55,6 +60,74 @@ def test_weights_and_the_graph_stay_and_one_batch_is_not_all() -> None:
     assert all(torch.equal(before[name], p) for name, p in net.parameters.items()) and net.module.code == code
     means = (p.module.tensors()["norm.running_mean"] for p in (net, other))
     assert not torch.equal(*means)
+
+
+def statistics(net: Program) -> tuple[Tensor, Tensor]:
+    tensors = net.module.tensors()
+    return tensors["norm.running_mean"], tensors["norm.running_var"]
+
+
+def cut(net: Program) -> Program:
+    """The same with a smaller first layer, as a cut before it leaves it."""
+    smaller = net.clone()
+    smaller.parameters["one.weight"].data[:, 0] = 0
+    return smaller
+
+
+def test_a_network_that_nothing_happened_to_keeps_its_statistics() -> None:
+    dense = program()
+    recalibrate(dense, source(scale=1.5, shift=-1), n_batches=3, batch_size=8)
+    net = dense.clone()
+    assert recalibrate(net, source(), n_batches=3, batch_size=8, reference=dense) == 1
+    assert all(torch.equal(*pair) for pair in zip(statistics(net), statistics(dense), strict=True))
+
+
+def test_the_reference_says_what_the_images_of_training_were_like() -> None:
+    dense = program()
+    recalibrate(dense, source(scale=1.5, shift=-1), n_batches=3, batch_size=8)
+    right, plain, corrected = cut(dense), cut(dense), cut(dense)
+    recalibrate(right, source(scale=1.5, shift=-1), n_batches=3, batch_size=8)
+    recalibrate(plain, source(), n_batches=3, batch_size=8)
+    recalibrate(corrected, source(), n_batches=3, batch_size=8, reference=dense)
+    (mean, var), (far_mean, far_var), (near_mean, near_var) = map(statistics, (right, plain, corrected))
+    assert torch.allclose(near_var, var, rtol=1e-4) and not torch.allclose(far_var, var, rtol=0.5)
+    assert (near_mean - mean).norm() < 0.7 * (far_mean - mean).norm()
+
+
+def test_a_channel_that_is_constant_in_the_reference_is_measured_anew() -> None:
+    dense, net = program(), program()
+    dense.parameters["one.weight"].data[1] = 0
+    with_it, without = net.clone(), net.clone()
+    recalibrate(with_it, source(), n_batches=3, batch_size=8, reference=dense)
+    recalibrate(without, source(), n_batches=3, batch_size=8)
+    for got, anew in zip(statistics(with_it), statistics(without), strict=True):
+        assert got[1] == anew[1] and got[0] != anew[0] and got.isfinite().all()
+
+
+def test_a_reference_with_other_norms_says_nothing() -> None:
+    net, other = program(), program()
+    recalibrate(net, source(), n_batches=3, batch_size=8, reference=program(track=False))
+    recalibrate(other, source(), n_batches=3, batch_size=8)
+    assert all(torch.equal(*pair) for pair in zip(statistics(net), statistics(other), strict=True))
+
+
+class Doubled(ArraySource):
+    """Points whose augmentation doubles them."""
+
+    def batches(self, *args: Any, augment: bool = False, **options: Any) -> Iterator[Batch]:
+        for batch in super().batches(*args, **options):
+            yield Batch((batch.inputs[0] * (2 if augment else 1),), batch.target)
+
+
+def test_without_a_reference_the_batches_are_those_of_training() -> None:
+    plain = source()
+    data = Doubled("points", plain.train, plain.val, 2)
+    doubled, other, told = program(), program(), program()
+    recalibrate(doubled, data, n_batches=3, batch_size=8, augment=True)
+    recalibrate(other, source(scale=2), n_batches=3, batch_size=8)
+    recalibrate(told, data, n_batches=3, batch_size=8, augment=True, reference=program())
+    assert torch.allclose(statistics(doubled)[1], statistics(other)[1])
+    assert torch.equal(statistics(told)[1], statistics(program())[1]), "with a reference both see plain points"
 
 
 def test_it_is_deterministic() -> None:
