@@ -68,6 +68,10 @@ def detect(file: BinaryIO, name: str) -> Kind:
     finally:
         file.seek(0)
     if kind is None:
+        # Two fields, so that a stray byte or two is not taken for the start of a model.
+        fields, cut_off = _onnx_fields(file, size)
+        if cut_off and len(fields) > 1:
+            raise ModelError(f"{name}: is a cut-off ONNX model ({size:,} bytes); copy or download it again")
         raise ModelError(f"{name}: is {_describe(head)}")
     return kind
 
@@ -114,22 +118,29 @@ def _zip_kind(file: BinaryIO, size: int, name: str) -> Kind:
 
 
 def _is_onnx(file: BinaryIO, size: int) -> bool:
-    """Walks the outermost protobuf fields; every one must be known, fit, and one must be the graph."""
+    fields, cut_off = _onnx_fields(file, size)
+    return _ONNX_GRAPH in fields and not cut_off
+
+
+def _onnx_fields(file: BinaryIO, size: int) -> tuple[set[int], bool]:
+    """The outermost protobuf fields, and whether the file ends within one; none if any is not of a `ModelProto`."""
     file.seek(0)
     found: set[int] = set()
     while (at := file.tell()) < size:
         key = _varint(file)
-        if key is None or _ONNX_FIELDS.get(key >> 3) != key & 7:
-            return False
+        if key is None:
+            return found, True
+        if _ONNX_FIELDS.get(key >> 3) != key & 7:
+            return set(), False
         length = _varint(file)
+        found.add(key >> 3)
         if length is None or (key & 7 == _WIRE_BYTES and file.tell() + length > size):
-            return False
+            return found, True
         if key & 7 == _WIRE_BYTES:
             file.seek(length, os.SEEK_CUR)
-        found.add(key >> 3)
         if file.tell() <= at:
-            return False
-    return _ONNX_GRAPH in found
+            return set(), False
+    return found, False
 
 
 def _varint(file: BinaryIO) -> int | None:

@@ -54,8 +54,9 @@ class Admm:
         for glob, rho in self.layer_rho:
             if not (rho > 0 and math.isfinite(rho)):
                 raise UsageError(f"--layer-rho {glob}={rho:g}: must be above 0")
-        if self.updates < 1 or self.stages < 1:
-            raise UsageError("--updates and --stages must be at least 1")
+        for option, value in (("--updates", self.updates), ("--stages", self.stages)):
+            if value < 1:
+                raise UsageError(f"{option} {value}: must be at least 1")
 
     def course(self, recipe: Recipe | None = None, n_steps: int = 0) -> tuple[float, float]:
         """Growth of the penalty from update to update, and its limit, in a stage of `n_steps` trained by `recipe`.
@@ -143,10 +144,11 @@ class PruneSettings:
             raise UsageError(f"--ratio {self.ratio:g}: a ratio is dense ÷ kept and must be above 1")
         self._check_pattern()
         self._check_latency()
-        if self.steps < 1 or self.round_to < 0:
-            raise UsageError("--steps and --round-to must be at least 1")
-        if self.score_batches < 1:
-            raise UsageError("--score-batches must be at least 1")
+        if self.round_to < 0:
+            raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
+        for option, value in (("--steps", self.steps), ("--score-batches", self.score_batches)):
+            if value < 1:
+                raise UsageError(f"{option} {value}: must be at least 1")
         if self.score != "l2" and self.method != "magnitude":
             reason = {"admm": "projects onto the nearest weights, which is l2", "random": "does not score"}
             raise UsageError(

@@ -148,7 +148,7 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
             {"score": "bn", "pattern": "unstructured"},
             "--score bn: rates whole filters; with --pattern unstructured use",
         ),
-        ({"score_batches": 0}, "--score-batches must be at least 1"),
+        ({"score_batches": 0}, "--score-batches 0: must be at least 1"),
         ({"layers": (("one", 1.5),)}, "--layer one=1.5: the share that stays, above 0, at most 1"),
         ({"quality": (("*", 0.0),), "ratio": 1.0}, r"--quality \*=0: in standard deviations of the layer, above 0"),
         (

@@ -73,7 +73,7 @@ def test_admm_draws_then_cuts_then_retrains() -> None:
         ({"of": "bytes"}, "--of bytes: choose one of params, macs"),
         ({"allocation": "fair"}, "--allocation fair: choose one of"),
         ({"schedule": "linear"}, "--schedule linear: choose one of"),
-        ({"steps": 0}, "--steps and --round-to must be at least 1"),
+        ({"steps": 0}, "--steps 0: must be at least 1"),
         ({"floor": 1.0}, "--floor 1: the share of each layer that always stays"),
     ],
 )
