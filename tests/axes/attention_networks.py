@@ -5,7 +5,6 @@ They are random in all their parameters, so that nothing agrees by symmetry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from compressor.axes import Keep, UnitMap, WalkOptions, find_units
 from compressor.compaction import slice_program
 from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import apply_masks, mask_units
+from tests.compaction.exactness import leaves
 
 WIDTH, HEADS = 24, 4
 
@@ -287,14 +287,6 @@ def masked_and_compact(program: Program, options: WalkOptions, seed: int = 0) ->
     masked = program.clone().replace(masks=mask_units(program.module, units, keep))
     apply_masks(masked.module, masked.masks)
     return masked, slice_program(masked, units, keep), units, keep
-
-
-def leaves(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    else:
-        for part in outputs.values() if isinstance(outputs, dict) else outputs:
-            yield from leaves(part)
 
 
 @torch.no_grad()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.fx import Node
 
 from compressor.compaction import folding, readers, transfer_contract
 from compressor.compaction.constants import TRANSFERS, Arguments, Found, Pair
 from compressor.compaction.removal import Removal, remove_dead
 from compressor.program import Program
+from tests.compaction.exactness import assert_same_to_the_last_bit
 from tests.compaction.planned_network import build
 from tests.compaction.random_networks import INPUT, Feature, Op, Plan, plans
 
@@ -42,25 +41,12 @@ def zero_at_random(program: Program, share: float, seed: int) -> Program:
     return zeroed
 
 
-def leaves(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    else:
-        for part in outputs.values() if isinstance(outputs, dict) else outputs:
-            yield from leaves(part)
-
-
 @torch.no_grad()
 def assert_exact(program: Program) -> Removal:
     """What was removed; the result equals the original to the last bit at batch 1 and 3."""
     program.module.eval()
     removal = remove_dead(program)
-    for batch in (1, 3):
-        random = torch.Generator().manual_seed(batch)
-        x = torch.randint(-2, 3, (batch, INPUT[0], INPUT[1], INPUT[1]), generator=random).double()
-        for expected, got in zip(leaves(program.module(x)), leaves(removal.program.module(x)), strict=True):
-            assert expected.abs().max() < 2**53, "the plan outgrows float64: a bug of the generator"
-            assert torch.equal(expected, got), f"{BROKEN} by {(expected - got).abs().max():g}"
+    assert_same_to_the_last_bit(program, removal.program, BROKEN)
     return removal
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.axes.ids import Ids, IdSpace
@@ -22,6 +20,7 @@ from compressor.compaction.slicing import REWRITES, slice_program
 from compressor.errors import ModelError
 from compressor.program import Program
 from compressor.sparsity import apply_masks, mask_units
+from tests.compaction.exactness import assert_same_to_the_last_bit
 from tests.compaction.planned_network import build
 from tests.compaction.random_networks import INPUT, PLANNERS, Feature, Op, Plan, plans
 
@@ -39,27 +38,13 @@ def drop_units(units: UnitMap, rate: float, seed: int) -> Keep:
     return keep
 
 
-def leaves(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    else:
-        for part in outputs.values() if isinstance(outputs, dict) else outputs:
-            yield from leaves(part)
-
-
 @torch.no_grad()
 def assert_exact(program: Program, units: UnitMap, keep: Keep) -> Program:
     """The compact program, equal to the masked one to the last bit at batch 1 and 3."""
     masked = program.clone().replace(masks=mask_units(program.module, units, keep))
     apply_masks(masked.module, masked.masks)
     compact = slice_program(masked, units, keep)
-    for batch in (1, 3):
-        random = torch.Generator().manual_seed(batch)
-        x = torch.randint(-2, 3, (batch, INPUT[0], INPUT[1], INPUT[1]), generator=random).double()
-        pairs = list(zip(leaves(masked.module(x)), leaves(compact.module(x)), strict=True))
-        for expected, got in pairs:
-            assert expected.abs().max() < 2**53, "the plan outgrows float64: a bug of the generator"
-            assert torch.equal(expected, got), f"masked and compact differ by {(expected - got).abs().max():g}"
+    assert_same_to_the_last_bit(masked, compact, "masked and compact differ")
     return compact
 
 
