@@ -2,7 +2,7 @@
 
 `python -m benchmarks.cifar10 --cifar DIR --checkpoints DIR [--epochs 40]`. Every method starts from the same published
 checkpoint and gets the same number of training epochs on the same data with the same augmentation, optimizer and
-schedule (SGD 0.01, cosine: the rate that pays); ADMM spends 40 % of them before the cut. `--epochs 0` compares the cuts
+schedule (SGD, cosine, from `--lr`); ADMM spends 40 % of them before the cut. `--epochs 0` compares the cuts
 alone: as they are, with batch norm re-calibrated, and with the weights reconstructed too. Torch-Pruning is installed
 into a temporary folder unless `--peer` names one; its ratio is bisected until the MACs fit, and its network then goes
 through the same training. `scratch` trains the small network from fresh weights, `dense` goes on with the dense one.
@@ -37,7 +37,6 @@ from compressor.pruning import PruneSettings, Recovery
 from compressor.pruning.recalibrate import recalibrate
 from compressor.pruning.survivors import reinitialise
 from compressor.training import Recipe
-from compressor.training.recipe import Precision
 
 PEER = "torch-pruning==1.6.1"
 CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
@@ -45,16 +44,25 @@ CASES = (("resnet20", 2.0), ("resnet56", 2.1), ("resnet56", 2.6))
 METHODS = ("magnitude", "taylor", "admm", "peer l1", "peer group", "scratch", "dense")
 ONE_SHOT = ("l2", "l1", "taylor", "fisher", "bn", "fpgm", "peer l1", "peer group")
 HEALING = Recovery(reconstruct=16, recalibrate=20)
+LR = 0.01
+EARLIER = {"precision": "fp32", "lr": LR}
+"""What rows had that were written before it was said."""
 INPUT = InputSpec("image", (None, 3, 32, 32))
 
 Row = dict[str, Any]
 
 
-def recipe(epochs: int, distill: float, precision: Precision) -> Recipe:
+def recipe(given: argparse.Namespace, epochs: int, *, taught: bool = True) -> Recipe:
+    """The training of every method, as the command line asks; a search is not `taught` by the dense network."""
     return Recipe(
-        epochs=epochs, batch_size=128, optimizer="sgd", lr=0.01, weight_decay=5e-4, augment=True, distill=distill,
-        precision=precision,
+        epochs=epochs, batch_size=128, optimizer="sgd", lr=given.lr, weight_decay=5e-4, augment=True,
+        distill=given.distill if taught else 0.0, precision=given.precision,
     )  # fmt: skip
+
+
+def search(given: argparse.Namespace, epochs: int) -> Recipe:
+    """The training of ADMM before the cut: a fifth of the peak rate, all the way."""
+    return replace(recipe(given, epochs, taught=False), schedule="constant", lr=given.lr / 5)
 
 
 def ours(
@@ -70,14 +78,13 @@ def ours(
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
     )  # fmt: skip
     if method == "admm":
-        adapt = replace(recipe(find, 0.0, given.precision), schedule="constant")
-        asked = replace(asked, method="admm", prune_recipe=adapt)
+        asked = replace(asked, method="admm", prune_recipe=search(given, find))
     pruned, report = compressor.prune(dense, asked, data=data)
     small, _ = compressor.compact(pruned)
     if method == "scratch":
         reinitialise(small, seed)
     small, told = compressor.retrain(
-        small, recipe(given.epochs - find, given.distill, given.precision), data=data, seed=seed, device=given.device,
+        small, recipe(given, given.epochs - find), data=data, seed=seed, device=given.device,
         teacher=dense if given.distill else None,
     )  # fmt: skip
     stages = [(row.name, _error(row.metrics)) for row in (*report.stages, *told.stages)]
@@ -123,7 +130,7 @@ def peer(
     if given.epochs == 0:
         return small, {**errors, "error": errors["healed"]}
     small, told = compressor.retrain(
-        small, recipe(given.epochs, given.distill, given.precision), data=data, seed=seed, device=given.device,
+        small, recipe(given, given.epochs), data=data, seed=seed, device=given.device,
         teacher=dense if given.distill else None,
     )  # fmt: skip
     course = [_error(epoch) for epoch in told.history]
@@ -179,7 +186,7 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
     before = _measured(dense, data, given.device)
     if method == "dense":
         small, told = compressor.retrain(
-            dense, recipe(given.epochs, 0.0, given.precision), data=data, seed=seed, device=given.device
+            dense, recipe(given, given.epochs, taught=False), data=data, seed=seed, device=given.device
         )  # fmt: skip
         row: Row = {"error": _error(told.stages[-1].metrics)}
     elif method.startswith("peer"):
@@ -190,7 +197,7 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
         small, row = ours(dense, ratio, method, data, given, seed)
     return {
         "arch": arch, "asked": ratio, "method": method, "seed": seed, "epochs": given.epochs, "val": data.n_val,
-        "distill": given.distill, "precision": given.precision, "dense_error": before, **row,
+        "distill": given.distill, "precision": given.precision, "lr": given.lr, "dense_error": before, **row,
         "mac_ratio": count_macs(dense) / count_macs(small),
         "param_ratio": dense.n_parameters / small.n_parameters, "seconds": time.perf_counter() - began,
     }  # fmt: skip
@@ -199,10 +206,12 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
 def table(rows: Sequence[Row]) -> str:
     """Mean and spread over the seeds, one line per case and method."""
     lines = [
-        "| net | method | distil | epochs | MACs | params | dense % | cut % | healed % | accuracy % | change | seeds |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| net | method | distil | rate | epochs | MACs | params"
+        " | dense % | cut % | healed % | accuracy % | change | seeds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    same = ("arch", "asked", "method", "epochs", "val", "distill")
+    same = ("arch", "asked", "method", "epochs", "val", "distill", "lr")
+    rows = [EARLIER | row for row in rows]
     for key in dict.fromkeys(tuple(r[name] for name in same) for r in rows):
         of = [r for r in rows if tuple(r[name] for name in same) == key]
 
@@ -214,7 +223,7 @@ def table(rows: Sequence[Row]) -> str:
 
         spread = f" ± {statistics.stdev(row['error'] for row in of):.2f}" if len(of) > 1 else ""
         lines.append(
-            f"| {key[0]} | {key[2]} | {key[5] or ''} | {key[3]} |"
+            f"| {key[0]} | {key[2]} | {key[5] or ''} | {key[6]:g} | {key[3]} |"
             f" {mean('mac_ratio'):.2f}x | {mean('param_ratio'):.2f}x |"
             f" {shown('dense_error')} | {shown('cut')} | {shown('healed')} | {shown('error')}{spread} |"
             f" {mean('dense_error') - mean('error'):+.2f} | {len(of)} |"
@@ -231,6 +240,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=40, help="training epochs of every method; 0: the cuts alone")
     parser.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss, for all")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the training of every method")
+    parser.add_argument("--lr", type=float, default=LR, help="peak learning rate; 0.05 pays from some 5 epochs on")
     parser.add_argument("--methods", help=f"default: {','.join(METHODS)}; with --epochs 0 {','.join(ONE_SHOT)}")
     parser.add_argument("--only", help="run one network only")
     parser.add_argument("--ratio", type=float, help="run one ratio only")
@@ -248,8 +258,8 @@ def run_all(given: argparse.Namespace) -> list[Row]:
     """Every row that `--out` lacks, written as it comes; all rows."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = json.loads(given.out.read_text()) if given.out.exists() else []
-    keys = ("arch", "asked", "method", "seed", "epochs", "val", "distill", "precision")
-    done = {tuple(row.get(key, "fp32") for key in keys) for row in rows}
+    keys = ("arch", "asked", "method", "seed", "epochs", "val", "distill", "precision", "lr")
+    done = {tuple((EARLIER | row)[key] for key in keys) for row in rows}
     data = open_data(f"cifar10:{Path(given.cifar).resolve()}")
     assert isinstance(data, ArraySource)
     data = replace(data, val=Arrays(data.val.inputs[: given.val], data.val.target[: given.val]))
@@ -259,7 +269,9 @@ def run_all(given: argparse.Namespace) -> list[Row]:
             if given.only not in (None, arch) or given.ratio not in (None, ratio):
                 continue
             for method in methods:
-                if (arch, ratio, method, seed, given.epochs, data.n_val, given.distill, given.precision) in done:
+                if (
+                    arch, ratio, method, seed, given.epochs, data.n_val, given.distill, given.precision, given.lr
+                ) in done:  # fmt: skip
                     continue
                 rows.append(run(arch, ratio, method, seed, data, given))
                 given.out.write_text(json.dumps(rows, indent=1))
