@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.cli.memory import keep_freed_memory
 from compressor.cost import count_macs
 from compressor.data import open_data
 from compressor.data.arrays import Arrays, ArraySource
@@ -281,6 +282,7 @@ def run_all(given: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     given = parsed()
+    keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ import torch
 
 import compressor
 from benchmarks.cifar10 import CHECKPOINTS, HEALING, INPUT, LR, recipe, search
+from compressor.cli.memory import keep_freed_memory
 from compressor.data import open_data
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.pruning import PruneSettings
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
+    keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
     given.out.parent.mkdir(parents=True, exist_ok=True)

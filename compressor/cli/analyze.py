@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, Source, device_name, known_data, read_source, refuse_taken
@@ -93,6 +94,8 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     asked = _layer_and_index(options.explain) if options.explain is not None else None
     _check(options)
     settings = _scan_settings(options) if options.sensitivity else None
+    if settings is not None:
+        keep_freed_memory()
     source = read_source(options, options.model, session)
     if asked is not None:
         _explain(asked, source, _walk_options(options, source), session)

@@ -9,6 +9,7 @@ from compressor.cli import provenance
 from compressor.cli.by_layer import LayerOptions, decides_alone, glob_values, layer_values
 from compressor.cli.gates import Gates, gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import (
     GateOptions,
     HealingOptions,
@@ -195,6 +196,7 @@ def prune(options: PruneOptions, session: Session) -> None:
     check_report(options)
     point = None if target is None else choose_resume_point(target, options, session)
     settings = prune_settings(options, device_name(options))
+    keep_freed_memory()
     source = read_source(options, options.model, session)
     if target is None:
         _try(options, settings, source, gates, session)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from compressor.cli import provenance
 from compressor.cli.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import (
     GateOptions,
     HealingOptions,
@@ -75,6 +76,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     from compressor.report.pruning import retrain_table
 
     recipe = retrain_recipe(options)
+    keep_freed_memory()
     source = read_source(options, options.model, session)
     check_storable(source.program)  # what no file can hold is found before hours of training
     data, task = known_data(source.program, options, session, needed_for="retraining", gates=gates)
