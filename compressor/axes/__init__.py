@@ -5,8 +5,8 @@ It must never hold scores, masks or weights: units follow from the graph alone.
 
 from compressor.axes.ids import Ids, Pin
 from compressor.axes.labels import Label, Value, Walked
-from compressor.axes.rules_contract import contract, ids_along
-from compressor.axes.rules_pointwise import unify
+from compressor.axes.meeting import ids_along, unify
+from compressor.axes.rules_contract import contract
 from compressor.axes.table import THROUGH_NORM, Arguments, Context, ThroughNorm, WalkOptions, rule
 from compressor.axes.units import Keep, UnitMap, find_units
 from compressor.axes.walk import Walk, walk

@@ -15,32 +15,10 @@ from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value
+from compressor.axes.meeting import NO_PARTNER, ids_along, join, unify
 from compressor.axes.table import Arguments, Context, rule
 
 aten = torch.ops.aten
-
-_NO_PARTNER = "is combined with a value that has no units along this dimension"
-
-
-def ids_along(ctx: Context, value: Value, dim: int) -> Ids | None:
-    """Ids of `value` along `dim` alone, (size,); None when it has none. Labels over more dimensions are pinned."""
-    found = None
-    for label in value.along(dim):
-        if len(label.dims) > 1:
-            ctx.pin(label, "varies along several dimensions at once")
-        elif found is None:
-            found = label.ids
-        else:
-            ctx.unite(found, label.ids)
-    return found
-
-
-def join(ctx: Context, a: Ids | None, b: Ids | None, reason: str = _NO_PARTNER) -> None:
-    """Unite two sets of ids, or pin the one that has no partner."""
-    if a is not None and b is not None:
-        ctx.unite(a, b)
-    elif a is not None or b is not None:
-        ctx.ids.pin(a if a is not None else b, reason, ctx.node)  # type: ignore[arg-type]
 
 
 @rule(
@@ -178,8 +156,6 @@ def addmm(ctx: Context, node: Node, a: Arguments) -> Value:
     """The matmul row, with the added matrix united along the dimensions it shares."""
     x, y = next((a[m], a[n]) for m, n in (("mat1", "mat2"), ("batch1", "batch2")) if m in a)
     product = contract(ctx, *_matmul_names(x, y))
-    from compressor.axes.rules_pointwise import unify
-
     return unify(ctx, [product, a["self"]], all)
 
 
@@ -221,8 +197,6 @@ def attention(ctx: Context, node: Node, a: Arguments) -> Value:
         ctx, [[*batch, "l", "e"], [*batch, "s", "e"]], [query, key], [*batch, "l", "s"], sizes=scores_sizes
     )
     if mask is not None:
-        from compressor.axes.rules_pointwise import unify
-
         scores = unify(ctx, [scores, mask], all, sizes=scores_sizes)
     ctx.pin(scores.along(len(scores_sizes) - 1), "softmax over this dimension")
     weights = Value(scores_sizes, tuple(x.with_zero(False) for x in scores.apart_from([len(scores_sizes) - 1])))
@@ -297,5 +271,5 @@ def _named(
     for ids, _ in found[1:]:
         ctx.unite(found[0][0], ids)
     if bare:
-        ctx.ids.pin(found[0][0], _NO_PARTNER, ctx.node)
+        ctx.ids.pin(found[0][0], NO_PARTNER, ctx.node)
     return found[0][0], any(zero for _, zero in found)

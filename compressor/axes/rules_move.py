@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked, from_array, reshape_label
+from compressor.axes.meeting import ids_along, unify
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import arguments
 
@@ -206,8 +207,6 @@ def concatenate(ctx: Context, node: Node, a: Arguments) -> Value:
         joined = np.concatenate([ids for ids, _ in pieces])
         shape = [-1 if d == dim else 1 for d in range(rank)]
         labels.extend(ctx.label_of(joined.reshape(shape), all(zero for _, zero in pieces), _ONE_LEFT))
-    from compressor.axes.rules_pointwise import unify
-
     others = [Value(_without(part.sizes, dim), part.apart_from([dim])) for part in parts]
     rest = unify(ctx, others, all, sizes=_without(ctx.out.sizes, dim))
     return Value(ctx.out.sizes, (*labels, *rest.labels))
@@ -224,8 +223,6 @@ def _unsqueezed(value: Value, dim: int) -> Value:
 
 
 def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
-    from compressor.axes.rules_contract import ids_along
-
     ids = ids_along(ctx, part, dim)
     if ids is None or len(part.along(dim)[0].dims) > 1:
         return ctx.pinned_ids(

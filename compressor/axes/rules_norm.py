@@ -13,8 +13,8 @@ import torch
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value
-from compressor.axes.rules_contract import ids_along, join, tie_groups
-from compressor.axes.rules_pointwise import unify
+from compressor.axes.meeting import ids_along, join, unify
+from compressor.axes.rules_contract import tie_groups
 from compressor.axes.table import Arguments, Context, rule
 
 aten = torch.ops.aten

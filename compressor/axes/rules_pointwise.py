@@ -6,20 +6,18 @@ It must never hold rules of operators that mix positions. Any operator that torc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from compressor.axes.labels import Label, Value
-from compressor.axes.rules_contract import ids_along
+from compressor.axes.labels import Value
+from compressor.axes.meeting import ZeroRule, ids_along, unify
 from compressor.axes.table import Arguments, Context, rule, values_in
 
 aten = torch.ops.aten
-
-ZeroRule: TypeAlias = Callable[[Iterable[bool]], bool]
 
 _KEEPS_ZERO = frozenset(
     {
@@ -131,46 +129,6 @@ def weight_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     direction, dim = a["v"], a["v"].normal_dim(a["dim"])
     ctx.pin(direction.along(dim), "division by the norm of a removed position would not be finite")
     return unify(ctx, [direction, a["g"]], any)
-
-
-def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: tuple[int, ...] | None = None) -> Value:
-    """The value of an element-by-element operator: labels of all operands, united where they share dimensions.
-
-    `zero_rule` gets, per operand, whether it is 0 at a removed position of the label at hand, and says whether the
-    result is. An operand of full size along a label's dimension that has no label there pins it, unless it is uniform.
-    """
-    shape: tuple[int, ...] = ctx.out.sizes if sizes is None else sizes
-    rank = len(shape)
-    aligned = [_align(value, rank) for value in operands if value.rank <= rank]
-    labels: list[Label] = []
-    for position, operand in enumerate(aligned):
-        for label in operand.labels:
-            zeros = [_meet(ctx, label, other, i == position) for i, other in enumerate(aligned)]
-            known = next((i for i, other in enumerate(labels) if other.dims == label.dims), None)
-            if known is None:
-                labels.append(label.with_zero(zero_rule(zeros)))
-    return Value(shape, tuple(labels))
-
-
-def _align(value: Value, rank: int) -> Value:
-    by = rank - value.rank
-    return Value((1,) * by + value.sizes, tuple(label.shifted(by) for label in value.labels), value.uniform)
-
-
-def _meet(ctx: Context, label: Label, other: Value, is_own: bool) -> bool:
-    """Unite `label` with what the other operand has along its dimensions; whether that is 0 at a removed position."""
-    if is_own:
-        return label.zero
-    shared = [dim for dim in label.dims if other.sizes[dim] > 1]
-    if not shared or other.uniform:
-        return False
-    partners = [partner for partner in other.labels if set(partner.dims) & set(shared)]
-    covered = {dim for partner in partners for dim in partner.dims}
-    if not set(shared) <= covered:
-        ctx.pin(label, "is combined with a value that has no units along this dimension")
-    for partner in partners:
-        ctx.unite(label.at_rank(other.rank), partner.at_rank(other.rank))
-    return bool(partners) and all(partner.zero for partner in partners)
 
 
 def is_pointwise(target: Any) -> bool:

@@ -86,12 +86,15 @@ def unknown_variables(environment: Mapping[str, str], commands: Mapping[str, Typ
 
 
 def config_callback(context: typer.Context, value: str | None) -> str | None:
-    """Fills the context's default map, so that the file and the environment stand in for absent options."""
+    """Fills the context's default map, so that the file and the environment stand in for absent options.
+
+    The app hands down, as the context's object, what makes the table of every command's options: a file may speak of
+    all of them.
+    """
     if context.resilient_parsing:
         return value
-    from compressor.cli.commands import option_table
-
-    commands, command = option_table(), str(context.info_name)
+    commands: Mapping[str, Types] = context.obj()
+    command = str(context.info_name)
     if value is not None and not Path(value).is_file():
         raise ConfigError(f"--config {value}: there is no such file")
     path = Path(value) if value is not None else find_config(Path.cwd())

@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_app(ending: _Ending) -> typer.Typer:
     """All commands; what they raise is told by `ending`."""
-    app = typer.Typer(rich_markup_mode=help_markup(), context_settings={"help_option_names": ["-h", "--help"]})
+    settings = {"help_option_names": ["-h", "--help"], "obj": commands.option_table}
+    app = typer.Typer(rich_markup_mode=help_markup(), context_settings=settings)
 
     @app.callback(help=_TOP)
     def top(
