@@ -186,7 +186,7 @@ class RecipeOptions:
 
     batch_size: Annotated[int | None, _recipe("N", "64", "Samples per step.", "--batch-size", "-b")] = None
     optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, _recipe(None, "adam", "What takes the steps.")] = None
-    lr: Annotated[float | None, _recipe("RATE", "0.001", "Peak learning rate.")] = None
+    lr: Annotated[float | None, _recipe("RATE", "0.001, for sgd 0.02", "Peak learning rate.")] = None
     lr_schedule: Annotated[
         Literal["cosine", "constant", "step"] | None, _recipe(None, "cosine", "Course of the learning rate.")
     ] = None

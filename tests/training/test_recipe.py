@@ -13,7 +13,7 @@ WRONG: dict[str, list[Any]] = {
     "epochs": [0, 1.5, True, "3"],
     "batch_size": [0, -1],
     "optimizer": ["rmsprop", 3, None],
-    "lr": [0, -1.0, float("nan"), float("inf"), "fast", None, True],
+    "lr": [0, -1.0, float("nan"), float("inf"), "fast", True],
     "momentum": [1.0, -0.1],
     "nesterov": [1, "yes"],
     "weight_decay": [-1e-4],
@@ -37,6 +37,12 @@ WRONG: dict[str, list[Any]] = {
 
 def test_default_recipe_is_valid() -> None:
     assert Recipe() == Recipe(epochs=20, optimizer="adam", lr=1e-3, precision="fp32")
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 1e-3), ("adamw", 1e-3), ("sgd", 0.02)])
+def test_each_optimizer_has_its_rate_unless_one_is_given(optimizer: str, lr: float) -> None:
+    assert Recipe.from_mapping({"optimizer": optimizer}).lr == lr
+    assert Recipe.from_mapping({"optimizer": optimizer, "lr": 0.3}).lr == 0.3
 
 
 def test_every_field_is_checked_and_every_check_has_a_failing_case() -> None:
