@@ -53,8 +53,8 @@ class Case:
     `distill` is the share of the dense network's opinion in the loss; a network that fits the training digits anyway is
     better off without. `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With
     `augment` all training sees images that are moved by up to two pixels; a teacher's outputs would be those of unmoved
-    ones. `peak` is the rate that the last retraining starts from, 0 for 3e-3 after whole units and 1e-3 after weights: the
-    smaller the network, the larger.
+    ones. `peak` is the rate that the last retraining starts from, the larger the smaller the network; 0 for 3e-3 after
+    whole units and 1e-3 after weights.
     """
 
     group: str
