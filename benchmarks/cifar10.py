@@ -124,9 +124,7 @@ def peer(
     small = peer_cut(dense, arch, ratio, kind)
     errors: Row = {"cut": _measured(small, data, given.device)}
     # There is no reference of its widths to say what the images of its training were like; we know it.
-    recalibrate(
-        small, data, n_batches=HEALING.recalibrate, seed=seed, device=given.device, augment=True
-    )  # fmt: skip
+    recalibrate(small, data, n_batches=HEALING.recalibrate, seed=seed, device=given.device, augment=True)
     errors["recalibrated"] = errors["healed"] = _measured(small, data, given.device)
     if given.epochs == 0:
         return small, {**errors, "error": errors["healed"]}
@@ -241,7 +239,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=40, help="training epochs of every method; 0: the cuts alone")
     parser.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss, for all")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the training of every method")
-    parser.add_argument("--lr", type=float, default=LR, help="peak learning rate; 0.05 pays from some 5 epochs on")
+    parser.add_argument("--lr", type=float, default=LR, help="peak learning rate; 0.05 was used for 20 epochs")
     parser.add_argument("--methods", help=f"default: {','.join(METHODS)}; with --epochs 0 {','.join(ONE_SHOT)}")
     parser.add_argument("--only", help="run one network only")
     parser.add_argument("--ratio", type=float, help="run one ratio only")
