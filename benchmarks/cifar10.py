@@ -46,7 +46,7 @@ METHODS = ("magnitude", "taylor", "admm", "peer l1", "peer group", "scratch", "d
 ONE_SHOT = ("l2", "l1", "taylor", "fisher", "bn", "fpgm", "peer l1", "peer group")
 HEALING = Recovery(reconstruct=16, recalibrate=20)
 LR = 0.01
-EARLIER = {"precision": "fp32", "lr": LR}
+EARLIER = {"precision": "fp32", "lr": LR, "keep": ""}
 """What rows had that were written before it was said."""
 INPUT = InputSpec("image", (None, 3, 32, 32))
 
@@ -77,6 +77,7 @@ def ours(
     asked = PruneSettings(
         ratio, "magnitude", "channel", of="macs", seed=seed, device=given.device,
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
+        keep=tuple(given.keep.split(",")) if given.keep else (),
     )  # fmt: skip
     if method == "admm":
         asked = replace(asked, method="admm", prune_recipe=search(given, find))
@@ -194,11 +195,18 @@ def run(arch: str, ratio: float, method: str, seed: int, data: ArraySource, give
         small, row = one_shot(dense, ratio, method, data, given, seed)
     else:
         small, row = ours(dense, ratio, method, data, given, seed)
-    return {
-        "arch": arch, "asked": ratio, "method": method, "seed": seed, "epochs": given.epochs, "val": data.n_val,
-        "distill": given.distill, "precision": given.precision, "lr": given.lr, "dense_error": before, **row,
+    return row_of(arch, ratio, method, seed, data, given) | {
+        "dense_error": before, **row,
         "mac_ratio": count_macs(dense) / count_macs(small),
         "param_ratio": dense.n_parameters / small.n_parameters, "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def row_of(arch: str, ratio: float, method: str, seed: int, data: ArraySource, given: argparse.Namespace) -> Row:
+    """What tells one row from another: one that has all of this is not run again."""
+    return {
+        "arch": arch, "asked": ratio, "method": method, "seed": seed, "epochs": given.epochs, "val": data.n_val,
+        "distill": given.distill, "precision": given.precision, "lr": given.lr, "keep": given.keep,
     }  # fmt: skip
 
 
@@ -209,7 +217,7 @@ def table(rows: Sequence[Row]) -> str:
         " | dense % | cut % | healed % | accuracy % | change | seeds |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    same = ("arch", "asked", "method", "epochs", "val", "distill", "lr")
+    same = ("arch", "asked", "method", "epochs", "val", "distill", "lr", "keep")
     rows = [EARLIER | row for row in rows]
     for key in dict.fromkeys(tuple(r[name] for name in same) for r in rows):
         of = [r for r in rows if tuple(r[name] for name in same) == key]
@@ -222,7 +230,7 @@ def table(rows: Sequence[Row]) -> str:
 
         spread = f" ± {statistics.stdev(row['error'] for row in of):.2f}" if len(of) > 1 else ""
         lines.append(
-            f"| {key[0]} | {key[2]} | {key[5] or ''} | {key[6]:g} | {key[3]} |"
+            f"| {key[0]} | {key[2]}{f', {key[7]} whole' if key[7] else ''} | {key[5] or ''} | {key[6]:g} | {key[3]} |"
             f" {mean('mac_ratio'):.2f}x | {mean('param_ratio'):.2f}x |"
             f" {shown('dense_error')} | {shown('cut')} | {shown('healed')} | {shown('error')}{spread} |"
             f" {mean('dense_error') - mean('error'):+.2f} | {len(of)} |"
@@ -240,6 +248,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss, for all")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the training of every method")
     parser.add_argument("--lr", type=float, default=LR, help="peak learning rate; 0.05 was used for 20 epochs")
+    parser.add_argument("--keep", default="", help="layers that our cuts leave whole, as NAME,NAME; * and ? match")
     parser.add_argument("--methods", help=f"default: {','.join(METHODS)}; with --epochs 0 {','.join(ONE_SHOT)}")
     parser.add_argument("--only", help="run one network only")
     parser.add_argument("--ratio", type=float, help="run one ratio only")
@@ -257,8 +266,6 @@ def run_all(given: argparse.Namespace) -> list[Row]:
     """Every row that `--out` lacks, written as it comes; all rows."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = json.loads(given.out.read_text()) if given.out.exists() else []
-    keys = ("arch", "asked", "method", "seed", "epochs", "val", "distill", "precision", "lr")
-    done = {tuple((EARLIER | row)[key] for key in keys) for row in rows}
     data = open_data(f"cifar10:{Path(given.cifar).resolve()}")
     assert isinstance(data, ArraySource)
     data = replace(data, val=Arrays(data.val.inputs[: given.val], data.val.target[: given.val]))
@@ -268,9 +275,8 @@ def run_all(given: argparse.Namespace) -> list[Row]:
             if given.only not in (None, arch) or given.ratio not in (None, ratio):
                 continue
             for method in methods:
-                if (
-                    arch, ratio, method, seed, given.epochs, data.n_val, given.distill, given.precision, given.lr
-                ) in done:  # fmt: skip
+                wanted = row_of(arch, ratio, method, seed, data, given)
+                if any(wanted.items() <= (EARLIER | row).items() for row in rows):
                     continue
                 rows.append(run(arch, ratio, method, seed, data, given))
                 given.out.write_text(json.dumps(rows, indent=1))
