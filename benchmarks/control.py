@@ -2,8 +2,8 @@
 
 `python -m benchmarks.control --mnist DIR --rows benchmarks/data/mnist_reach.json`, the rows being what
 `python -m benchmarks.mnist --cases reach` wrote. For a structured row the small network has the widths that pruning
-found (and the inputs that magnitude chooses, where inputs were selected); for an unstructured one all layers are
-thinned alike until the network has as many parameters as the pruned one has weights left. It starts from fresh weights
+found, and the inputs, for which the search is run again; for an unstructured one all layers are thinned alike until the
+network has as many parameters as the pruned one has weights left. It starts from fresh weights
 and gets the epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and
 batch size, images and teacher (the dense network, or none) as in the run that it stands against. Accuracy is that of
 the last epoch.
@@ -24,53 +24,66 @@ from typing import Any
 import torch
 
 import compressor
-from benchmarks.mnist import DENSE, Taught, dense, grouped, taught
-from compressor.data import open_data, open_task
+from benchmarks.mnist import CASES, Case, dense, dense_recipe, find, grouped, heal
+from compressor.data import open_data
 from compressor.data.arrays import ArraySource
 from compressor.program import Program
 from compressor.pruning import PruneSettings
 from compressor.pruning.survivors import reinitialise
-from compressor.training import Recipe
+
+EARLIER = {"augment": False, "distill": 0.7, "settle": 0}
+"""What rows had that were written before it was said."""
 
 Row = dict[str, Any]
 
 
-def fresh(program: Program, row: Row, seed: int) -> Program:
+def fresh(case: Case, program: Program, data: ArraySource, row: Row, device: str) -> Program:
     """A dense network of the row's size, with fresh weights."""
-    asked = PruneSettings(row["got"], "magnitude", "channel", allocation="uniform", floor=0.0, seed=seed)
-    if row["pattern"] != "unstructured":
-        full = {name: program.parameters[f"{name}.weight"].shape[0] for name in row["widths"]}
-        shares = tuple((name, kept / full[name]) for name, kept in row["widths"].items() if kept < full[name])
-        by_inputs = row["select_inputs"]
-        asked = PruneSettings(
-            row["got"] if by_inputs else 1.0, "magnitude", "channel", layers=shares, floor=0.0, select_inputs=by_inputs,
-            seed=seed,
-        )  # fmt: skip
-    pruned, _ = compressor.prune(program, asked)
-    small, _ = compressor.compact(pruned)
+    seed = row["seed"]
+    if row["select_inputs"]:
+        # Which pixels were kept is not in the row, and no other choice would be a fair control.
+        small = find(case, program, data, seed, device).program
+        if small.n_parameters != row["kept"]:
+            raise SystemExit(f"the search left {small.n_parameters:,} parameters, in the row are {row['kept']:,}")
+    else:
+        asked = PruneSettings(row["got"], "magnitude", "channel", allocation="uniform", floor=0.0, seed=seed)
+        if row["pattern"] != "unstructured":
+            full = {name: program.parameters[f"{name}.weight"].shape[0] for name in row["widths"]}
+            shares = tuple((name, kept / full[name]) for name, kept in row["widths"].items() if kept < full[name])
+            asked = PruneSettings(1.0, "magnitude", "channel", layers=shares, floor=0.0, seed=seed)
+        pruned, _ = compressor.prune(program, asked)
+        small, _ = compressor.compact(pruned)
     reinitialise(small, seed)
     return small
 
 
+def case_of(row: Row) -> Case:
+    """The case that a row came from.
+
+    Raises:  SystemExit if it is of another version of the script.
+    """
+    wanted = EARLIER | row
+    same = ("group", "arch", "pattern", "select_inputs", "augment", "distill", "settle")
+    for case in CASES:
+        if case.ratio == wanted["asked"] and all(getattr(case, name) == wanted[name] for name in same):
+            return case
+    raise SystemExit(f"no case of benchmarks.mnist has made this row: {row['arch']}, {row['asked']:g}x")
+
+
 def run(row: Row, mnist: str, cache: Path, device: str) -> Row:
     """One control, as a row beside the error of the pruned network."""
-    seed = row["seed"]
-    program, data = dense(row["arch"], mnist, seed, cache, device), open_data(mnist)
+    seed, case = row["seed"], case_of(row)
+    program, data = dense(case.arch, mnist, seed, cache, device, augment=case.augment), open_data(mnist)
     assert isinstance(data, ArraySource)
-    small, began, augment = fresh(program, row, seed), time.process_time(), row.get("augment", False)
-    distill = row.get("distill", 0.7)
-    source, task = (taught(data, program, device), Taught(distill)) if distill else (data, open_task(None))
-    recipe = Recipe(
-        epochs=DENSE[row["arch"]].epochs + row["epochs"], batch_size=128,
-        lr=3e-3 if row["pattern"] != "unstructured" else 1e-3, augment=augment,
-    )  # fmt: skip
-    trained, told = compressor.retrain(small, recipe, data=source, task=task, seed=seed, device=device)
+    small, began = fresh(case, program, data, row, device), time.process_time()
+    epochs = dense_recipe(case.arch, case.augment).epochs + row["epochs"]
+    trained, course = heal(case, small, program, data, epochs - case.settle, seed, device)
     return {
         **{key: row[key] for key in ("group", "arch", "pattern", "asked", "method", "seed", "select_inputs")},
-        "augment": augment, "distill": distill,
+        "augment": case.augment, "distill": case.distill,
         "pruned_error": row["error"], "pruned_kept": row["kept"], "dense_error": row["dense_error"],
-        "scratch_error": round(100 - 100 * (told.stages[-1].metrics or {})["accuracy"], 4),
-        "scratch_params": trained.n_parameters, "epochs": recipe.epochs, "cpu_seconds": time.process_time() - began,
+        "scratch_error": round(100 - 100 * course[-1]["accuracy"], 4),
+        "scratch_params": trained.n_parameters, "epochs": epochs, "cpu_seconds": time.process_time() - began,
     }  # fmt: skip
 
 

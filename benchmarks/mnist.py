@@ -37,6 +37,8 @@ DENSE = {
     "lenet-300-100": Recipe(epochs=20, batch_size=128, weight_decay=1e-4),
     "lenet5": Recipe(epochs=10, batch_size=128, weight_decay=1e-4),
 }
+DENSE_MOVED = 60
+"""Epochs of the dense network of a case with moved images."""
 BUDGET = {"lenet-300-100": 40, "lenet5": 12}
 """Training epochs of each pruning run of `han`, the same for both methods."""
 CURVE_EPOCHS = 12
@@ -52,9 +54,10 @@ class Case:
     `last_rho` is the penalty of the last update of a stage: the higher the ratio, the harder the pull has to be.
     `distill` is the share of the dense network's opinion in the loss; a network that fits the training digits anyway is
     better off without. `shares` are the (layer, share) pairs of every stage where the allocation is set by hand. With
-    `augment` all training sees images that are moved by up to two pixels; a teacher's outputs would be those of unmoved
-    ones. `peak` is the rate that the last retraining starts from, the larger the smaller the network; 0 for 3e-3 after
-    whole units and 1e-3 after weights.
+    `augment` all training, the dense network's too, sees images that are moved by up to two pixels; a teacher's outputs
+    would be those of unmoved ones. `peak` is the rate that the last retraining starts from, the larger the smaller the
+    network; 0 for 3e-3 after whole units and 1e-3 after weights. After it come `settle` epochs of images that stay
+    where they are, from a small rate and with a teacher: what is asked in the end is about such images.
     """
 
     group: str
@@ -71,10 +74,16 @@ class Case:
     augment: bool = False
     distill: float = 0.7
     peak: float = 0.0
+    settle: int = 0
 
 
 VIB = ((("fc1", 150 / 300), ("fc2", 60 / 100)), (("fc1", 71 / 150), ("fc2", 33 / 60)))
 """To 71 and 33 neurons in two stages, the widths of Dai et al. 2018 (VIB), who have 97 inputs left."""
+
+MOVED = Case(
+    "reach", "lenet-300-100", "channel", 28.0, ("admm",), way=(6.0,), find=(12, 16), heal=150, last_rho=1.0,
+    select_inputs=True, shares=VIB, augment=True, distill=0.0, settle=10,
+)  # fmt: skip
 
 BOTH = ("magnitude", "admm")
 CURVE = ("cut only", "cut, reconstructed", "retrained", "retrained, L1", "iterative", "admm")
@@ -84,7 +93,7 @@ CASES = (
     Case("han", "lenet5", "channel", 17.0, BOTH),
     Case("reach", "lenet-300-100", "unstructured", 25.0, ("admm",), (), (8,), 8, 1.0, distill=0.0),
     Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (20, 25), 80, 0.5, True),
-    Case("reach", "lenet-300-100", "channel", 28.0, ("admm",), (6.0,), (12, 16), 300, 1.0, True, VIB, True, 0.0),
+    MOVED,
     Case("reach", "lenet5", "channel", 60.5, ("admm",), (8.0, 22.0), (7, 10, 12), 60, 0.3),
     Case("reach", "lenet5", "channel", 157.0, ("admm",), (8.0, 28.0, 75.0), (7, 8, 10, 12), 60, 0.3, peak=1e-2),
     Case("reach", "lenet5", "unstructured", 75.0, ("admm",), (9.0,), (10, 10), 20, 0.3),
@@ -169,19 +178,37 @@ def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSe
     return plain
 
 
-def reach(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> tuple[Program, Row]:
+@dataclass(frozen=True)
+class Found:
+    """What the stages of `reach` leave before the last retraining, and the error at the end of each."""
+
+    program: Program
+    widths: dict[str, int]
+    stages: list[tuple[str, Any, Any]]
+
+
+def lesson(case: Case, program: Program, data: ArraySource, device: str) -> tuple[ArraySource, Classification]:
+    """Data and task of a case: with the opinion of the dense network, where it shares in the loss."""
+    if case.distill:
+        return taught(data, program, device), Taught(case.distill)
+    task = open_task(None)
+    assert isinstance(task, Classification)
+    return data, task
+
+
+def find(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> Found:
     """Stage by stage to the ratio; whole units are removed in between, so that later epochs cost less."""
-    source, task = (taught(data, program, device), Taught(case.distill)) if case.distill else (data, open_task(None))
+    source, task = lesson(case, program, data, device)
     dense, small, stages, widths = program.n_parameters, program, [], {}
     whole = case.pattern != "unstructured"
     for number, ratio in enumerate((*case.way, case.ratio)):
         now = dense / (small.n_parameters - small.n_zeroed)
         last = ratio == case.ratio
-        find = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
+        recipe = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
         asked = PruneSettings(
-            ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=find,
+            ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=recipe,
             admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
-            retrain_recipe=None if last else replace(find, epochs=2, schedule="cosine"),
+            retrain_recipe=None if last else replace(recipe, epochs=2, schedule="cosine"),
             select_inputs=case.select_inputs, layers=case.shares[number] if case.shares else (), seed=seed,
             device=device,
         )  # fmt: skip
@@ -190,16 +217,39 @@ def reach(case: Case, program: Program, data: ArraySource, seed: int, device: st
         widths = {cut.name: cut.kept for cut in report.layers}
         if whole:
             small, _ = compressor.compact(small)
-    peak = case.peak or (3e-3 if whole else 1e-3)
-    heal = Recipe(epochs=case.heal, batch_size=128, lr=peak, augment=case.augment)
-    healed, told = compressor.retrain(small, heal, data=source, task=task, seed=seed, device=device)
-    stages.append(("retrain", told.stages[-1].metrics, {}))
+    return Found(small, widths, stages)
+
+
+def heal(
+    case: Case, small: Program, teacher: Program, data: ArraySource, epochs: int, seed: int, device: str
+) -> tuple[Program, list[Any]]:
+    """The long last retraining and what the case asks for after it, with the metrics of every epoch."""
+    source, task = lesson(case, teacher, data, device)
+    peak = case.peak or (1e-3 if case.pattern == "unstructured" else 3e-3)
+    recipe = Recipe(epochs=epochs, batch_size=128, lr=peak, augment=case.augment)
+    healed, told = compressor.retrain(small, recipe, data=source, task=task, seed=seed, device=device)
+    course = list(told.history)
+    if case.settle:
+        recipe = Recipe(epochs=case.settle, batch_size=128, lr=3e-4, distill=0.9)
+        healed, told = compressor.retrain(healed, recipe, data=data, seed=seed, device=device, teacher=teacher)
+        course += told.history
+    return healed, course
+
+
+def reach(case: Case, program: Program, data: ArraySource, seed: int, device: str) -> tuple[Program, Row]:
+    """The stages, then the long retraining."""
+    found = find(case, program, data, seed, device)
+    healed, course = heal(case, found.program, program, data, case.heal, seed, device)
+    stages = [*found.stages, ("retrain", course[case.heal - 1], {})]
+    if case.settle:
+        stages.append(("settle", course[-1], {}))
+    kept = healed.n_parameters - healed.n_zeroed
     row = {
-        "got": dense / (healed.n_parameters - healed.n_zeroed), "kept": healed.n_parameters - healed.n_zeroed,
-        "widths": widths, "dense_error": _error(stages[0][1]), "error": _error(stages[-1][1]),
+        "got": program.n_parameters / kept, "kept": kept, "widths": found.widths,
+        "dense_error": _error(stages[0][1]), "error": _error(stages[-1][1]),
         "stages": [{"stage": name, "error": _error(metrics), **extra} for name, metrics, extra in stages],
-        "last_errors": [_error(epoch) for epoch in told.history[-5:]],
-        "epochs": sum(case.find) + 2 * len(case.way) + case.heal,
+        "last_errors": [_error(epoch) for epoch in course[-5:]],
+        "epochs": sum(case.find) + 2 * len(case.way) + case.heal + case.settle,
     }  # fmt: skip
     return healed, row
 
@@ -210,11 +260,11 @@ def _error(metrics: Any) -> float:
 
 def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str) -> Row:
     """One pruning run, as a row."""
-    program, data = dense(case.arch, mnist, seed, cache, device), open_data(mnist)
+    program, data = dense(case.arch, mnist, seed, cache, device, augment=case.augment), open_data(mnist)
     began, cpu = time.perf_counter(), time.process_time()
     head = {"group": case.group, "arch": case.arch, "pattern": case.pattern, "asked": case.ratio, "method": method,
             "seed": seed, "select_inputs": case.select_inputs, "augment": case.augment,
-            "distill": case.distill}  # fmt: skip
+            "distill": case.distill, "settle": case.settle}  # fmt: skip
     if case.group == "reach":
         assert isinstance(data, ArraySource)
         pruned, row = reach(case, program, data, seed, device)
@@ -239,14 +289,18 @@ def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str
     return head | row | {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
 
 
-def dense(arch: str, mnist: str, seed: int, cache: Path, device: str = "cpu") -> Program:
+def dense_recipe(arch: str, augment: bool) -> Recipe:
+    return replace(DENSE[arch], epochs=DENSE_MOVED, augment=True) if augment else DENSE[arch]
+
+
+def dense(arch: str, mnist: str, seed: int, cache: Path, device: str = "cpu", *, augment: bool = False) -> Program:
     """The trained dense network of a seed, from the cache if it is there."""
-    path = cache / f"{arch}-{seed}.pt"
+    path = cache / f"{arch}{'-moved' if augment else ''}-{seed}.pt"
     if path.exists():
         return compressor.load(path)
     data, built = open_data(mnist), build(arch, {}, seed=seed)
     built.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    recipe = DENSE[arch]
+    recipe = dense_recipe(arch, augment)
     fit(built.module, data, open_task(None), recipe, seed=seed, evaluate_every=recipe.epochs, device=device)
     built.module.to("cpu")
     program = capture(built.module, [InputSpec("image", (None, 1, 28, 28))], record=Record(arch=arch, data=mnist))
