@@ -3,10 +3,9 @@
 `python -m benchmarks.control --mnist DIR --rows benchmarks/data/mnist_reach.json`, the rows being what
 `python -m benchmarks.mnist --cases reach` wrote. For a structured row the small network has the widths that pruning
 found, and the inputs, for which the search is run again; for an unstructured one all layers are thinned alike until the
-network has as many parameters as the pruned one has weights left. It starts from fresh weights
-and gets the epochs of the dense network's training *and* of the pruning run, with the same optimizer, peak rate and
-batch size, images and teacher (the dense network, or none) as in the run that it stands against. Accuracy is that of
-the last epoch.
+network has as many parameters as the pruned one has weights left. It starts from fresh weights and gets the epochs of
+the dense network's training *and* of the pruning run, with the same optimizer, peak rate and batch size, images and
+teacher (the dense network, or none) as in the run that it stands against. Accuracy is that of the last epoch.
 
 Source:  Liu et al. 2019, "Rethinking the Value of Network Pruning", sec. 3 (Scratch-B).
 """
