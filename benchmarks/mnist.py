@@ -290,6 +290,7 @@ def run(case: Case, method: str, seed: int, mnist: str, cache: Path, device: str
 
 
 def dense_recipe(arch: str, augment: bool) -> Recipe:
+    """The training of the dense network, longer where its images are moved."""
     return replace(DENSE[arch], epochs=DENSE_MOVED, augment=True) if augment else DENSE[arch]
 
 
@@ -368,7 +369,7 @@ def standalone(chart: Any, heading: str) -> str:
 def _key(row: Row) -> tuple[Any, ...]:
     """What makes a run the same run."""
     named = (row[name] for name in ("arch", "pattern", "asked", "method", "seed"))
-    return row.get("group", "han"), *named, row.get("augment", False)
+    return row.get("group", "han"), *named, row.get("augment", False), row.get("settle", 0)
 
 
 def main() -> None:
