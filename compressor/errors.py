@@ -2,7 +2,8 @@
 
     CompressError                exit 1   the tool could not do it
     ├── UsageError               exit 2   flags or values that cannot be meant
-    │   └── ConfigError          exit 2   compress.toml and friends
+    │   ├── ConfigError          exit 2   compress.toml and friends
+    │   └── UntrustedCodeError   exit 2   a reference to code that the user did not write
     ├── ModelError               exit 1   a file is no model, is damaged, or does not fit its architecture
     │   └── UnsafeFileError      exit 1   opening it could run code
     ├── DataError                exit 1   data set missing, damaged, or not fitting the model
@@ -30,6 +31,16 @@ class UsageError(CompressError):
 
 class ConfigError(UsageError):
     pass
+
+
+class UntrustedCodeError(UsageError):
+    """A data set or task that is code, named by a file and not by the user."""
+
+    def __init__(self, ref: str, field: str) -> None:
+        super().__init__(
+            f"{field} is remembered as code ({ref}), and a file must not choose which code runs;\n"
+            f"repeat it as --{field} {ref} to run that code (in Python: trust_code=True)"
+        )
 
 
 class ModelError(CompressError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from compressor.atomic import atomic_write
 from compressor.cli.reservation import reserved
-from compressor.errors import DataError, OutputError, UsageError
+from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageError
 from compressor.reference import load_module
 
 if TYPE_CHECKING:
@@ -262,28 +262,22 @@ def known_data(
     Data that is only remembered and cannot be opened is a note, unless it is needed.
 
     Raises:  UsageError if there is none and it is needed, or a gate is about what the task does not measure;
+             UntrustedCodeError if the task, or data that is needed, is code and was only remembered;
              DataError if it cannot be opened or does not fit.
     """
     from compressor.analysis.first_batch import first_metrics
-    from compressor.data import open_data, open_task, runs_code
+    from compressor.data import open_data, open_task
     from compressor.data.folders import FolderSource
 
-    _refuse_remembered_code(program, options)
-    task = open_task(program.record.task)
+    task = open_task(program.record.task, trust_code=options.task is not None)
     ref = program.record.data
-    if ref is not None and options.data is None and runs_code(ref):
-        told = f"the checkpoint remembers its data as code ({ref}); repeat it as --data {ref} to run that code"
-        if needed_for is not None:
-            raise UsageError(told)
-        session.note(f"not measured on data: {told}")
-        return None, task
     if ref is None:
         if needed_for is not None:
             raise UsageError(f"no data: {needed_for} needs a data set; give it with --data, e.g. --data mnist:DIR")
         return None, task
     try:
-        data = open_data(ref)
-    except DataError as error:
+        data = open_data(ref, trust_code=options.data is not None)
+    except (DataError, UntrustedCodeError) as error:
         if needed_for is not None or options.data is not None:
             raise
         session.note(f"not measured on data: {error}")
@@ -297,17 +291,3 @@ def known_data(
     if gates is not None:
         gates.refuse_unmeasured(measured)
     return data, task
-
-
-def _refuse_remembered_code(program: Program, options: SourceOptions) -> None:
-    """A checkpoint from a stranger must not choose which code runs: only what the user names himself is imported.
-
-    Raises:  UsageError if the remembered task is code and was not repeated.
-    """
-    from compressor.data import runs_code
-
-    task = program.record.task
-    if task is not None and options.task is None and runs_code(task):
-        raise UsageError(
-            f"the checkpoint remembers its task as code ({task}); repeat it as --task {task} to run that code"
-        )

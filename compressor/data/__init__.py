@@ -3,7 +3,7 @@
 It must never hold training, models, or anything that writes.
 """
 
-from compressor.data.opening import KINDS, open_data, relocate, runs_code
+from compressor.data.opening import KINDS, open_data, relocate
 from compressor.data.source import Batch, DataSource, Split
 from compressor.data.task import Classification, Task, open_task
 
@@ -17,5 +17,4 @@ __all__ = [
     "open_data",
     "open_task",
     "relocate",
-    "runs_code",
 ]

@@ -19,7 +19,7 @@ from compressor.data.folders import open_folders
 from compressor.data.idx import open_idx
 from compressor.data.npz import open_npz
 from compressor.data.source import DataSource
-from compressor.errors import DataError
+from compressor.errors import DataError, UntrustedCodeError
 from compressor.reference import resolve_path, split_reference
 
 KINDS: Mapping[str, Callable[[str, Path], DataSource]] = MappingProxyType(
@@ -30,12 +30,15 @@ KINDS: Mapping[str, Callable[[str, Path], DataSource]] = MappingProxyType(
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
-def open_data(ref: str, *, base: Path | None = None) -> DataSource:
+def open_data(ref: str, *, base: Path | None = None, trust_code: bool = False) -> DataSource:
     """The data source that `ref` names: `KIND:DIR`, `file.npz`, an image folder, or a function of the user.
 
-    A relative path is looked for below `base` first, then below the working directory.
+    A relative path is looked for below `base` first, then below the working directory. A function is imported and
+    called only with `trust_code`, which is for a reference that the user wrote: one out of a checkpoint is a
+    stranger's.
 
-    Raises:  DataError if nothing of that name can be opened; the message says what was looked for.
+    Raises:  DataError if nothing of that name can be opened; the message says what was looked for;
+             UntrustedCodeError if it is code and not trusted.
     """
     kind, colon, rest = ref.partition(":")
     if colon and kind in KINDS:
@@ -52,14 +55,10 @@ def open_data(ref: str, *, base: Path | None = None) -> DataSource:
     if is_file:
         return _open_file(ref, path)
     if split_reference(ref) is not None and not _is_mistyped_kind(ref):
+        if not trust_code:
+            raise UntrustedCodeError(ref, "data")
         return open_function(ref, base)
     raise DataError(_unknown(ref, path))
-
-
-def runs_code(ref: str) -> bool:
-    """Whether opening `ref` would import a module of the user's (`file.py:f`, `package.module:f`)."""
-    kind, colon, _ = ref.partition(":")
-    return not (colon and kind in KINDS) and split_reference(ref) is not None
 
 
 def relocate(ref: str, *, start: Path) -> str:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.data.source import Batch
-from compressor.errors import DataError
-from compressor.reference import load_reference
+from compressor.errors import DataError, UntrustedCodeError
+from compressor.reference import load_reference, split_reference
 
 _MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
 
@@ -77,13 +77,17 @@ class Classification:
         return {"accuracy": (float(right), batch.target.numel())}
 
 
-def open_task(ref: str | None, *, base: Path | None = None) -> Task:
+def open_task(ref: str | None, *, base: Path | None = None, trust_code: bool = False) -> Task:
     """The task that `ref` names: None or `classification`, else `file.py:Name` / `package.module:Name`.
 
-    Raises:  DataError if it cannot be loaded or lacks a part of a task.
+    All but the built-in one are code, which is imported only with `trust_code`: see `open_data`.
+
+    Raises:  DataError if it cannot be loaded or lacks a part of a task; UntrustedCodeError if it is not trusted.
     """
     if ref is None or ref == Classification.name:
         return Classification()
+    if split_reference(ref) is not None and not trust_code:
+        raise UntrustedCodeError(ref, "task")
     found = load_reference(ref, base=base, error=DataError)
     if isinstance(found, type):
         try:

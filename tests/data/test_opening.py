@@ -54,9 +54,9 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
         "    part = TensorDataset(torch.zeros(4, 2), torch.zeros(4).long())\n"
         "    return part, part\n"
     )
-    data = open_data("mine.py:both", base=tmp_path)
+    data = open_data("mine.py:both", base=tmp_path, trust_code=True)
     assert data.ref == f"{tmp_path}/mine.py:both"
-    assert open_data(data.ref).n_val == 4
+    assert open_data(data.ref, trust_code=True).n_val == 4
     with pytest.raises(DataError, match=r"name the function that returns the two data sets"):
         open_data(f"{tmp_path}/mine.py")
 
@@ -83,7 +83,7 @@ def test_a_folder_is_an_image_folder(tmp_path: Path) -> None:
 def test_what_is_unknown_gets_an_offer(ref: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
-        open_data(ref)
+        open_data(ref, trust_code=True)
 
 
 @pytest.mark.parametrize(

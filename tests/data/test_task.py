@@ -81,12 +81,12 @@ def test_a_task_of_the_user(tmp_path: Path) -> None:
         "    def __init__(self, width): ...\n"
     )
     for name in ("Regression", "ready"):
-        task = open_task(f"mine.py:{name}", base=tmp_path)
+        task = open_task(f"mine.py:{name}", base=tmp_path, trust_code=True)
         assert (task.name, task.higher_is_better) == ("regression", False)
         assert task.metrics(X + 2, Batch((X,), X)) == {"error": (24.0, 6)}
     with pytest.raises(DataError, match="not a task, it lacks primary, higher_is_better, metrics"):
-        open_task(f"{tmp_path}/mine.py:Half")
+        open_task(f"{tmp_path}/mine.py:Half", trust_code=True)
     with pytest.raises(DataError, match="creating it raised TypeError"):
-        open_task(f"{tmp_path}/mine.py:Needs")
+        open_task(f"{tmp_path}/mine.py:Needs", trust_code=True)
     with pytest.raises(DataError, match="not a reference"):
         open_task("segmentation")
