@@ -21,11 +21,9 @@ import torch
 
 import compressor
 from benchmarks.mnist import dense
+from compressor.asking import PruneSettings, Recipe, Recovery, Sensitivity
 from compressor.data import DataSource, open_data, open_task
 from compressor.program import Program
-from compressor.pruning import PruneSettings, Recovery
-from compressor.sparsity import Sensitivity
-from compressor.training import Recipe
 
 ARCH = "lenet-300-100"
 RATIO = 20.0
@@ -50,7 +48,14 @@ def han(seed: int, device: str) -> PruneSettings:
     """Three rounds of cutting and retraining, as in the paper."""
     third = recipe(EPOCHS // 3)
     return PruneSettings(
-        RATIO, "magnitude", "unstructured", steps=3, prune_recipe=third, retrain_recipe=third, seed=seed, device=device
+        ratio=RATIO,
+        method="magnitude",
+        pattern="unstructured",
+        steps=3,
+        prune_recipe=third,
+        retrain_recipe=third,
+        seed=seed,
+        device=device,
     )
 
 
@@ -58,9 +63,14 @@ def admm(seed: int, device: str) -> PruneSettings:
     """40 % of the epochs to find the structure, the rest to retrain it."""
     find = round(0.4 * EPOCHS)
     return PruneSettings(
-        ADMM_RATIO, "admm", "unstructured", prune_recipe=recipe(find), retrain_recipe=recipe(EPOCHS - find), seed=seed,
+        ratio=ADMM_RATIO,
+        method="admm",
+        pattern="unstructured",
+        prune_recipe=recipe(find),
+        retrain_recipe=recipe(EPOCHS - find),
+        seed=seed,
         device=device,
-    )  # fmt: skip
+    )
 
 
 def both(**changes: Any) -> Make:
@@ -162,7 +172,7 @@ def _train_losses(program: Program, data: DataSource) -> Sensitivity:
     curves: dict[str, list[tuple[float, float]]] = {}
     for layer in ("fc1", "fc2", "fc3"):
         for removed in SCAN_SHARES:
-            alone = PruneSettings(1.0, "magnitude", "unstructured", layers=((layer, 1 - removed),))
+            alone = PruneSettings(ratio=1.0, method="magnitude", pattern="unstructured", layers=((layer, 1 - removed),))
             pruned, _ = compressor.prune(program, alone)
             curves.setdefault(layer, []).append((removed, accuracy(pruned)))
     points = {layer: tuple(curve) for layer, curve in curves.items()}

@@ -27,12 +27,13 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from compressor.asking import PruneSettings
 from compressor.atomic import atomic_write
 from compressor.compaction import CompactReport, compact
 from compressor.exporting.convert import to_onnx
 from compressor.models import build
 from compressor.program import InputSpec, Program, ProgramModule, TensorShape, capture, find_layers
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from compressor.timing import OperatorClock, default_cache
 from compressor.timing.environment import environment
 from compressor.timing.measure import Plan, measure
@@ -138,7 +139,7 @@ def cut(program: Program, way: str, ratio: float, clock: OperatorClock) -> Case:
     dense, asked, best = weights_in(program, LAYERS), ratio, None
     too_little, enough = 0.0, float("inf")
     for _ in range(_TRIES):
-        settings = PruneSettings(asked, "magnitude", **WAYS[way])
+        settings = PruneSettings(ratio=asked, method="magnitude", **WAYS[way])
         pruned, _ = prune(program, settings, stopwatch=clock)
         cut_away = sum(int((~pruned.masks[f"{n}.weight"]).sum()) for n in LAYERS if f"{n}.weight" in pruned.masks)
         got = dense / (dense - cut_away)

@@ -28,16 +28,15 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.asking import PruneSettings, Recipe, Recovery
 from compressor.cli.memory import keep_freed_memory
 from compressor.cost import count_macs
 from compressor.data import open_data
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture
-from compressor.pruning import PruneSettings, Recovery
 from compressor.pruning.recalibrate import recalibrate
 from compressor.pruning.survivors import reinitialise
-from compressor.training import Recipe
 
 PEER = "torch-pruning==1.6.1"
 CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
@@ -75,7 +74,7 @@ def ours(
     """
     find = round(0.4 * given.epochs) if method == "admm" else 0
     asked = PruneSettings(
-        ratio, "magnitude", "channel", of="macs", seed=seed, device=given.device,
+        ratio=ratio, method="magnitude", pattern="channel", of="macs", seed=seed, device=given.device,
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
         keep=tuple(given.keep.split(",")) if given.keep else (),
     )  # fmt: skip
@@ -104,10 +103,8 @@ def one_shot(
     dense: Program, ratio: float, score: str, data: ArraySource, given: argparse.Namespace, seed: int
 ) -> tuple[Program, Row]:
     """The cut alone, then each way to heal it without training."""
-    cut, _ = compressor.prune(
-        dense, PruneSettings(ratio, "magnitude", "channel", of="macs", score=score, seed=seed, device=given.device),
-        data=data,
-    )  # fmt: skip
+    settings = PruneSettings(ratio=ratio, method="magnitude", of="macs", score=score, seed=seed, device=given.device)
+    cut, _ = compressor.prune(dense, settings, data=data)
     errors: Row = {"cut": _measured(cut, data, given.device)}
     for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("healed", HEALING)):
         _, told = compressor.retrain(

@@ -36,14 +36,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from compressor.asking import Admm, PruneSettings
 from compressor.atomic import atomic_write
 from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture, find_layers
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from compressor.pruning.hooks import AdmmHook
-from compressor.pruning.settings import Admm
 from compressor.sparsity import Choice, make_selector
 
 CONVOLUTIONS = ("conv2", "conv3", "conv4", "conv5")
@@ -187,7 +187,9 @@ def part_resnet50(setting: Setting, options: argparse.Namespace) -> dict[str, An
     dense = capture(net, [InputSpec("image", (None, 3, side, side))])
     found: dict[str, Any] = {}
     for ratio in (2.0,) if setting.is_small else (2.0, 4.0):
-        pruned, _ = prune(dense, PruneSettings(ratio, "magnitude", "channel", of="macs", round_to=16))
+        pruned, _ = prune(
+            dense, PruneSettings(ratio=ratio, method="magnitude", pattern="channel", of="macs", round_to=16)
+        )
         small, _ = compact(pruned)
         found[f"{ratio:g}x"] = {
             "params": [dense.n_parameters, small.n_parameters],
@@ -205,7 +207,9 @@ def cut_convolutions(dense: Program, ratio: float) -> Program:
     """CaffeNet compacted so that conv2-conv5 have 1/ratio of their weights: what is asked of the scope is adjusted."""
     asked, best = ratio, None
     for _ in range(5):
-        settings = PruneSettings(asked, "magnitude", "channel", round_to=8, scope=("conv1", *CONVOLUTIONS))
+        settings = PruneSettings(
+            ratio=asked, method="magnitude", pattern="channel", round_to=8, scope=("conv1", *CONVOLUTIONS)
+        )
         small, _ = compact(prune(dense, settings)[0])
         got = weights_in(dense) / weights_in(small)
         if got >= ratio and (best is None or weights_in(small) > weights_in(best)):

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 import compressor
+from compressor.asking import Admm, PruneSettings, Recipe, Recovery
 from compressor.data import Batch, open_data, open_task
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.data.task import Classification
 from compressor.models import build
 from compressor.program import InputSpec, Program, Record, capture
-from compressor.pruning import Admm, PruneSettings, Recovery
-from compressor.training import Recipe, fit
+from compressor.training import fit
 from compressor.training.distillation import soft_loss
 
 DENSE = {
@@ -151,16 +151,22 @@ def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
     if method == "admm":
         find = Recipe(epochs=round(0.4 * total), batch_size=128, schedule="constant")
         admm = growing(1e-3, 0.1)
-        return PruneSettings(case.ratio, "admm", case.pattern, admm=admm, prune_recipe=find, **common)
+        return PruneSettings(
+            ratio=case.ratio, method="admm", pattern=case.pattern, admm=admm, prune_recipe=find, **common
+        )
     find = Recipe(epochs=round(0.2 * total), batch_size=128, distill=0.5)
-    return PruneSettings(case.ratio, "magnitude", case.pattern, steps=3, prune_recipe=find, **common)
+    return PruneSettings(
+        ratio=case.ratio, method="magnitude", pattern=case.pattern, steps=3, prune_recipe=find, **common
+    )
 
 
 def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSettings:
     """One point of the curve: every method that trains gets the same epochs."""
     total = CURVE_EPOCHS
     recipe = Recipe(epochs=total, batch_size=128)
-    plain = PruneSettings(ratio, "magnitude", "unstructured", retrain_recipe=recipe, seed=seed, device=device)
+    plain = PruneSettings(
+        ratio=ratio, method="magnitude", pattern="unstructured", retrain_recipe=recipe, seed=seed, device=device
+    )
     third = replace(recipe, epochs=total // 3)
     if method == "cut only":
         return replace(plain, retrain_recipe=None)
@@ -206,7 +212,7 @@ def find(case: Case, program: Program, data: ArraySource, seed: int, device: str
         last = ratio == case.ratio
         recipe = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
         asked = PruneSettings(
-            ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=recipe,
+            ratio=ratio / now if whole else ratio, method="admm", pattern=case.pattern, prune_recipe=recipe,
             admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
             retrain_recipe=None if last else replace(recipe, epochs=2, schedule="cosine"),
             select_inputs=case.select_inputs, layers=case.shares[number] if case.shares else (), seed=seed,

@@ -20,10 +20,10 @@ import torch
 
 import compressor
 from benchmarks.cifar10 import CHECKPOINTS, HEALING, INPUT, LR, recipe, search
+from compressor.asking import PruneSettings
 from compressor.cli.memory import keep_freed_memory
 from compressor.data import open_data
 from compressor.data.arrays import Arrays, ArraySource
-from compressor.pruning import PruneSettings
 
 METHODS = ("l1", "fisher", "admm")
 PATTERNS = ("channel", "unstructured")
@@ -40,10 +40,16 @@ def run(
     find = round(0.3 * given.epochs) if method == "admm" else 0
     began = time.perf_counter()
     asked = PruneSettings(
-        ratio, "admm" if find else "magnitude", pattern, score=method if method != "admm" else "l2", seed=seed,
-        device=given.device, recovery=HEALING, retrain_recipe=recipe(given, given.epochs - find),
+        ratio=ratio,
+        method="admm" if find else "magnitude",
+        pattern=pattern,
+        score=method if method != "admm" else "l2",
+        seed=seed,
+        device=given.device,
+        recovery=HEALING,
+        retrain_recipe=recipe(given, given.epochs - find),
         prune_recipe=search(given, find) if find else None,
-    )  # fmt: skip
+    )
     _, report = compressor.prune(dense, asked, data=data)
     errors = [round(100 - 100 * (row.metrics or {})["accuracy"], 4) for row in report.stages]
     return {

@@ -15,11 +15,11 @@ import torch
 
 import compressor
 from benchmarks.cifar10 import CHECKPOINTS, INPUT
+from compressor.asking import PruneSettings, Recovery
 from compressor.cli.memory import keep_freed_memory
 from compressor.data import open_data, open_task
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.program import Program
-from compressor.pruning import PruneSettings, Recovery
 from compressor.pruning.recalibrate import recalibrate
 
 CUTS: tuple[tuple[str, float, Literal["params", "macs"]], ...] = (
@@ -63,8 +63,13 @@ def main() -> None:
             program, name = dense, "nothing cut"
             if pattern != "none":
                 asked = PruneSettings(
-                    ratio, "magnitude", pattern, of=of, seed=1, recovery=Recovery(reconstruct=fitted)
-                )  # fmt: skip
+                    ratio=ratio,
+                    method="magnitude",
+                    pattern=pattern,
+                    of=of,
+                    seed=1,
+                    recovery=Recovery(reconstruct=fitted),
+                )
                 program, _ = compressor.prune(dense, asked, data=data)
                 name = f"{pattern}, {ratio:g}x {of}" + (f", `--reconstruct {fitted}`" if fitted else "")
             row = " | ".join(f"{found:.2f}" for found in accuracies(program, dense, data, given.batches))

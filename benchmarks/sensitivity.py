@@ -19,7 +19,8 @@ import torch
 
 from compressor import load, open_data
 from compressor.analysis.cuts import Cut, plan_cuts
-from compressor.analysis.sensitivity import RATIOS, ScanSettings, _Scan, scan_sensitivity
+from compressor.analysis.sensitivity import RATIOS, _Scan, scan_sensitivity
+from compressor.asking import ScanSettings
 from compressor.axes import find_units
 from compressor.data import Batch, DataSource, open_task
 from compressor.program import Program, find_layers

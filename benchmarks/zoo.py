@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.axes import Keep, UnitMap, WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import Keep, UnitMap, find_units
 from compressor.compaction.slicing import slice_program
 from compressor.models import build
 from compressor.program import InputSpec, Program, ProgramModule, arguments, capture, infer_shapes, set_argument

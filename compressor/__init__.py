@@ -18,7 +18,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compressor.analysis import ScanSettings, analyze, explain, scan_sensitivity
+    from compressor.analysis import analyze, explain, scan_sensitivity
+    from compressor.asking import Admm, PruneSettings, Recipe, Recovery, ScanSettings, Sensitivity
     from compressor.axes import rule as register_axis_rule
     from compressor.compaction import compact
     from compressor.data import open_data, open_task
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
     from compressor.formats import load, save
     from compressor.program import InputSpec, Program, capture
     from compressor.progress import Progress
-    from compressor.pruning import Admm, PruneSettings, Recovery, prune, retrain
-    from compressor.sparsity import Sensitivity
+    from compressor.pruning import prune, retrain
     from compressor.timing import OperatorClock, bench
-    from compressor.training import Recipe, evaluate
+    from compressor.training import evaluate
 
 __version__ = "0.1.0"
 
@@ -65,17 +65,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "Admm": "compressor.pruning",
+    "Admm": "compressor.asking",
     "CompressError": "compressor.errors",
     "InputSpec": "compressor.program",
     "OperatorClock": "compressor.timing",
     "Program": "compressor.program",
     "Progress": "compressor.progress",
-    "PruneSettings": "compressor.pruning",
-    "Recipe": "compressor.training",
-    "Recovery": "compressor.pruning",
-    "ScanSettings": "compressor.analysis",
-    "Sensitivity": "compressor.sparsity",
+    "PruneSettings": "compressor.asking",
+    "Recipe": "compressor.asking",
+    "Recovery": "compressor.asking",
+    "ScanSettings": "compressor.asking",
+    "Sensitivity": "compressor.asking",
     "analyze": "compressor.analysis",
     "bench": "compressor.timing",
     "capture": "compressor.program",

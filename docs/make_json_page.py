@@ -12,9 +12,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from compressor.analysis.result import Analysis, Explanation
+from compressor.asking.gates import Verdict
 from compressor.compaction.result import CompactReport
 from compressor.exporting.result import ExportReport
-from compressor.gates import Verdict
 from compressor.pruning.result import PruneReport, RetrainReport
 from compressor.timing.result import BenchReport
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 import compressor
+from compressor.asking import Recipe
 from compressor.data import open_data, open_task
 from compressor.models import build
 from compressor.program import InputSpec, Record, Step, capture
-from compressor.training import Recipe, fit
+from compressor.training import fit
 
 HERE = Path(__file__).parent
 DATA = HERE / "mnist_5k.npz"

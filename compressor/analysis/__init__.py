@@ -5,7 +5,8 @@ from compressor.analysis.costs import LayerCost, layer_costs
 from compressor.analysis.explain import explain
 from compressor.analysis.latencies import LayerLatency, layer_latencies
 from compressor.analysis.result import Analysis, CoupledSlice, Explanation, LayerRow, PinRow, UnitGroup
-from compressor.analysis.sensitivity import ScanSettings, scan_sensitivity
+from compressor.analysis.sensitivity import scan_sensitivity
+from compressor.asking import ScanSettings
 
 __all__ = [
     "Analysis",

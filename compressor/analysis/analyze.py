@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 
 from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
-from compressor.axes import UnitMap, WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers
 from compressor.data import DataSource, Task, open_task
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name

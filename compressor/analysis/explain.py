@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from compressor.analysis.result import CoupledSlice, Explanation
-from compressor.axes import Pin, UnitMap, WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import Pin, UnitMap, find_units
 from compressor.errors import UsageError
 from compressor.program import Layer, Program, find_layers
 from compressor.units import Params

@@ -11,22 +11,20 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from compressor.analysis.cuts import SCAN_PATTERNS, Cuts, plan_cuts
+from compressor.analysis.cuts import Cuts, plan_cuts
 from compressor.analysis.suffix import Steps, live_bytes
-from compressor.axes import WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.asking.scan import ScanSettings, Sensitivity
+from compressor.axes import find_units
 from compressor.data import Batch, DataSource, Task, open_task
-from compressor.errors import DataError, UsageError
+from compressor.errors import DataError
 from compressor.program import Program, find_layers
 from compressor.progress import Progress, Silent
-from compressor.sparsity import Sensitivity
 from compressor.sparsity.choice import matching_layers
-
-RATIOS = (0.25, 0.5, 0.75, 0.9)
 
 _CACHE_BYTES = 16 << 20
 _ACCELERATOR_BYTES = 1 << 30
@@ -34,31 +32,6 @@ _LARGEST_BATCH = 256
 _SMALLEST_BATCH = 8
 """Live values of a batch should stay near the processor: ResNet-56 on one core takes 0.64 of the time per image at
 batch 50 that it takes at 500. Below 8 the calls themselves begin to count."""
-
-
-@dataclass(frozen=True)
-class ScanSettings:
-    """What a scan is asked for: removed `shares` of each layer in `scope`, on `n_samples` of the validation split.
-
-    With `budget_s` it stops after that many seconds and says what was not reached.
-    """
-
-    shares: tuple[float, ...] = RATIOS
-    pattern: str = "unstructured"
-    n_samples: int = 1000
-    scope: tuple[str, ...] = ("*",)
-    budget_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.pattern not in SCAN_PATTERNS:
-            raise UsageError(f"--pattern {self.pattern}: choose one of {', '.join(SCAN_PATTERNS)}")
-        wrong = [share for share in self.shares if not 0 < share < 1]
-        if wrong or not self.shares:
-            raise UsageError(f"--ratios {wrong[0] if wrong else ''}: removed shares lie between 0 and 1, as 0.25,0.5")
-        if self.n_samples < 1:
-            raise UsageError(f"--samples {self.n_samples}: at least one is needed")
-        if self.budget_s is not None and self.budget_s <= 0:
-            raise UsageError(f"--budget {self.budget_s:g}: must be above 0 seconds")
 
 
 def scan_sensitivity(

@@ -7,23 +7,20 @@ from compressor.axes.ids import Ids, Pin
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.meeting import ids_along, unify
 from compressor.axes.rules_contract import contract
-from compressor.axes.table import THROUGH_NORM, Arguments, Context, ThroughNorm, WalkOptions, rule
+from compressor.axes.table import Arguments, Context, rule
 from compressor.axes.units import Keep, UnitMap, find_units
 from compressor.axes.walk import Walk, walk
 
 __all__ = [
-    "THROUGH_NORM",
     "Arguments",
     "Context",
     "Ids",
     "Keep",
     "Label",
     "Pin",
-    "ThroughNorm",
     "UnitMap",
     "Value",
     "Walk",
-    "WalkOptions",
     "Walked",
     "contract",
     "find_units",

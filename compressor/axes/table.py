@@ -6,15 +6,15 @@ It must never hold a rule itself: those live in the `rules_*` modules, one table
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch.fx import Node
 
+from compressor.asking.walk import WalkOptions
 from compressor.axes.ids import Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked, from_array
-from compressor.errors import ModelError
 
 Arguments: TypeAlias = dict[str, Any]
 """An operator's arguments by schema name, with the walked value in place of each node."""
@@ -22,36 +22,6 @@ Arguments: TypeAlias = dict[str, Any]
 Rule: TypeAlias = "Callable[[Context, Node, Arguments], Walked]"
 
 RULES: dict[Any, Rule] = {}
-
-
-ThroughNorm: TypeAlias = Literal["pin", "exact", "rescale"]
-THROUGH_NORM: tuple[ThroughNorm, ...] = get_args(ThroughNorm)
-
-
-@dataclass(frozen=True)
-class WalkOptions:
-    """Which of two possible answers the rules give.
-
-    `keep_heads`: a view that splits attention heads keeps identity along the heads and ties the positions inside.
-    `through_norm`: what passes a mean or a variance stays (`pin`), may go while the original divisor is kept (`exact`:
-    the compact model equals the masked one), or may go with its share of the divisor (`rescale`: it does not).
-    """
-
-    keep_heads: bool = False
-    through_norm: ThroughNorm = "pin"
-
-    def to_mapping(self) -> dict[str, Any]:
-        """What differs from the default, as plain JSON: the form in a checkpoint's record."""
-        return {key: value for key, value in asdict(self).items() if value != getattr(WalkOptions(), key)}
-
-    @staticmethod
-    def from_mapping(entry: Mapping[str, Any]) -> WalkOptions:
-        """Raises:  ModelError if the entry holds anything but options of a walk."""
-        known = {"keep_heads": (False, True), "through_norm": THROUGH_NORM}
-        for key, value in entry.items():
-            if value not in known.get(key, ()):
-                raise ModelError(f"walk option {str(key)[:40]!r} = {str(value)[:40]!r} is unknown; update compress")
-        return WalkOptions(**entry)
 
 
 @dataclass
@@ -65,7 +35,7 @@ class Context:
     ids: IdSpace
     out: Any
     node: str = ""
-    options: WalkOptions = WalkOptions()
+    options: WalkOptions = field(default_factory=WalkOptions)
     unknown: dict[str, int] = field(default_factory=dict)
     head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
     heads: list[Ids] = field(default_factory=list)

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.asking import WalkOptions
 from compressor.axes.ids import Ids, Pin
 from compressor.axes.labels import Value
-from compressor.axes.table import WalkOptions
 from compressor.axes.walk import Walk, walk
 from compressor.program import Program
 

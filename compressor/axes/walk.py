@@ -15,11 +15,12 @@ import numpy as np
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from compressor.asking import WalkOptions
 from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce
 from compressor.axes.heads import find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
-from compressor.axes.table import RULES, Context, WalkOptions, values_in
+from compressor.axes.table import RULES, Context, values_in
 from compressor.program import Program, TensorShape, arguments
 from compressor.program.spec import InputSpec
 

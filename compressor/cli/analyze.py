@@ -9,26 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from compressor.asking import ScanSettings
+from compressor.asking.panels import SCAN
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, Source, device_name, known_data, read_source, refuse_taken
 from compressor.errors import UsageError
-from compressor.units import parse_duration
 
 if TYPE_CHECKING:
-    from compressor.analysis import ScanSettings
-    from compressor.axes import WalkOptions
+    from compressor.asking import Sensitivity, WalkOptions
     from compressor.data import DataSource, Task
-    from compressor.sparsity import Sensitivity
-
-_SCAN = "Sensitivity"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions(ReportOptions, ModelOptions):
     """Options of `compress analyze`."""
+
+    asks = (ScanSettings,)
 
     explain: Annotated[
         str | None,
@@ -46,34 +45,11 @@ class AnalyzeOptions(ReportOptions, ModelOptions):
     heads: Annotated[bool, option("--heads", help="Attention heads as units: as `prune --pattern head`.")] = False
     sensitivity: Annotated[
         bool,
-        option("--sensitivity", panel=_SCAN, help="The metric when one layer at a time is cut, without retraining."),
+        option("--sensitivity", panel=SCAN, help="The metric when one layer at a time is cut, without retraining."),
     ] = False
-    ratios: Annotated[
-        str, option("--ratios", metavar="0.25,0.5", panel=_SCAN, help="Removed shares of each layer to try.")
-    ] = "0.25,0.5,0.75,0.9"
-    pattern: Annotated[
-        Literal["unstructured", "filter", "channel"],
-        option(
-            "--pattern",
-            "-p",
-            panel=_SCAN,
-            help="What is cut first: the smallest weights; filters with the smallest weights; the smallest units.",
-        ),
-    ] = "unstructured"
-    samples: Annotated[
-        int, option("--samples", metavar="N", panel=_SCAN, min=1, help="Validation samples, evenly spread.")
-    ] = 1000
-    scope: Annotated[
-        list[str] | None,
-        option("--scope", metavar="GLOB", panel=_SCAN, help="Layers to try; repeat. Default: all."),
-    ] = None
-    budget: Annotated[
-        str | None,
-        option("--budget", metavar="5m", panel=_SCAN, help="Stop then, and say what was not reached."),
-    ] = None
     output: Annotated[
         str | None,
-        option("--output", "-o", metavar="FILE", panel=_SCAN, help="Write the scan, for `prune --sensitivity FILE`."),
+        option("--output", "-o", metavar="FILE", panel=SCAN, help="Write the scan, for `prune --sensitivity FILE`."),
     ] = None
 
 
@@ -93,7 +69,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     """
     asked = _layer_and_index(options.explain) if options.explain is not None else None
     _check(options)
-    settings = _scan_settings(options) if options.sensitivity else None
+    settings = options.request(ScanSettings) if options.sensitivity else None
     if settings is not None:
         keep_freed_memory()
     source = read_source(options, options.model, session)
@@ -150,23 +126,6 @@ def _check(options: AnalyzeOptions) -> None:
     check_report(options)
 
 
-def _scan_settings(options: AnalyzeOptions) -> ScanSettings:
-    """What --sensitivity is asked for. Raises:  UsageError for a value that is none."""
-    from compressor.analysis import ScanSettings
-
-    try:
-        shares = tuple(float(part) for part in options.ratios.split(","))
-    except ValueError as error:
-        raise UsageError(f"--ratios {options.ratios}: write removed shares, as 0.25,0.5,0.9") from error
-    return ScanSettings(
-        shares=shares,
-        pattern=options.pattern,
-        n_samples=options.samples,
-        scope=tuple(options.scope or ("*",)),
-        budget_s=parse_duration(options.budget) if options.budget is not None else None,
-    )
-
-
 def _scan(
     source: Source, settings: ScanSettings, data: DataSource, task: Task, walk: WalkOptions,
     options: AnalyzeOptions, session: Session,
@@ -181,11 +140,11 @@ def _scan(
         )
     if scan.unmeasured:
         session.note(
-            f"--budget {options.budget} ended before {', '.join(scan.unmeasured[:6])}"
+            f"--budget {options.said['budget']} ended before {', '.join(scan.unmeasured[:6])}"
             + (f" and {len(scan.unmeasured) - 6} more layers" if len(scan.unmeasured) > 6 else "")
         )
     elif scan.n_samples < min(settings.n_samples, data.n_val):
-        session.note(f"--budget {options.budget} ended after {scan.n_samples} of {settings.n_samples} samples")
+        session.note(f"--budget {options.said['budget']} ended after {scan.n_samples} of {settings.n_samples} samples")
     if options.output is not None and session.is_main:
         with atomic_write(options.output, force=options.force) as path:
             path.write_text(json.dumps(scan.to_mapping(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -194,7 +153,7 @@ def _scan(
 
 def _walk_options(options: AnalyzeOptions, source: Source) -> WalkOptions:
     """How units are found: as the model was pruned, unless the user says otherwise."""
-    from compressor.axes import WalkOptions
+    from compressor.asking import WalkOptions
 
     known = WalkOptions.from_mapping(source.program.record.walk)
     through_norm = options.through_norm or known.through_norm

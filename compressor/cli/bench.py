@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.bench_gates import parse_requirement
+from compressor.asking.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.lists import read_counts
 from compressor.cli.options import MODEL_HELP, SourceOptions, option
@@ -89,7 +89,7 @@ def bench(options: BenchOptions, session: Session) -> None:
       compress bench model.onnx --accuracy --data mnist:data --require 'accuracy>=98%'
       compress export small.pt -o - | compress bench dense.onnx -
     """
-    gates = [parse_requirement(text) for text in options.require or ()]
+    gates = gates_of("bench", options.require or ()).gates
     read_counts("--threads", options.threads, (1,))
     read_counts("--batch", options.batch, (1,))
     check_report(options)

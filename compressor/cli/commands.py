@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, get_type_hints
 
 import typer
 
+from compressor.cli.declared import options_of, read_options
 from compressor.cli.effective import config_shower
-from compressor.cli.options import RunOptions, option_types
+from compressor.cli.options import RunOptions
 
 CommandFunction = Callable[[Any, Any], None]
 Runner = Callable[[str, CommandFunction, RunOptions], None]
@@ -34,7 +34,10 @@ def command_functions() -> dict[str, CommandFunction]:
 @cache
 def option_table() -> dict[str, dict[str, Any]]:
     """Annotation of every option by command: what compress.toml may say."""
-    return {name: option_types(options_class(function)) for name, function in command_functions().items()}
+    return {
+        command: {name: option.annotation for name, option in options_of(options_class(function)).items()}
+        for command, function in command_functions().items()
+    }
 
 
 def options_class(function: CommandFunction) -> type[RunOptions]:
@@ -48,8 +51,8 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
 
     def command(context: typer.Context, **values: Any) -> None:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        chosen = options(**given)
-        shown = config_shower(context, option_types(options)) if chosen.print_config else None
+        chosen = read_options(options, given)
+        shown = config_shower(context) if chosen.print_config else None
         runner(name, shown or function, chosen)
 
     command.__signature__ = _signature(options)  # type: ignore[attr-defined]
@@ -59,14 +62,15 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
 
 
 def _signature(options: type[RunOptions]) -> inspect.Signature:
-    defaults = {f.name: inspect.Parameter.empty if f.default is MISSING else f.default for f in fields(options)}
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     return inspect.Signature(
         [
             context,
             *(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-                for name, annotation in option_types(options).items()
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.annotation
+                )
+                for name, option in options_of(options).items()
             ),
         ]
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from compressor.asking.gates import gates_of
+from compressor.asking.rounding import read_multiple
 from compressor.cli import provenance
-from compressor.cli.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
-from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, multiple_of, option
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import choose_target, device_name, known_data, read_source, write_program
 
@@ -64,8 +65,8 @@ def compact(options: CompactOptions, session: Session) -> None:
       compress compact pruned-by-something-else.safetensors --arch resnet56 -o small.pt
       compress compact - -o - < model.pruned.pt | compress export - -o model.onnx
     """
-    gates = gates_of("compact", options)
-    round_to = multiple_of(options.round_to)
+    gates = gates_of("compact", options.require or (), task=options.task)
+    round_to = read_multiple(options.round_to)
     target = choose_target(options, ".compact.pt")
     check_report(options)
     from compressor.compaction import compact as shrink

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from compressor.cli.config import NEVER_IN_FILES, environment_values, find_config
+from compressor.cli.declared import options_of, values_of
 
 if TYPE_CHECKING:
     from compressor.cli.options import RunOptions
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _DEFAULT = "default"
 
 
-def config_shower(context: typer.Context, types: Mapping[str, Any]) -> Callable[[RunOptions, Session], None]:
+def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], None]:
     """A function that stands in for the command's own: it prints TOML, or one JSON object with --json."""
 
     def show(options: RunOptions, session: Session) -> None:
-        names = [field.name for field in fields(options) if field.name != "print_config"]
-        values = {name: getattr(options, name) for name in names}
+        values = {name: value for name, value in values_of(options).items() if name != "print_config"}
+        names = list(values)
+        types = {name: option.annotation for name, option in options_of(type(options)).items()}
         sources = _sources(context, names, options.config, types)
         if options.json:
             from compressor.report.jsonable import to_json

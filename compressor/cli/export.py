@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from compressor.asking.export import ExportForm
+from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
-from compressor.cli.gates import Gates, gates_of
 from compressor.cli.lists import read_counts
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, choose_target, default_name, known_data, read_source
 from compressor.errors import UsageError
-from compressor.export_form import ExportForm
 
 if TYPE_CHECKING:
     from compressor.cli.streams import Source
@@ -74,7 +74,7 @@ def export(options: ExportOptions, session: Session) -> None:
       compress export model.pt -o model.onnx --check-only
       compress compact model.pruned.pt -o - | compress export - -o model.onnx
     """
-    gates = gates_of("export", options)
+    gates = gates_of("export", options.require or (), task=options.task)
     sizes = read_counts("--check-batch", options.check_batch, (1, 2, 5))
     if options.check_only:
         _check(options, gates, sizes, session)

@@ -1,23 +1,24 @@
 """Options that several commands share, as dataclasses whose fields are command-line options.
 
-It must never hold what is done with a value. A command's own options are a subclass in the command's file;
-`commands.add` turns the fields into command-line options, and `config` knows them as keys of compress.toml.
+It must never hold what is done with a value. A command's own options are a subclass in the command's file. What is
+asked of a library function is declared there, in `compressor.asking`; a class names such requests in `asks`, and their
+options become its own. `commands.add` turns all of them into command-line options, and `config` knows them as keys of
+compress.toml.
 """
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 
+from compressor.asking import Recipe, build
 from compressor.cli.config import config_callback
 from compressor.cli.printing import table_forms
-from compressor.errors import UsageError
 
-if TYPE_CHECKING:
-    from compressor.pruning import Recovery
+T = TypeVar("T")
 
 MODEL_HELP = (
     "Checkpoint of compress, state dict (.pt .pth .safetensors, with --arch), .onnx; '-' reads standard "
@@ -25,7 +26,6 @@ MODEL_HELP = (
 )
 _MODEL = "The model"
 _RUN = "The run"
-_TRAINING = "Training"
 
 
 def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -35,7 +35,13 @@ def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How the command runs and talks; every command has these."""
+    """How the command runs and talks; every command has these.
+
+    `said` holds what was said about the requests in `asks`, by option name, as text or plain values.
+    """
+
+    asks: ClassVar[tuple[type[Any], ...]] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     device: Annotated[
         str, option(metavar="NAME", panel=_RUN, help="auto (the best there is), cpu, cuda, cuda:N or mps.")
@@ -75,6 +81,13 @@ class RunOptions:
     verbose: Annotated[
         bool, option("--verbose", "-v", panel=_RUN, help="Every row of every table; tracebacks of bugs.")
     ] = False
+
+    def request(self, kind: type[T], **more: Any) -> T:
+        """What was asked, as the value that the library takes; `more` is said by the command itself.
+
+        Raises:  UsageError for a value that cannot be read or is out of range.
+        """
+        return build(kind, {**self.said, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,110 +187,8 @@ class GateOptions:
     ] = None
 
 
-def _recipe(metavar: str | None, default: str | None, help: str, *names: str) -> Any:
-    """An option of the training; the default is `Recipe`'s, written out: asking it would import torch."""
-    text = help if default is None else f"{help} Default: {default}."
-    return option(*names, metavar=metavar, show_default=False, panel=_TRAINING, help=text)
-
-
 @dataclass(frozen=True, kw_only=True)
-class RecipeOptions:
-    """How is trained. None leaves a value to the default of `compressor.training.Recipe`."""
+class RecipeOptions(RunOptions):
+    """How the network is trained."""
 
-    batch_size: Annotated[int | None, _recipe("N", "64", "Samples per step.", "--batch-size", "-b")] = None
-    optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, _recipe(None, "adam", "What takes the steps.")] = None
-    lr: Annotated[float | None, _recipe("RATE", "0.001, for sgd 0.02", "Peak learning rate.")] = None
-    lr_schedule: Annotated[
-        Literal["cosine", "constant", "step"] | None, _recipe(None, "cosine", "Course of the learning rate.")
-    ] = None
-    warmup_epochs: Annotated[int | None, _recipe("N", "0", "Epochs of linear warm-up.")] = None
-    momentum: Annotated[float | None, _recipe("M", "0.9", "Momentum of sgd.")] = None
-    weight_decay: Annotated[float | None, _recipe("X", "0.0", "L2 on weights, not on biases.")] = None
-    l1: Annotated[float | None, _recipe("X", "0.0", "L1 on weights.")] = None
-    clip_norm: Annotated[
-        float | None, _recipe("X", None, "Largest norm of the gradient; longer ones are scaled down.")
-    ] = None
-    distill: Annotated[
-        float | None, _recipe("SHARE", "0.0", "Share of the loss that comes from the teacher, 0 to 1.")
-    ] = None
-    temperature: Annotated[float | None, _recipe("T", "4.0", "Temperature of distillation.")] = None
-    label_smoothing: Annotated[float | None, _recipe("X", "0.0", "Label smoothing, 0 to below 1.")] = None
-    augment: Annotated[bool, _recipe(None, None, "Augment training images.", "--augment")] = False
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, _recipe(None, "fp32", "Precision of forward and backward.")
-    ] = None
-    keep_best: Annotated[bool, _recipe(None, None, "Keep the best epoch, not the last.", "--keep-best")] = False
-    patience: Annotated[int | None, _recipe("N", None, "Stop after N epochs without a better one.")] = None
-
-
-_HEALING = "Healing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HealingOptions:
-    """What heals a cut beside plain training; each can be switched on alone."""
-
-    recalibrate: Annotated[
-        int,
-        option(metavar="N", panel=_HEALING, help="Batch norm statistics anew from N training batches after a cut."),
-    ] = 0
-    reconstruct: Annotated[
-        int,
-        option(
-            metavar="N",
-            panel=_HEALING,
-            help="Weights left after a cut fitted by least squares to the dense outputs on N training batches.",
-        ),
-    ] = 0
-    alternate: Annotated[
-        bool,
-        option("--alternate", panel=_HEALING, help="Retrain convolutions and linear layers by turns, epoch by epoch."),
-    ] = False
-
-
-def recovery_of(options: HealingOptions) -> Recovery:
-    """The part of healing that needs no training.
-
-    Raises:  UsageError for negative numbers.
-    """
-    from compressor.pruning import Recovery
-
-    return Recovery(reconstruct=options.reconstruct, recalibrate=options.recalibrate)
-
-
-_RENAMED = {"lr_schedule": "schedule"}
-"""Options that are called differently in a recipe: `--schedule` of prune is that of the ratio."""
-
-
-def recipe_values(options: RecipeOptions) -> dict[str, Any]:
-    """What was asked of the training, by the field names of `Recipe`; what was left open is left out."""
-    values: dict[str, Any] = {}
-    for field in fields(RecipeOptions):
-        value = getattr(options, field.name)
-        if field.name == "keep_best":
-            values |= {"keep": "best"} if value else {}
-        elif value is not None and value is not False:
-            values[_RENAMED.get(field.name, field.name)] = value
-    return values
-
-
-def option_types(options: type[Any]) -> dict[str, Any]:
-    """Annotation of every field, the command's own before those it inherits: the order of --help."""
-    hints = get_type_hints(options, include_extras=True)
-    ordered: list[str] = []
-    for kind in options.__mro__:
-        own = [name for name in inspect.get_annotations(kind) if name in hints]
-        ordered += [name for name in own if name not in ordered]
-    return {name: hints[name] for name in ordered}
-
-
-def multiple_of(text: str) -> int:
-    """N of --round-to, 0 for `auto`.
-
-    Raises:  UsageError if it is neither.
-    """
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--round-to {text}: a whole number from 1, or auto for the multiple that is measured")
-    return int(text)
+    asks = (Recipe,)

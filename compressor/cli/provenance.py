@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+from compressor.cli.declared import values_of
 
 if TYPE_CHECKING:
     from compressor.cli.options import RunOptions
@@ -48,10 +49,9 @@ def remember(program: Program, step: Step, **changes: Any) -> Program:
 
 def canonical_options(options: RunOptions) -> dict[str, Any]:
     """Every option that has a say in the result, defaults too, by its long name; what is off is left out."""
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
     return {
         name.replace("_", "-"): list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
+        for name, value in values_of(options).items()
         if name not in (*_ABOUT_THE_RUN, *_HAVE_THEIR_OWN_PLACE)
         and value is not None
         and value is not False

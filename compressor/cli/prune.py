@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+from compressor.asking import PruneSettings, Recipe, Recovery
+from compressor.asking.gates import Gates, gates_of
+from compressor.asking.panels import HOW
+from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli import provenance
-from compressor.cli.by_layer import LayerOptions, decides_alone, glob_values, layer_values
-from compressor.cli.gates import Gates, gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
-from compressor.cli.options import (
-    GateOptions,
-    HealingOptions,
-    ModelOptions,
-    OutputOptions,
-    RecipeOptions,
-    multiple_of,
-    option,
-    recipe_values,
-    recovery_of,
-)
-from compressor.cli.scoring import ScoringOptions, scoring_values
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
@@ -33,142 +24,33 @@ from compressor.cli.streams import (
     read_source,
     write_program,
 )
-from compressor.errors import UsageError
-from compressor.patterns import parse_pattern
-from compressor.units import parse_ratio, ratio_from_sparsity
 
 if TYPE_CHECKING:
     from compressor.cost import Stopwatch
     from compressor.program import Program
-    from compressor.pruning import PruneReport, PruneSettings
-    from compressor.training import Recipe
-
-_BUDGET = "How much"
-_METHOD = "How"
+    from compressor.pruning import PruneReport
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(
-    ReportOptions, HealingOptions, LayerOptions, ScoringOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
-):
-    """Options of `compress prune`; what is None here takes its default from `PruneSettings` or `Recipe`."""
+class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+    """Options of `compress prune`, beside those that `PruneSettings` declares."""
 
-    ratio: Annotated[
-        str | None,
-        option("--ratio", "-r", metavar="13x", panel=_BUDGET, help="Dense ÷ kept of the compacted model."),
-    ] = None
-    sparsity: Annotated[float | None, option(metavar="0.923", panel=_BUDGET, help="The same as a removed share.")] = (
-        None
-    )
-    of: Annotated[
-        Literal["params", "macs", "latency"],
-        option(panel=_BUDGET, help="What the ratio counts: weights, work, or each layer's measured time."),
-    ] = "params"
-    scope: Annotated[
-        list[str] | None,
-        option(
-            "--scope",
-            metavar="GLOB",
-            panel=_BUDGET,
-            help="Layers that the ratio is over; repeat. Default: all.",
-        ),
-    ] = None
-    keep: Annotated[
-        list[str] | None,
-        option("--keep", metavar="GLOB", panel=_BUDGET, help="Layers that nothing may be cut from; repeat."),
-    ] = None
-    floor: Annotated[float, option(metavar="SHARE", panel=_BUDGET, help="Share of every layer that always stays.")] = (
-        0.05
-    )
-    round_to: Annotated[
-        str,
-        option(
-            metavar="N",
-            panel=_BUDGET,
-            help="Keep a multiple of N filters in every layer; auto: of what is measured to be good.",
-        ),
-    ] = "1"
-    unit_share: Annotated[
-        float,
-        option(
-            metavar="SHARE",
-            panel=_BUDGET,
-            help="Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest.",
-        ),
-    ] = 0.5
-    allocation: Annotated[
-        Literal["global", "uniform", "sensitivity", "latency"],
-        option(
-            panel=_BUDGET,
-            help="How the budget is spread over layers; latency: so that the weights that are left run fastest.",
-        ),
-    ] = "global"
-    method: Annotated[
-        Literal["admm", "magnitude", "random"],
-        option("--method", "-m", panel=_METHOD, help="How to choose what is cut."),
-    ] = "admm"
-    pattern: Annotated[
-        str,
-        option(
-            "--pattern",
-            "-p",
-            metavar="PATTERN",
-            panel=_METHOD,
-            help="What goes together: channel (coupled units), filter, head, shape (channel and position, of all "
-            "filters; shape:channel, shape:position), filter+shape, channel+shape, unstructured, 2:4 (any N:M), "
-            "block:4x4.",
-        ),
-    ] = "channel"
-    through_norm: Annotated[
-        Literal["pin", "exact", "rescale"],
-        option(
-            panel=_METHOD,
-            help="Units that pass a mean or a variance (the residual stream of a transformer): stay; go, and the norm "
-            "keeps its divisor (compact = masked); go, and the norm is rescaled (retrain after compact).",
-        ),
-    ] = "pin"
-    steps: Annotated[int, option(metavar="N", panel=_METHOD, help="Prune-retrain rounds of magnitude and random.")] = 1
-    schedule: Annotated[
-        Literal["geometric", "cubic"], option(panel=_METHOD, help="Course of the ratio over the steps.")
-    ] = "geometric"
-    rho: Annotated[float, option(metavar="RHO", panel=_METHOD, help="First penalty of ADMM.")] = 1e-3
-    rho_growth: Annotated[
-        float | None,
-        option(
-            metavar="X",
-            panel=_METHOD,
-            help="Growth of the penalty at every update. Default: what reaches --rho-max at the last one.",
-        ),
-    ] = None
-    rho_max: Annotated[
-        float | None,
-        option(
-            metavar="RHO",
-            panel=_METHOD,
-            help="Largest penalty of ADMM. Default: 1, at most 100 ÷ steps per update, for sgd also 0.5 ÷ lr.",
-        ),
-    ] = None
-    layer_rho: Annotated[
-        list[str] | None,
-        option("--layer-rho", metavar="GLOB=RHO", panel=_METHOD, help="First penalty of single layers; repeat."),
-    ] = None
-    updates: Annotated[int, option(metavar="N", panel=_METHOD, help="Updates of Z and U in an ADMM stage.")] = 40
-    stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
+    asks = (PruneSettings,)
     epochs: Annotated[
         int | None,
         option(
             "--epochs",
             "-e",
             metavar="N",
-            panel=_METHOD,
+            panel=HOW,
             help="Epochs of ADMM, or of each magnitude step but the last. Default: 20.",
         ),
     ] = None
     retrain_epochs: Annotated[
         int | None,
-        option(metavar="N", panel=_METHOD, help="Epochs of the final masked retraining. Default: 20."),
+        option(metavar="N", panel=HOW, help="Epochs of the final masked retraining. Default: 20."),
     ] = None
-    no_retrain: Annotated[bool, option("--no-retrain", panel=_METHOD, help="Leave out the final retraining.")] = False
+    no_retrain: Annotated[bool, option("--no-retrain", panel=HOW, help="Leave out the final retraining.")] = False
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -189,13 +71,12 @@ def prune(options: PruneOptions, session: Session) -> None:
       compress prune model.pt -r 13x --dry-run
       compress prune model.pt -r 13x -o - | compress compact - -o small.pt
     """
-    multiple_of(options.round_to)
-    asked_ratio(options)  # what can be refused without torch is refused without waiting for it
-    gates = gates_of("prune", options)
+    settings = prune_settings(options)  # what can be refused without torch is refused without waiting for it
+    gates = gates_of("prune", options.require or (), task=options.task)
     target = None if options.dry_run else choose_target(options, ".pruned.pt")
     check_report(options)
     point = None if target is None else choose_resume_point(target, options, session)
-    settings = prune_settings(options, device_name(options))
+    settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     source = read_source(options, options.model, session)
     if target is None:
@@ -205,75 +86,24 @@ def prune(options: PruneOptions, session: Session) -> None:
         _run(options, settings, source, target, gates, session)
 
 
-def asked_ratio(options: PruneOptions) -> float:
-    """Dense ÷ kept, from the one of --ratio and --sparsity that was given; N:M says it itself, and 1 says nothing.
+def prune_settings(options: PruneOptions) -> PruneSettings:
+    """What the options ask for, on a device that is still open.
 
-    Raises:  UsageError if the pattern is none, both or neither were given, or it is no ratio.
+    Raises:  UsageError for a value that cannot be read or is out of range.
     """
-    implied = parse_pattern(options.pattern).implied_ratio
-    if implied is not None and options.ratio is None and options.sparsity is None:
-        return implied
-    if options.ratio is not None and options.sparsity is None:
-        return parse_ratio(options.ratio)
-    if options.sparsity is not None and options.ratio is None:
-        return ratio_from_sparsity(options.sparsity)
-    if options.ratio is None and decides_alone(options):
-        return 1.0
-    raise UsageError("give exactly one of --ratio (13x: dense ÷ kept) and --sparsity (0.923: the removed share)")
+    retraining = None if options.no_retrain else options.request(Recipe, epochs=options.retrain_epochs)
+    settings = options.request(PruneSettings, seed=options.seed, retrain_recipe=retraining)
+    return replace(settings, prune_recipe=_searching(options, settings))
 
 
-def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
-    """What the options ask for.
+def _searching(options: PruneOptions, settings: PruneSettings) -> Recipe | None:
+    """Training while the structure is found; None where there is none.
 
-    Raises:  UsageError for a value out of range; ConfigError for one of the training's.
+    It must end where it converges, not at its luckiest epoch, and learns from the data alone.
     """
-    from compressor.pruning import Admm, PruneSettings
-
-    searching, retraining = _recipes(options)
-    return PruneSettings(
-        ratio=asked_ratio(options),
-        method=options.method,
-        pattern=options.pattern,
-        through_norm=options.through_norm,
-        of=options.of,
-        allocation=options.allocation,
-        steps=options.steps,
-        schedule=options.schedule,
-        scope=tuple(options.scope or ("*",)),
-        keep=tuple(options.keep or ()),
-        floor=options.floor,
-        round_to=multiple_of(options.round_to),
-        unit_share=options.unit_share,
-        admm=Admm(
-            options.rho,
-            options.rho_growth,
-            options.rho_max,
-            glob_values(options.layer_rho or (), "--layer-rho", "GLOB=RHO, as in 'conv*=0.01'"),
-            updates=options.updates,
-            stages=options.stages,
-        ),
-        **layer_values(options, options.allocation),
-        **scoring_values(options),
-        recovery=recovery_of(options),
-        alternate=options.alternate,
-        prune_recipe=searching,
-        retrain_recipe=retraining,
-        seed=options.seed,
-        device=device,
-    )
-
-
-def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
-    """Training while the structure is found, and the final retraining; None where there is none."""
-    from compressor.training import Recipe
-
-    values = recipe_values(options)
-    retraining = None if options.no_retrain else Recipe.from_mapping(_with(values, epochs=options.retrain_epochs))
-    if options.method != "admm" and options.steps == 1:
-        return None, retraining
-    # The search must end where it converges, not at its luckiest epoch, and learns from the data alone.
-    values = {key: value for key, value in values.items() if key not in ("keep", "patience", "distill")}
-    return Recipe.from_mapping(_with(values, epochs=options.epochs)), retraining
+    if settings.method != "admm" and settings.steps == 1:
+        return None
+    return options.request(Recipe, epochs=options.epochs, keep_best=None, patience=None, distill=None)
 
 
 def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
@@ -285,13 +115,8 @@ def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
     return OperatorClock(1, default_cache())
 
 
-def _with(values: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {**values, **{key: value for key, value in more.items() if value is not None}}
-
-
 def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
     """--dry-run: the cut by the weights as they are, without any training, held against what can be counted."""
-    from compressor.pruning import Recovery
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
@@ -374,7 +199,7 @@ def _needed_for(settings: PruneSettings) -> str | None:
         return f"pruning by {settings.method} with training"
     if settings.recovery:
         return "--reconstruct and --recalibrate"
-    return f"--score {settings.score}" if settings.score in ("taylor", "fisher") else None
+    return f"--score {settings.score}" if settings.score in NEEDS_GRADIENTS else None
 
 
 def _gated(report: PruneReport) -> dict[str, float | None]:

@@ -1,24 +1,16 @@
-"""`compress retrain`; it must never hold how is trained."""
+"""`compress retrain`; it must never hold how a network is trained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from compressor.asking import Healing, Recipe
+from compressor.asking.gates import gates_of
 from compressor.cli import provenance
-from compressor.cli.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
-from compressor.cli.options import (
-    GateOptions,
-    HealingOptions,
-    ModelOptions,
-    OutputOptions,
-    RecipeOptions,
-    option,
-    recipe_values,
-    recovery_of,
-)
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     choose_resume_point,
@@ -33,12 +25,13 @@ from compressor.errors import UsageError
 if TYPE_CHECKING:
     from compressor.program import Program
     from compressor.pruning import RetrainReport
-    from compressor.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainOptions(ReportOptions, HealingOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
-    """Options of `compress retrain`."""
+class RetrainOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+    """Options of `compress retrain`, beside those of `Healing` and `Recipe`."""
+
+    asks = (Healing,)
 
     epochs: Annotated[int | None, option("--epochs", "-e", metavar="N", help="Epochs; 0 only heals. Default: 20.")] = (
         None
@@ -66,7 +59,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
       compress retrain model.pruned.pt --epochs 0 --reconstruct 8 --recalibrate 20 --teacher model.pt
       compress retrain model.compact.pt --data cifar10:data --augment --keep-best
     """
-    gates = gates_of("retrain", options)
+    gates = gates_of("retrain", options.require or (), task=options.task)
     target = choose_target(options, ".retrained.pt")
     check_report(options)
     session.resume_point = choose_resume_point(target, options, session)
@@ -116,9 +109,10 @@ def retrain(options: RetrainOptions, session: Session) -> None:
 
 def _how(options: RetrainOptions) -> dict[str, Any]:
     """What the options say beside the recipe."""
+    healing = options.request(Healing)
     return {
-        "recovery": recovery_of(options),
-        "alternate": options.alternate,
+        "recovery": healing.recovery,
+        "alternate": healing.alternate,
         "seed": options.seed,
         "device": device_name(options),
         "resume": options.resume,
@@ -131,22 +125,19 @@ def retrain_recipe(options: RetrainOptions) -> Recipe | None:
     Raises:  UsageError for --distill or --reconstruct without --teacher, --epochs 0 with nothing else to do;
              ConfigError for a value out of range.
     """
-    from compressor.training import Recipe
-
-    if options.reconstruct and options.teacher is None:
+    healing = options.request(Healing).recovery
+    if healing.reconstruct and options.teacher is None:
         raise UsageError("--reconstruct fits the outputs of the dense model; name it with --teacher model.pt")
     if options.epochs == 0:
-        if not (options.reconstruct or options.recalibrate):
+        if not healing:
             raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
         return None
-    values = recipe_values(options)
-    if options.epochs is not None:
-        values["epochs"] = options.epochs
-    if options.teacher is not None:
-        values.setdefault("distill", DISTILL_WITH_TEACHER)
-    elif values.get("distill"):
+    distill = options.said.get("distill")
+    if options.teacher is not None and distill is None:
+        distill = DISTILL_WITH_TEACHER
+    elif distill and options.teacher is None:
         raise UsageError("--distill needs a teacher; name the dense model with --teacher model.pt")
-    return Recipe.from_mapping(values)
+    return options.request(Recipe, epochs=options.epochs, distill=distill)
 
 
 def _teacher(options: RetrainOptions, session: Session) -> Program | None:

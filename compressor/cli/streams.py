@@ -18,7 +18,7 @@ from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageE
 from compressor.reference import load_module
 
 if TYPE_CHECKING:
-    from compressor.cli.gates import Gates, Verdicts
+    from compressor.asking.gates import Gates, Verdicts
     from compressor.cli.options import ModelOptions, RunOptions, SourceOptions
     from compressor.cli.session import Session
     from compressor.data import DataSource, Task
@@ -286,7 +286,7 @@ def known_data(
         data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
     measured = first_metrics(program.module, program.inputs, data, task)
     session.preprocessing = getattr(data, "preprocessing", {})
-    if getattr(options, "augment", False) and not data.augments:
+    if options.said.get("augment", False) and not data.augments:
         session.note(f"--augment changes nothing: {data.ref} does not say how its samples may be changed")
     if gates is not None:
         gates.refuse_unmeasured(measured)

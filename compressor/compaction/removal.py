@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from compressor.axes import UnitMap, WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import UnitMap, find_units
 from compressor.compaction.branches import without_constant_branches
 from compressor.compaction.dead import Verdict, living_units, masked_units
 from compressor.compaction.find_constants import find_constants

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.export import ExportForm
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError
-from compressor.export_form import ExportForm
 from compressor.exporting.convert import innermost_line, quiet, to_exported
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish

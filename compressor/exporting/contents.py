@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from compressor.export_form import Precision
+from compressor.asking.export import Precision
 
 _DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _STATIC_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"})

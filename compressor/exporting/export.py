@@ -13,9 +13,9 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from compressor.asking.export import ExportForm, Int8
 from compressor.data.source import DataSource
 from compressor.errors import UsageError, VerificationError
-from compressor.export_form import ExportForm, Int8
 from compressor.exporting.convert import input_dtype, to_onnx
 from compressor.exporting.fold_norms import FoldedNorms, fold_norms
 from compressor.exporting.half import to_half

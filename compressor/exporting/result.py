@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compressor.export_form import Precision
+from compressor.asking.export import Precision
 
 Format = Literal["onnx", "pt2"]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.asking.export import Precision
 from compressor.data.source import DataSource
 from compressor.errors import DataError, ModelError, VerificationError
-from compressor.export_form import Precision
 from compressor.exporting.convert import innermost_line, input_dtype, to_numpy
 from compressor.exporting.result import Check
 from compressor.program import Program

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.pruning.settings import Admm
+from compressor.asking import Admm
 from compressor.sparsity import Selector
 from compressor.training import BaseHook
 

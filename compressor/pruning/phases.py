@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compressor.pruning.settings import PruneSettings
-from compressor.training import Recipe
+from compressor.asking import Recipe
+from compressor.asking.prune import PruneSettings
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
+from compressor.asking.pattern import Pattern
+from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import Stopwatch, count_macs, mac_terms, macs_of_layers
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
-from compressor.patterns import Pattern
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
@@ -22,10 +23,8 @@ from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, epoch_rows, identity_of
-from compressor.pruning.settings import PruneSettings
 from compressor.pruning.survivors import reinitialise
 from compressor.sparsity import (
-    NEEDS_GRADIENTS,
     Budget,
     Choice,
     Selection,
@@ -241,7 +240,7 @@ def _report(
 ) -> PruneReport:  # fmt: skip
     """Asked and got, counted on what compaction will leave."""
     keep = kept_units(units, pruned.masks, pruned.parameters)
-    pattern = settings.parsed_pattern
+    pattern = settings.form
     compacted, kept_macs = _compacted(pruned, units, keep, settings)
     if not pattern.is_physical:
         kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
@@ -300,7 +299,7 @@ def _unsettled(stages: tuple[StageRow, ...]) -> list[str]:
 
 def _compacted(program: Program, units: UnitMap, keep: Keep, settings: PruneSettings) -> tuple[float, float]:
     """Parameters and MACs once units are removed and, with `shape`, cut columns are left out of every layer."""
-    if settings.parsed_pattern.weights != "shape":
+    if settings.form.weights != "shape":
         return Budget.of_params(program, units).cost(keep), Budget.of_macs(program, units).cost(keep)
     counts = (make_selector(program, units, Choice(settings.pattern, of)) for of in ("params", "macs"))
     params, macs = (count.kept_cost(program.masks, keep) for count in counts)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import UnitMap
 from compressor.program import Program, find_layers
 from compressor.pruning.run import Trainer
-from compressor.pruning.settings import PruneSettings
-from compressor.sparsity import NEEDS_GRADIENTS, Moments, rate
+from compressor.sparsity import Moments, rate
 
 
 def rated_tensors(

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from compressor.asking import Recovery
 from compressor.data import DataSource
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.pruning.recalibrate import recalibrate
 from compressor.pruning.reconstruct import reconstruct
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """Training batches for each step, 0 to leave it out: weights by least squares first, then batch-norm statistics."""
-
-    reconstruct: int = 0
-    recalibrate: int = 0
-    ridge: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.reconstruct < 0 or self.recalibrate < 0:
-            raise UsageError("--reconstruct and --recalibrate: a number of training batches, 0 to leave it out")
-        if self.ridge <= 0:
-            raise UsageError(f"--ridge {self.ridge:g}: must be above 0")
-
-    def __bool__(self) -> bool:
-        return self.reconstruct > 0 or self.recalibrate > 0
 
 
 def recover(

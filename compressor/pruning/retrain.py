@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.hooks import MaskHook
-from compressor.pruning.recovery import Recovery
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, epoch_rows, identity_of
 from compressor.sparsity import apply_masks
-from compressor.training import Recipe, StepHook
+from compressor.training import StepHook
 from compressor.units import Params
 
 

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task
 from compressor.errors import TrainingError
 from compressor.program import Program
 from compressor.progress import Progress
-from compressor.pruning.recovery import Recovery, recover
+from compressor.pruning.recovery import recover
 from compressor.pruning.result import StageRow
 from compressor.training import (
     EpochRecord,
     FitResult,
-    Recipe,
     StepHook,
     StepReport,
     evaluate,

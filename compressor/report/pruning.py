@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from compressor.patterns import parse_pattern
+from compressor.asking.pattern import parse_pattern
 from compressor.report.console import group, lines, make_table
 from compressor.report.text import duration, metric, percent, shorten
 from compressor.units import format_bytes, format_count, format_macs, format_ratio

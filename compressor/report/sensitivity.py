@@ -14,7 +14,7 @@ from compressor.report.text import metric, plural, shorten
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.sparsity import Sensitivity
+    from compressor.asking import Sensitivity
 
 _COLUMNS = 6
 """Shares that fit beside the names; the line of blocks shows all of them."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.asking.scan import Sensitivity
 from compressor.axes import UnitMap
 from compressor.errors import PatternError, UsageError
 from compressor.program import CONTRACTIONS, Layer
@@ -20,7 +21,6 @@ from compressor.sparsity.allocation import Rules
 from compressor.sparsity.choice import Choice, matching_layers
 from compressor.sparsity.counts import CountAt
 from compressor.sparsity.scores import Scores
-from compressor.sparsity.sensitivity import Sensitivity
 
 _GRID = np.linspace(0.0, 1.0, 1001)
 

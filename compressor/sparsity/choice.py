@@ -9,11 +9,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from compressor.asking.scan import Sensitivity
 from compressor.axes import Keep
 from compressor.cost import Stopwatch
 from compressor.errors import UsageError
 from compressor.program import Layer
-from compressor.sparsity.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor.asking.pattern import Grain
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import mac_terms
-from compressor.patterns import Grain
 from compressor.program import CONTRACTIONS, Layer, Program, why_columns_stay
 from compressor.sparsity.budget import Budget
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compressor.asking.pattern import Pattern, parse_pattern
 from compressor.axes import UnitMap
 from compressor.errors import PatternError
-from compressor.patterns import Pattern, parse_pattern
 from compressor.program import Layer, Program, find_layers
 from compressor.sparsity.choice import Choice, Selector, matching_layers
 from compressor.sparsity.columns import find_columns

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor.asking.pattern import parse_pattern
 from compressor.axes import Ids, Keep
 from compressor.errors import RatioError
-from compressor.patterns import parse_pattern
 from compressor.program import Program
 from compressor.sparsity.allocation import choose_units, largest_ratio
 from compressor.sparsity.choice import Choice, Selection

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
+from compressor.asking.pattern import UnitKind
 from compressor.axes import Keep, UnitMap
 from compressor.errors import PatternError
-from compressor.patterns import UnitKind
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.program.gather import index_name
 from compressor.sparsity.allocation import Rules, choose_units, rank_scores

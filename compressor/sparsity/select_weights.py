@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from compressor.asking.pattern import Pattern
 from compressor.axes import Keep
 from compressor.cost import mac_terms, macs_of_layers
 from compressor.errors import PatternError, RatioError
-from compressor.patterns import Pattern
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity.by_layer import Demands, demanded_counts, find_demands
 from compressor.sparsity.choice import Choice, Selection

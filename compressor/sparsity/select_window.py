@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.asking.pattern import Pattern
 from compressor.axes import Keep
 from compressor.cost import mac_terms
 from compressor.errors import PatternError, UsageError
-from compressor.patterns import Pattern
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.misfits import refuse_or_note

@@ -1,8 +1,6 @@
 """How fast models are, measured side by side in one run; it must never hold a way to change or write a
 model."""
 
-from compressor.bench_gates import parse_requirement
-from compressor.gates import Gate
 from compressor.timing.bench import bench
 from compressor.timing.measure import RoundProgress
 from compressor.timing.operators import OperatorClock, default_cache
@@ -25,7 +23,6 @@ __all__ = [
     "BenchWarning",
     "Comparison",
     "Environment",
-    "Gate",
     "GateResult",
     "OperatorClock",
     "OperatorTime",
@@ -38,6 +35,5 @@ __all__ = [
     "bench",
     "compare",
     "default_cache",
-    "parse_requirement",
     "require",
 ]

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressor.bench_gates import METRICS, parse_requirement
+from compressor.asking.gates import METRICS, Gate, parse_gate
 from compressor.errors import GateError, UsageError
-from compressor.gates import Gate
 from compressor.timing.result import BenchReport, Timing
 
 
@@ -32,7 +31,7 @@ def require(report: BenchReport, texts: Sequence[str]) -> tuple[GateResult, ...]
     Raises:  GateError naming what failed with the measured value; UsageError for a gate that is malformed, or
              about something that was not measured.
     """
-    results = tuple(result for text in texts for result in _check(parse_requirement(text), report))
+    results = tuple(result for text in texts for result in _check(parse_gate(text, METRICS["bench"]), report))
     failed = [result for result in results if not result.passed]
     if failed:
         shown = "; ".join(_describe(result, report) for result in failed[:4])
@@ -42,7 +41,7 @@ def require(report: BenchReport, texts: Sequence[str]) -> tuple[GateResult, ...]
 
 
 def _check(gate: Gate, report: BenchReport) -> list[GateResult]:
-    metric = METRICS[gate.metric]
+    metric = METRICS["bench"][gate.metric]
     n_subjects = len(dict.fromkeys(timing.subject.name for timing in report.timings))
     if metric.relative and n_subjects < 2:
         raise UsageError(f"--require {gate.text}: compares with the first model; give two models or more")

@@ -6,7 +6,6 @@ from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
 from compressor.training.loop import fit, steps_per_epoch
 from compressor.training.processes import share_state
-from compressor.training.recipe import Recipe
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
 
@@ -14,7 +13,6 @@ __all__ = [
     "BaseHook",
     "EpochRecord",
     "FitResult",
-    "Recipe",
     "StepHook",
     "StepReport",
     "evaluate",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.asking.recipe import Precision
 from compressor.errors import ProviderError
-from compressor.training.recipe import Precision
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

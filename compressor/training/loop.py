@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.recipe import Recipe
 from compressor.errors import ConfigError, TrainingError
 from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
 from compressor.training.evaluation import evaluate
 from compressor.training.hooks import StepHook
 from compressor.training.processes import Processes, open_processes
-from compressor.training.recipe import Recipe
 from compressor.training.records import EpochRecord, FitResult, StepReport, best_record
 from compressor.training.resume import plain_copy
 from compressor.training.schedule import learning_rate

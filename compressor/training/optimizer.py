@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
-from compressor.training.recipe import Recipe
 
 _FUSED_DEVICES = {"cpu", "cuda", "mps"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from compressor.training.recipe import Recipe
+from compressor.asking.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 from compressor.training.devices import LossReading, autocast, gradient_scaler
 from compressor.training.distillation import soft_loss
 from compressor.training.hooks import StepHook
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
 from compressor.training.processes import Processes
-from compressor.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from compressor.data.source import Batch

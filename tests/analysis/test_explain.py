@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.analysis import CoupledSlice, explain
-from compressor.axes import WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import find_units
 from compressor.errors import UsageError
 from compressor.formats import load
 from compressor.program import InputSpec, Program, capture

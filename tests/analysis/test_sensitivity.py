@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import compressor.analysis.sensitivity as module
-from compressor.analysis import ScanSettings, scan_sensitivity
+from compressor.analysis import scan_sensitivity
 from compressor.analysis.cuts import plan_cuts
 from compressor.analysis.suffix import Steps
+from compressor.asking import ScanSettings
 from compressor.axes import find_units
 from compressor.data import Batch, open_task
 from compressor.data.arrays import Arrays, ArraySource

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.axes import Keep, UnitMap, WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import Keep, UnitMap, find_units
 from compressor.compaction import slice_program
 from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import apply_masks, mask_units

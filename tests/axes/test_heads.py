@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.axes import UnitMap, WalkOptions, find_units
+from compressor.asking import PruneSettings, WalkOptions
+from compressor.axes import UnitMap, find_units
 from compressor.axes.heads import find_head_splits
 from compressor.compaction import compact
 from compressor.errors import PatternError
 from compressor.exporting import export_onnx
 from compressor.formats import load, save
 from compressor.program import InputSpec, Program, arguments
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from tests.axes.attention_networks import (
     HEADS,
     IDS,

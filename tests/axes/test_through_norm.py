@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.axes import WalkOptions, find_units
+from compressor.asking import PruneSettings, WalkOptions
+from compressor.axes import find_units
 from compressor.compaction import compact, norms, rescaled_norms, slice_program
 from compressor.errors import ModelError, UsageError, VerificationError
 from compressor.exporting import export_onnx
 from compressor.formats import load, save
 from compressor.program import InputSpec, Program, arguments
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from tests.axes.attention_networks import (
     IMAGE,
     NETWORKS,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compressor.cli.gates import METRICS
+from compressor.asking.gates import METRICS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")

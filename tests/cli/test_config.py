@@ -165,7 +165,7 @@ def test_command_line_goes_before_environment_before_file(
     monkeypatch.setenv("COMPRESS_EPOCHS", "2")
     monkeypatch.setenv("COMPRESS_SEED", "2")
     assert run("retrain", "model.pt", "--seed", "3").code == 0
-    assert (seen[0].seed, seen[0].epochs, seen[0].lr) == (3, 2, 0.5)
+    assert (seen[0].seed, seen[0].epochs, seen[0].said["lr"]) == (3, 2, 0.5)
 
 
 def test_a_file_may_be_named(run: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

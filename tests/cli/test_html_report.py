@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compressor.sparsity import load_sensitivity
+from compressor.asking import load_sensitivity
 
 TRAIN = ("--epochs", "1", "--batch-size", "16", "--device", "cpu")
 

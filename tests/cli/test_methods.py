@@ -99,7 +99,7 @@ def test_retrain_heals_alone(run: Run, here: Path) -> None:
     [
         (("--epochs", "0"), "--epochs 0: leaves nothing to do without --recalibrate or --reconstruct"),
         (("--reconstruct", "2"), "--reconstruct fits the outputs of the dense model; name it with --teacher model.pt"),
-        (("--recalibrate", "-1"), "--reconstruct and --recalibrate: a number of training batches, 0 to leave it out"),
+        (("--recalibrate", "-1"), "--recalibrate -1: must be at least 0"),
     ],
 )
 def test_what_retrain_cannot_do_is_refused(run: Run, here: Path, options: tuple[str, ...], told: str) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 import compressor
+from compressor.cli.declared import read_options
 from compressor.cli.provenance import canonical_options, make_step, versions
 from compressor.cli.prune import PruneOptions
 from compressor.cli.streams import Source
 
 
 def options(**more: Any) -> PruneOptions:
-    return PruneOptions(model="secret/model.pt", ratio="13x", scope=("conv*",), data="mnist:/home/me/data", **more)
+    said = {"model": "secret/model.pt", "ratio": "13x", "scope": ("conv*",), "data": "mnist:/home/me/data"}
+    return read_options(PruneOptions, {**said, **more})
 
 
 def test_canonical_options_are_what_has_a_say_in_the_result() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from compressor.cli import streams
+from compressor.cli.declared import read_options
 from compressor.cli.prune import PruneOptions
 from compressor.cli.session import Session
 from compressor.cli.streams import Target, choose_resume_point, choose_target, default_name
@@ -19,7 +20,7 @@ from compressor.errors import OutputError, UsageError
 
 
 def options(model: str = "model.pt", **more: Any) -> PruneOptions:
-    return PruneOptions(model=model, ratio="2x", **more)
+    return read_options(PruneOptions, {"model": model, "ratio": "2x", **more})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import PruneSettings
 from compressor.compaction import compact
 from compressor.formats import load, save
 from compressor.program import Program, capture
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from tests.axes.test_hard_cases import CASES, TOKENS, Case
 
 
@@ -29,7 +30,7 @@ def pruned(case: Case, pattern: str, ratio: float = 1.5) -> Program:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = case.model().eval()
-    settings = PruneSettings(ratio, method="magnitude", pattern=pattern)
+    settings = PruneSettings(ratio=ratio, method="magnitude", pattern=pattern)
     return stored(prune(capture(net, list(case.inputs)), settings)[0])
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import PruneSettings
 from compressor.compaction import compact, lower, verify
 from compressor.compaction.lowering_plan import find_candidates
 from compressor.compaction.lowering_trial import trial_program
@@ -18,7 +19,7 @@ from compressor.errors import CompressError
 from compressor.exporting import export_onnx
 from compressor.formats import load, save
 from compressor.program import InputSpec, Program, capture
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 
 _GROUPS = {"pair": 2}
 
@@ -145,7 +146,7 @@ def test_what_a_pattern_counts_is_what_lowering_saves(pattern: str, of: Literal[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         dense = capture(Mixed(), [InputSpec("x", (None, 1, 5, 5))])
-    pruned, told = prune(dense, PruneSettings(1.2, "magnitude", pattern, of=of, floor=0.0))
+    pruned, told = prune(dense, PruneSettings(ratio=1.2, method="magnitude", pattern=pattern, of=of, floor=0.0))
     _, report = compact(pruned, lowering="columns")
     saved = {"params": report.dense_params / report.compact_params, "macs": report.dense_macs / report.compact_macs}
     assert told.got == pytest.approx(saved[of], rel=1e-9) and told.got >= 1.2

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from compressor import export_form
+from compressor.asking.export import HIGHEST_OPSET, LOWEST_OPSET
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError, ModelError, OutputError, UsageError, VerificationError
-from compressor.export_form import HIGHEST_OPSET, LOWEST_OPSET
 from compressor.exporting import LIMITS, export, export_onnx
 from compressor.program import InputSpec, Program, capture
 

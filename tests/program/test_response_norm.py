@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.asking import PruneSettings
 from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.program import InputSpec, Program, capture, open_response_norms
 from compressor.program.response_norm import band_matrix
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 
 
 class Normalised(nn.Module):
@@ -66,7 +67,7 @@ def _windows(names: tuple[str, ...]) -> list[str]:
 
 
 def test_prune_and_compact_go_through_it_exactly() -> None:
-    pruned, report = prune(traced(), PruneSettings(2.0, "magnitude"))
+    pruned, report = prune(traced(), PruneSettings(ratio=2.0, method="magnitude"))
     small, check = compact(pruned)
     assert report.got >= 2 and small.parameters["b.weight"].shape[1] == small.parameters["a.weight"].shape[0] <= 6
     assert check.agreement is not None and check.agreement.float64_relative < 1e-12

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.asking import Recipe
 from compressor.data import open_task
 from compressor.data.arrays import ArraySource
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program, capture
 from compressor.pruning.alternate import AlternateHook
-from compressor.training import BaseHook, Recipe, fit
+from compressor.training import BaseHook, fit
 
 LINEAR = {"hidden.weight", "hidden.bias", "out.weight", "out.bias"}
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import Admm
 from compressor.axes import find_units
 from compressor.errors import UsageError
 from compressor.program import Program
-from compressor.pruning import Admm
 from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
 from compressor.sparsity import Choice, Selection, Selector, make_selector
 

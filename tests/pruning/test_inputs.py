@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import PruneSettings
 from compressor.compaction import compact
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program, capture
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from compressor.pruning.inputs import select_inputs
 
 
@@ -43,7 +44,7 @@ def test_the_selection_changes_nothing_and_stands_before_the_first_layer_only(de
 
 @pytest.mark.parametrize("pattern", ["channel", "filter"])
 def test_weak_inputs_go_and_compact_equals_masked(dense: Program, pattern: str) -> None:
-    settings = PruneSettings(1.25, "magnitude", pattern, select_inputs=True)
+    settings = PruneSettings(ratio=1.25, method="magnitude", pattern=pattern, select_inputs=True)
     pruned, report = prune(dense, settings)
     columns = pruned.masks["one.weight"].any(dim=0)
     assert columns[[0, 3, 7, 9]].sum() <= 1 and columns.sum() >= 8, "one may fit the budget again"
@@ -55,7 +56,7 @@ def test_weak_inputs_go_and_compact_equals_masked(dense: Program, pattern: str) 
 
 
 def test_without_the_option_inputs_stay(dense: Program) -> None:
-    pruned, _ = prune(dense, replace(PruneSettings(1.25, "magnitude"), select_inputs=False))
+    pruned, _ = prune(dense, replace(PruneSettings(ratio=1.25, method="magnitude"), select_inputs=False))
     assert pruned.masks["one.weight"].any(dim=0).all()
 
 
@@ -66,4 +67,4 @@ def test_a_network_that_begins_with_a_convolution_is_refused(tiny: Program) -> N
 
 def test_single_weights_have_no_inputs_to_select(dense: Program) -> None:
     with pytest.raises(UsageError, match="--select-inputs: inputs go as whole units; not with --pattern unstructured"):
-        PruneSettings(2.0, "magnitude", "unstructured", select_inputs=True)
+        PruneSettings(ratio=2.0, method="magnitude", pattern="unstructured", select_inputs=True)

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressor.asking import PruneSettings, Recipe, Recovery, Sensitivity
 from compressor.data.arrays import ArraySource
 from compressor.errors import UsageError
 from compressor.program import Program, arguments
-from compressor.pruning import PruneSettings, Recovery, prune, retrain
-from compressor.sparsity import Sensitivity
-from compressor.training import Recipe
+from compressor.pruning import prune, retrain
 
 SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
-ONE_SHOT = PruneSettings(2.0, "magnitude", floor=0.1)
+ONE_SHOT = PruneSettings(ratio=2.0, method="magnitude", floor=0.1)
 SCAN = Sensitivity("accuracy", 1.0, 60, "unstructured", {
     name: ((0.5, 0.99), (0.9, 0.5)) for name in ("one", "two", "hidden", "out")
 })  # fmt: skip
@@ -60,7 +59,7 @@ def test_recovery_gives_accuracy_back_without_a_step(trained: Program, data: Arr
 
 
 def test_admm_is_healed_once_per_cut(tiny: Program, data: ArraySource) -> None:
-    settings = PruneSettings(2.0, prune_recipe=SHORT, retrain_recipe=SHORT, recovery=Recovery(recalibrate=2))
+    settings = PruneSettings(ratio=2.0, prune_recipe=SHORT, retrain_recipe=SHORT, recovery=Recovery(recalibrate=2))
     _, report = prune(tiny, settings, data=data)
     assert [row.name for row in report.stages if row.name.endswith("recovered")] == ["hard prune: recovered"]
 
@@ -88,7 +87,13 @@ def test_dropout_follows_the_cut_and_survives_a_resume(
     tiny: Program, data: ArraySource, tmp_path: Path, break_after: Callable[..., object], stopped: type[Exception]
 ) -> None:
     settings = PruneSettings(
-        2.0, "magnitude", "unstructured", steps=2, prune_recipe=SHORT, retrain_recipe=SHORT, rescale_dropout=True
+        ratio=2.0,
+        method="magnitude",
+        pattern="unstructured",
+        steps=2,
+        prune_recipe=SHORT,
+        retrain_recipe=SHORT,
+        rescale_dropout=True,
     )
     whole, _ = prune(tiny, settings, data=data)
     rate = next(float(arguments(n)["p"]) for n in whole.module.graph.nodes if "dropout" in n.name)
@@ -116,7 +121,13 @@ def test_fresh_weights_start_the_last_retraining(trained: Program, data: ArraySo
 
 def test_a_threshold_cuts_further_in_every_step(trained: Program, data: ArraySource) -> None:
     settings = PruneSettings(
-        1.0, "magnitude", "unstructured", quality=(("*", 0.5),), steps=2, prune_recipe=SHORT, retrain_recipe=SHORT
+        ratio=1.0,
+        method="magnitude",
+        pattern="unstructured",
+        quality=(("*", 0.5),),
+        steps=2,
+        prune_recipe=SHORT,
+        retrain_recipe=SHORT,
     )
     _, report = prune(trained, settings, data=data)
     assert report.asked is None and report.got > 1.3 and not report.warnings
@@ -125,16 +136,18 @@ def test_a_threshold_cuts_further_in_every_step(trained: Program, data: ArraySou
 
 
 def test_shares_and_curves_serve_admm_too(tiny: Program, data: ArraySource) -> None:
-    shares = PruneSettings(1.0, layers=(("hidden", 0.5),), prune_recipe=SHORT)
+    shares = PruneSettings(ratio=1.0, layers=(("hidden", 0.5),), prune_recipe=SHORT)
     _, report = prune(tiny, shares, data=data)
     assert {cut.name: cut.kept for cut in report.layers}["hidden"] == 8
-    curves = PruneSettings(3.0, pattern="unstructured", allocation="sensitivity", sensitivity=SCAN, prune_recipe=SHORT)
+    curves = PruneSettings(
+        ratio=3.0, pattern="unstructured", allocation="sensitivity", sensitivity=SCAN, prune_recipe=SHORT
+    )
     _, report = prune(tiny, curves, data=data)
     assert 3.0 <= report.got < 3.1 and "residual" in report.stages[1].extra
 
 
 def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
-    _, report = prune(tiny, PruneSettings(1.0, "magnitude", layers=(("hidden", 1.0),)))
+    _, report = prune(tiny, PruneSettings(ratio=1.0, method="magnitude", layers=(("hidden", 1.0),)))
     assert report.got == 1.0 and report.warnings == ("nothing was cut: every layer keeps all it has",)
 
 
@@ -156,9 +169,13 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
             "--quality: a threshold on weights; goes with --method magnitude --score l2, with",
         ),
         ({"quality": (("*", 1.0),), "ratio": 1.0, "method": "admm"}, "--quality: a threshold on weights; goes with"),
-        ({"allocation": "sensitivity"}, "--sensitivity: goes with --allocation sensitivity or with --max-loss"),
+        ({"allocation": "sensitivity"}, "--allocation sensitivity: needs a scan; make one with"),
         ({"sensitivity": SCAN}, "--sensitivity: goes with --allocation sensitivity or with --max-loss"),
-        ({"sensitivity": SCAN, "max_loss": 0.1}, "--max-loss: 0 or more, and instead of --ratio"),
+        (
+            {"sensitivity": SCAN, "max_loss": 0.1, "pattern": "unstructured"},
+            "--max-loss 0.1: stands instead of --ratio; leave one of them out",
+        ),
+        ({"sensitivity": SCAN, "max_loss": -0.1, "ratio": 1.0}, "--max-loss -0.1: must be at least 0"),
         (
             {"sensitivity": SCAN, "max_loss": 0.1, "ratio": 1.0},
             "--sensitivity: was measured with --pattern unstructured, which says little about --pattern channel; scan",
@@ -185,7 +202,7 @@ def test_what_needs_data_says_so(tiny: Program, changes: dict[str, object], told
 
 
 def test_recovery_is_checked() -> None:
-    with pytest.raises(UsageError, match="--reconstruct and --recalibrate: a number of training batches"):
+    with pytest.raises(UsageError, match="--recalibrate -1: must be at least 0"):
         Recovery(recalibrate=-1)
     with pytest.raises(UsageError, match="--ridge 0: must be above 0"):
         Recovery(ridge=0.0)

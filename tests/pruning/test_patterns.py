@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressor.asking import Admm, PruneSettings, Recipe
 from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.program import Program
 from compressor.progress import Progress
-from compressor.pruning import Admm, PruneSettings, prune
-from compressor.training import Recipe
+from compressor.pruning import prune
 
 STEPS = 5
 RECIPE = Recipe(epochs=2, batch_size=32)
@@ -26,7 +26,7 @@ def test_what_is_promised_is_what_compaction_writes(tiny: Program, pattern: str,
     with torch.no_grad():
         for parameter in tiny.parameters.values():  # batch norm begins with biases of 0
             parameter.add_(torch.rand_like(parameter), alpha=0.1)
-    pruned, report = prune(tiny, PruneSettings(ratio, pattern=pattern, floor=0.02))
+    pruned, report = prune(tiny, PruneSettings(ratio=ratio, pattern=pattern, floor=0.02))
     small, done = compact(pruned, lowering="columns")
     nonzero = sum(int((p != 0).sum()) for p in small.parameters.values())
     assert report.kept_params == nonzero and type(report.got) is float
@@ -39,7 +39,7 @@ def test_a_broken_off_run_goes_on_bit_for_bit(
     tiny: Program, data: ArraySource, tmp_path: Path, break_after: BreakAfter, stopped: type[Exception], pattern: str
 ) -> None:
     admm = Admm(stages=2, layer_rho=(("hidden", 0.1),))
-    settings = PruneSettings(3.0, pattern=pattern, admm=admm, prune_recipe=RECIPE, retrain_recipe=RECIPE)
+    settings = PruneSettings(ratio=3.0, pattern=pattern, admm=admm, prune_recipe=RECIPE, retrain_recipe=RECIPE)
     whole, _ = prune(tiny, settings, data=data)
     file = tmp_path / "run.resume"
     with pytest.raises(stopped, match="broken off"):

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compressor.asking import Admm, PruneSettings, Recipe
 from compressor.errors import UsageError
-from compressor.pruning import Admm, PruneSettings
 from compressor.pruning.phases import plan, step_ratios
-from compressor.training import Recipe
 
 FIRST, LAST = Recipe(epochs=2), Recipe(epochs=3)
 RESET = Recipe(epochs=2, cycle_epochs=0.05)
@@ -34,21 +33,21 @@ def described(settings: PruneSettings) -> list[tuple[str, str, float, Recipe | N
 
 
 def test_magnitude_cuts_and_retrains_in_steps() -> None:
-    one = PruneSettings(4, method="magnitude", prune_recipe=FIRST, retrain_recipe=LAST)
+    one = PruneSettings(ratio=4, method="magnitude", prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(one) == [("prune + retrain", "masked", 4, LAST)]
-    two = PruneSettings(4, method="magnitude", steps=2, prune_recipe=FIRST, retrain_recipe=LAST)
+    two = PruneSettings(ratio=4, method="magnitude", steps=2, prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(two) == [("step 1/2", "masked", 2, FIRST), ("step 2/2", "masked", 4, LAST)]
 
 
 def test_admm_draws_then_cuts_then_retrains() -> None:
-    one = PruneSettings(9, prune_recipe=FIRST, retrain_recipe=LAST)
+    one = PruneSettings(ratio=9, prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(one) == [
         ("admm", "admm", 9, RESET),
         ("hard prune", "masked", 9, None),
         ("retrain", "masked", 9, LAST),
     ]
-    assert described(PruneSettings(9)) == [("hard prune", "masked", 9, None)]
-    staged = PruneSettings(9, admm=Admm(stages=2), prune_recipe=FIRST, retrain_recipe=LAST)
+    assert described(PruneSettings(ratio=9)) == [("hard prune", "masked", 9, None)]
+    staged = PruneSettings(ratio=9, admm=Admm(stages=2), prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(staged) == [
         ("admm 1/2", "admm", 3, RESET),
         ("hard prune 1/2", "masked", 3, None),
@@ -62,8 +61,8 @@ def test_admm_draws_then_cuts_then_retrains() -> None:
     ("changes", "message"),
     [
         ({"ratio": 1.0}, "--ratio 1: a ratio is dense ÷ kept and must be above 1"),
-        ({"ratio": float("nan")}, "must be above 1"),
-        ({"method": "magic"}, "--method magic: choose one of magnitude, admm"),
+        ({"ratio": float("nan")}, "--ratio nan: must be a number"),
+        ({"method": "magic"}, "--method magic: choose one of admm, magnitude"),
         ({"pattern": "rows"}, "--pattern rows: no such pattern; choose one of"),
         ({"pattern": "filter+2:4"}, "these do not combine"),
         ({"pattern": "2:4", "ratio": 3.0}, "--pattern 2:4: means --ratio 2.00x of the layers it fits; leave --ratio 3"),
@@ -74,7 +73,7 @@ def test_admm_draws_then_cuts_then_retrains() -> None:
         ({"allocation": "fair"}, "--allocation fair: choose one of"),
         ({"schedule": "linear"}, "--schedule linear: choose one of"),
         ({"steps": 0}, "--steps 0: must be at least 1"),
-        ({"floor": 1.0}, "--floor 1: the share of each layer that always stays"),
+        ({"floor": 1.0}, "--floor 1: must be from 0 to below 1"),
     ],
 )
 def test_settings_that_cannot_be_meant(changes: dict[str, object], message: str) -> None:
@@ -84,19 +83,21 @@ def test_settings_that_cannot_be_meant(changes: dict[str, object], message: str)
 
 def test_a_recipe_that_sets_its_own_cycle_keeps_it() -> None:
     own = Recipe(epochs=6, cycle_epochs=3)
-    assert plan(PruneSettings(9, prune_recipe=own))[0].recipe == own
-    eight = PruneSettings(9, prune_recipe=FIRST, admm=Admm(updates=8))
+    assert plan(PruneSettings(ratio=9, prune_recipe=own))[0].recipe == own
+    eight = PruneSettings(ratio=9, prune_recipe=FIRST, admm=Admm(updates=8))
     assert plan(eight)[0].recipe == Recipe(epochs=2, cycle_epochs=0.25)
 
 
 def test_a_warm_up_longer_than_an_update_stretches_the_cycle() -> None:
-    recipe = plan(PruneSettings(9, prune_recipe=Recipe(epochs=6, warmup_epochs=2)))[0].recipe
+    recipe = plan(PruneSettings(ratio=9, prune_recipe=Recipe(epochs=6, warmup_epochs=2)))[0].recipe
     assert recipe is not None and (recipe.warmup_epochs, recipe.cycle_epochs) == (2, 3)
 
 
 def test_a_pattern_takes_its_usual_spelling() -> None:
-    assert PruneSettings(2.0, pattern="Shape + Channel").pattern == "channel+shape"
-    assert PruneSettings(2.0, pattern="head+shape").walk.keep_heads and not PruneSettings(2.0).walk.keep_heads
+    assert PruneSettings(ratio=2.0, pattern="Shape + Channel").pattern == "channel+shape"
+    assert (
+        PruneSettings(ratio=2.0, pattern="head+shape").walk.keep_heads and not PruneSettings(ratio=2.0).walk.keep_heads
+    )
 
 
 def test_growth_reaches_the_limit_at_the_last_update() -> None:

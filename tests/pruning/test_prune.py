@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from compressor.asking import Admm, PruneSettings, Recipe
 from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.errors import RatioError, UsageError
 from compressor.program import Program
 from compressor.progress import Silent
-from compressor.pruning import Admm, PruneSettings, StageRow, prune
+from compressor.pruning import StageRow, prune
 from compressor.pruning.prune import _unsettled
 from compressor.sparsity import kept_units
-from compressor.training import Recipe
 from compressor.units import Params
 
 SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
@@ -40,7 +40,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_every_method_with_every_pattern(tiny: Program, data: ArraySource, method: str, pattern: str) -> None:
     before = state_of(tiny)
     settings = PruneSettings(
-        2.0, method=method, pattern=pattern, prune_recipe=SHORT, retrain_recipe=SHORT  # type: ignore[arg-type]
+        ratio=2.0, method=method, pattern=pattern, prune_recipe=SHORT, retrain_recipe=SHORT  # type: ignore[arg-type]
     )  # fmt: skip
     pruned, report = prune(tiny, settings, data=data)
     assert report.got * (1 + 1e-9) >= 2.0 and report.got <= 2.0 * (1.02 if not report.warnings else 1.2)
@@ -59,14 +59,14 @@ def test_every_method_with_every_pattern(tiny: Program, data: ArraySource, metho
 
 def test_training_heals(tiny: Program, data: ArraySource) -> None:
     recipe = Recipe(epochs=10, batch_size=32, lr=1e-2)
-    settings = PruneSettings(3.0, method="magnitude", retrain_recipe=recipe)
+    settings = PruneSettings(ratio=3.0, method="magnitude", retrain_recipe=recipe)
     _, report = prune(tiny, settings, data=data)
     cut, healed = report.stages[0].metrics, report.stages[-1].metrics
     assert cut is not None and healed is not None and healed["accuracy"] > 0.9 > cut["accuracy"]
 
 
 def test_steps_end_at_the_asked_ratio(tiny: Program, data: ArraySource) -> None:
-    settings = PruneSettings(3.0, method="magnitude", steps=3, prune_recipe=SHORT, retrain_recipe=SHORT)
+    settings = PruneSettings(ratio=3.0, method="magnitude", steps=3, prune_recipe=SHORT, retrain_recipe=SHORT)
     pruned, report = prune(tiny, settings, data=data)
     assert [row.name for row in report.stages] == ["dense", "step 1/3", "step 2/3", "step 3/3"]
     sizes = [row.params for row in report.stages]
@@ -89,7 +89,7 @@ class Listener(Silent):
 
 
 def test_staged_admm_holds_what_earlier_stages_cut(tiny: Program, data: ArraySource) -> None:
-    settings = PruneSettings(4.0, admm=Admm(stages=2), prune_recipe=SHORT, retrain_recipe=SHORT)
+    settings = PruneSettings(ratio=4.0, admm=Admm(stages=2), prune_recipe=SHORT, retrain_recipe=SHORT)
     _, report = prune(tiny, settings, data=data)
     names = [row.name for row in report.stages]
     assert names == ["dense", "admm 1/2", "hard prune 1/2", "admm 2/2", "hard prune 2/2", "retrain"]
@@ -105,7 +105,10 @@ def test_staged_admm_holds_what_earlier_stages_cut(tiny: Program, data: ArraySou
 def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArraySource) -> None:
     listener = Listener()
     prune(
-        tiny, PruneSettings(4.0, method="admm", prune_recipe=SHORT, retrain_recipe=SHORT), data=data, progress=listener
+        tiny,
+        PruneSettings(ratio=4.0, method="admm", prune_recipe=SHORT, retrain_recipe=SHORT),
+        data=data,
+        progress=listener,
     )
     assert listener.finished["admm"] == ["accuracy", "sparsity", "residual"]
     assert listener.finished["retrain"] == ["accuracy", "sparsity"]
@@ -113,7 +116,7 @@ def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArrayS
 
 
 def test_without_recipes_it_only_cuts(tiny: Program) -> None:
-    pruned, report = prune(tiny, PruneSettings(2.0))
+    pruned, report = prune(tiny, PruneSettings(ratio=2.0))
     for name, parameter in pruned.parameters.items():
         dense = tiny.parameters[name]
         assert torch.equal(parameter, dense * pruned.masks[name] if name in pruned.masks else dense)
@@ -124,7 +127,7 @@ def test_without_recipes_it_only_cuts(tiny: Program) -> None:
 def test_training_without_data_is_a_usage_error(tiny: Program) -> None:
     for changes in ({"prune_recipe": SHORT}, {"retrain_recipe": SHORT}):
         with pytest.raises(UsageError, match="no data: pruning retrains the network; give --data, or --no-retrain"):
-            prune(tiny, PruneSettings(2.0, **changes))  # type: ignore[arg-type]
+            prune(tiny, PruneSettings(ratio=2.0, **changes))  # type: ignore[arg-type]
 
 
 def test_an_infeasible_ratio_is_found_before_training(tiny: Program, data: ArraySource) -> None:
@@ -132,14 +135,14 @@ def test_an_infeasible_ratio_is_found_before_training(tiny: Program, data: Array
         ref = "untouched"
 
     with pytest.raises(RatioError, match="largest feasible"):
-        prune(tiny, PruneSettings(1e6, prune_recipe=SHORT, retrain_recipe=SHORT), data=Untouched())  # type: ignore[arg-type]
+        prune(tiny, PruneSettings(ratio=1e6, prune_recipe=SHORT, retrain_recipe=SHORT), data=Untouched())  # type: ignore[arg-type]
 
 
 def test_a_program_pruned_twice_stays_cut_where_it_was(tiny: Program, data: ArraySource) -> None:
     first, _ = prune(
-        tiny, PruneSettings(1.5, method="magnitude", scope=("one", "two"), retrain_recipe=SHORT), data=data
+        tiny, PruneSettings(ratio=1.5, method="magnitude", scope=("one", "two"), retrain_recipe=SHORT), data=data
     )
-    again = PruneSettings(1.5, method="magnitude", scope=("hidden",), retrain_recipe=SHORT)
+    again = PruneSettings(ratio=1.5, method="magnitude", scope=("hidden",), retrain_recipe=SHORT)
     for settings in (again, replace(again, method="admm", prune_recipe=SHORT), replace(again, pattern="unstructured")):
         second, _ = prune(first, settings, data=data)
         for name, mask in first.masks.items():
@@ -151,14 +154,14 @@ def test_a_program_pruned_twice_stays_cut_where_it_was(tiny: Program, data: Arra
 
 
 def test_the_record_remembers_the_dense_size_through_two_prunings(tiny: Program) -> None:
-    once, _ = prune(tiny, PruneSettings(2.0))
+    once, _ = prune(tiny, PruneSettings(ratio=2.0))
     small, _ = compact(once)
-    twice, _ = prune(small, PruneSettings(1.5))
+    twice, _ = prune(small, PruneSettings(ratio=1.5))
     assert twice.record.dense_params == tiny.n_parameters > small.n_parameters
 
 
 def test_a_budget_in_macs(tiny: Program) -> None:
-    pruned, report = prune(tiny, PruneSettings(2.0, of="macs"))
+    pruned, report = prune(tiny, PruneSettings(ratio=2.0, of="macs"))
     assert report.got >= 2.0 and report.dense_macs / report.kept_macs == pytest.approx(report.got)
     _, after = compact(pruned)
     assert after.compact_macs == report.kept_macs
@@ -166,20 +169,20 @@ def test_a_budget_in_macs(tiny: Program) -> None:
 
 def test_distillation_learns_from_the_dense_network(tiny: Program, data: ArraySource) -> None:
     taught = replace(SHORT, distill=1.0)
-    alone, _ = prune(tiny, PruneSettings(2.0, method="magnitude", retrain_recipe=SHORT), data=data)
-    after, _ = prune(tiny, PruneSettings(2.0, method="magnitude", retrain_recipe=taught), data=data)
+    alone, _ = prune(tiny, PruneSettings(ratio=2.0, method="magnitude", retrain_recipe=SHORT), data=data)
+    after, _ = prune(tiny, PruneSettings(ratio=2.0, method="magnitude", retrain_recipe=taught), data=data)
     assert not same(state_of(alone), state_of(after))
     assert {p.device.type for p in after.module.parameters()} == {"cpu"}
 
 
 def test_coarse_units_are_said(tiny: Program) -> None:
-    _, report = prune(tiny, PruneSettings(1.3, round_to=8))
+    _, report = prune(tiny, PruneSettings(ratio=1.3, round_to=8))
     assert report.got > 1.3 * 1.02
     assert report.warnings and "in multiples of 8 come no closer" in report.warnings[0]
 
 
 def test_the_seed_decides(tiny: Program, data: ArraySource) -> None:
-    settings = PruneSettings(2.0, method="magnitude", retrain_recipe=SHORT, seed=5)
+    settings = PruneSettings(ratio=2.0, method="magnitude", retrain_recipe=SHORT, seed=5)
     first, again = (prune(tiny, settings, data=data)[0] for _ in range(2))
     other, _ = prune(tiny, replace(settings, seed=6), data=data)
     assert same(state_of(first), state_of(again)) and not same(state_of(first), state_of(other))
@@ -189,22 +192,22 @@ def test_the_seed_decides(tiny: Program, data: ArraySource) -> None:
 @pytest.mark.parametrize("second", ["channel", "channel+shape", "unstructured", "block:1x4"])
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_a_second_run_reaches_its_ratio_and_no_more(tiny: Program, first: str, second: str, method: str) -> None:
-    before, _ = prune(tiny, PruneSettings(1.5, method="random", pattern=first))
-    pruned, report = prune(before, PruneSettings(3.0, method=method, pattern=second, seed=7))  # type: ignore[arg-type]
+    before, _ = prune(tiny, PruneSettings(ratio=1.5, method="random", pattern=first))
+    pruned, report = prune(before, PruneSettings(ratio=3.0, method=method, pattern=second, seed=7))  # type: ignore[arg-type]
     assert 3.0 * (1 - 1e-9) <= report.got <= 3.0 * (1.02 if not report.warnings else 1.1)
     for name, mask in before.masks.items():
         assert not (pruned.masks[name] & ~mask).any()
 
 
 def test_a_second_run_below_what_was_cut_says_so(tiny: Program) -> None:
-    before, _ = prune(tiny, PruneSettings(4.0))
-    pruned, report = prune(before, PruneSettings(2.0))
+    before, _ = prune(tiny, PruneSettings(ratio=4.0))
+    pruned, report = prune(before, PruneSettings(ratio=2.0))
     assert pruned.n_zeroed == before.n_zeroed
     assert any(re.match(r"asked 2\.00x, but 4\.\d+x was cut before: nothing to cut", w) for w in report.warnings)
 
 
 def test_columns_are_in_the_report(tiny: Program) -> None:
-    pruned, report = prune(tiny, PruneSettings(3.0, pattern="filter+shape"))
+    pruned, report = prune(tiny, PruneSettings(ratio=3.0, pattern="filter+shape"))
     rows = {cut.name: cut for cut in report.layers}
     for name, cut in rows.items():
         mask = pruned.masks.get(f"{name}.weight")
@@ -213,12 +216,12 @@ def test_columns_are_in_the_report(tiny: Program) -> None:
             assert cut.columns[0] == int(mask.any(0).sum()) and cut.kept == int(mask.flatten(1).any(1).sum())
     assert any(cut.columns[0] < cut.columns[1] for cut in rows.values() if cut.columns)
     assert report.zeroed == 0, "all of it can be removed"
-    _, plain = prune(tiny, PruneSettings(3.0))
+    _, plain = prune(tiny, PruneSettings(ratio=3.0))
     assert all(cut.columns is None for cut in plain.layers)
 
 
 def test_layers_that_a_pattern_does_not_fit_are_said(tiny: Program) -> None:
-    _, report = prune(tiny, PruneSettings(2.0, pattern="2:4"))
+    _, report = prune(tiny, PruneSettings(ratio=2.0, pattern="2:4"))
     assert report.got == 2.0 and report.dense_params / report.kept_params < 2
     assert report.warnings == ("left dense: one (2:4 needs input channels divisible by 4, got 1)",)
 
@@ -226,9 +229,9 @@ def test_layers_that_a_pattern_does_not_fit_are_said(tiny: Program) -> None:
 @pytest.mark.parametrize("pattern", ["channel+shape", "2:4"])
 def test_admm_draws_the_weights_into_the_pattern(tiny: Program, data: ArraySource, pattern: str) -> None:
     recipe = Recipe(epochs=20, batch_size=16, lr=1e-2)
-    _, report = prune(tiny, PruneSettings(2.0, pattern=pattern, prune_recipe=recipe), data=data)
+    _, report = prune(tiny, PruneSettings(ratio=2.0, pattern=pattern, prune_recipe=recipe), data=data)
     drawn, cut = report.stages[1], report.stages[2]
-    constant = PruneSettings(2.0, pattern=pattern, prune_recipe=recipe, admm=Admm(rho_growth=1.0))
+    constant = PruneSettings(ratio=2.0, pattern=pattern, prune_recipe=recipe, admm=Admm(rho_growth=1.0))
     _, free = prune(tiny, constant, data=data)
     assert drawn.name == "admm" and drawn.extra["residual"] < 0.5 * free.stages[1].extra["residual"]
     assert cut.metrics is not None and drawn.metrics is not None
@@ -237,16 +240,16 @@ def test_admm_draws_the_weights_into_the_pattern(tiny: Program, data: ArraySourc
 
 def test_the_penalty_spans_its_range_over_the_epochs(tiny: Program, data: ArraySource) -> None:
     recipe = Recipe(epochs=5, batch_size=80)
-    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
+    _, report = prune(tiny, PruneSettings(ratio=2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
     assert report.stages[1].extra["rho"] == pytest.approx(1.0)
     slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0, updates=5)
-    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=slow), data=data)
+    _, report = prune(tiny, PruneSettings(ratio=2.0, prune_recipe=recipe, admm=slow), data=data)
     assert report.stages[1].extra["rho"] == pytest.approx(0.16)
 
 
 def test_a_layer_with_a_penalty_of_its_own(tiny: Program, data: ArraySource) -> None:
     recipe = Recipe(epochs=2, batch_size=80)
-    common = PruneSettings(2.0, pattern="unstructured", prune_recipe=recipe)
+    common = PruneSettings(ratio=2.0, pattern="unstructured", prune_recipe=recipe)
     own = replace(common, admm=Admm(layer_rho=(("hid*", 10.0),)))
     a, b = (prune(tiny, settings, data=data)[0] for settings in (common, own))
     assert not torch.equal(a.parameters["hidden.weight"], b.parameters["hidden.weight"])
@@ -255,7 +258,7 @@ def test_a_layer_with_a_penalty_of_its_own(tiny: Program, data: ArraySource) -> 
 
 
 def test_weights_that_have_not_settled_are_said(tiny: Program, data: ArraySource) -> None:
-    short = PruneSettings(2.0, prune_recipe=SHORT, admm=Admm(rho_max=1e-3))
+    short = PruneSettings(ratio=2.0, prune_recipe=SHORT, admm=Admm(rho_max=1e-3))
     _, report = prune(tiny, short, data=data)
     assert any(
         re.match(r"residual [\d.]+ before the hard prune: the weights had not settled", w) for w in report.warnings

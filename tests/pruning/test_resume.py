@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressor.asking import Admm, PruneSettings, Recipe
 from compressor.data.arrays import ArraySource
 from compressor.errors import ModelError, TrainingError
 from compressor.program import Program
 from compressor.progress import Progress
-from compressor.pruning import Admm, PruneSettings, prune, retrain
+from compressor.pruning import prune, retrain
 from compressor.pruning.run import identity_of
-from compressor.training import Recipe, load_state
+from compressor.training import load_state
 
 EPOCHS = 3
 STEPS = 5  # of 32 in 160 samples
 RECIPE = Recipe(epochs=EPOCHS, batch_size=32, lr=5e-3, optimizer="sgd", weight_decay=1e-3)
-ADMM = PruneSettings(2.0, prune_recipe=RECIPE, retrain_recipe=RECIPE)
-MAGNITUDE = PruneSettings(3.0, method="magnitude", steps=2, prune_recipe=RECIPE, retrain_recipe=RECIPE)
+ADMM = PruneSettings(ratio=2.0, prune_recipe=RECIPE, retrain_recipe=RECIPE)
+MAGNITUDE = PruneSettings(ratio=3.0, method="magnitude", steps=2, prune_recipe=RECIPE, retrain_recipe=RECIPE)
 STAGED = replace(ADMM, ratio=3.0, admm=Admm(stages=2), retrain_recipe=replace(RECIPE, optimizer="adam", distill=0.5))
 
 BreakAfter = Callable[[int], Progress]
@@ -127,7 +128,7 @@ def test_a_file_that_is_no_resume_point_is_refused(tiny: Program, data: ArraySou
 def test_retraining_resumes_bit_for_bit(
     tiny: Program, data: ArraySource, tmp_path: Path, break_after: BreakAfter, stopped: type[Exception]
 ) -> None:
-    pruned, _ = prune(tiny, PruneSettings(2.0))
+    pruned, _ = prune(tiny, PruneSettings(ratio=2.0))
     whole, _ = retrain(pruned, RECIPE, data=data)
     file = tmp_path / "retrain.resume"
     with pytest.raises(stopped, match="broken off"):

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compressor.asking import PruneSettings, Recipe
 from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.errors import UsageError
 from compressor.program import Program
-from compressor.pruning import PruneSettings, prune, retrain
-from compressor.training import Recipe
+from compressor.pruning import prune, retrain
 
 RECIPE = Recipe(epochs=4, batch_size=32, lr=5e-3, weight_decay=1e-3)
 
 
 def test_a_masked_program_stays_masked_and_learns(tiny: Program, data: ArraySource) -> None:
-    pruned, _ = prune(tiny, PruneSettings(2.0))
+    pruned, _ = prune(tiny, PruneSettings(ratio=2.0))
     before = {name: p.detach().clone() for name, p in pruned.parameters.items()}
     tuned, report = retrain(pruned, RECIPE, data=data)
     for name, mask in pruned.masks.items():
@@ -32,7 +32,7 @@ def test_a_masked_program_stays_masked_and_learns(tiny: Program, data: ArraySour
 
 
 def test_a_compact_program_is_trained_as_any_other(tiny: Program, data: ArraySource) -> None:
-    small, _ = compact(prune(tiny, PruneSettings(2.0))[0])
+    small, _ = compact(prune(tiny, PruneSettings(ratio=2.0))[0])
     tuned, report = retrain(small, RECIPE, data=data)
     assert tuned.n_parameters == small.n_parameters and not tuned.masks
     assert "sparsity" not in report.history[0]
@@ -41,7 +41,7 @@ def test_a_compact_program_is_trained_as_any_other(tiny: Program, data: ArraySou
 
 
 def test_a_teacher_is_needed_and_used(tiny: Program, data: ArraySource) -> None:
-    pruned, _ = prune(tiny, PruneSettings(2.0))
+    pruned, _ = prune(tiny, PruneSettings(ratio=2.0))
     with pytest.raises(UsageError, match="--distill needs --teacher MODEL"):
         retrain(pruned, replace(RECIPE, distill=0.5), data=data)
     alone, _ = retrain(pruned, RECIPE, data=data)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
+from compressor.asking import Sensitivity
 from compressor.report.console import plain_text
 from compressor.report.sensitivity import nearest, sensitivity_table, typical_shares, value_range
-from compressor.sparsity import Sensitivity
 from tests.report.html.values import scan
 
 Golden = Callable[[str, RenderableType], None]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import Sensitivity
 from compressor.axes import find_units
 from compressor.errors import PatternError, RatioError, UsageError
 from compressor.program import InputSpec, Program, capture
-from compressor.sparsity import Choice, Selection, Sensitivity, make_selector
+from compressor.sparsity import Choice, Selection, make_selector
 from compressor.sparsity.by_layer import Losses
 
 UNITS = Choice("channel", floor=0.0)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.prune import CRITERIA
 from compressor.errors import PatternError, UsageError
 from compressor.program import find_layers
-from compressor.sparsity import CRITERIA, Moments, rate, score_units
+from compressor.sparsity import Moments, rate, score_units
 from compressor.sparsity.criteria import bn, fisher, fpgm, l1, l2, taylor
 from tests.axes.tracing import Traced, trace
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.asking import PruneSettings
 from compressor.axes import find_units
 from compressor.cost import count_macs, macs_of_layers
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program, arguments, capture, find_layers
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from compressor.sparsity import LatencyBudget, preferred_multiple
 from compressor.sparsity.latency import layer_trial
 
@@ -98,7 +99,7 @@ def test_the_block_of_the_kernels_is_found(program: Program, block: int) -> None
 
 def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
     clock = ByWork()
-    pruned, report = prune(program, PruneSettings(4.0, "magnitude", of="latency"), stopwatch=clock)
+    pruned, report = prune(program, PruneSettings(ratio=4.0, method="magnitude", of="latency"), stopwatch=clock)
     assert clock.asked > 0 and report.of == "latency"
     assert 4.0 <= report.got < 4.2
     assert report.dense_macs / report.kept_macs == pytest.approx(4.0, rel=0.08)
@@ -106,7 +107,7 @@ def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
 
 
 def test_prune_rounds_to_what_was_measured(program: Program) -> None:
-    pruned, _ = prune(program, PruneSettings(2.5, "magnitude", round_to=0), stopwatch=ByWork(8))
+    pruned, _ = prune(program, PruneSettings(ratio=2.5, method="magnitude", round_to=0), stopwatch=ByWork(8))
     kept = [int(pruned.masks[name].any(dim=(1, 2, 3)).sum()) for name in ("0.weight", "2.weight")]
     assert [n % 8 for n in kept] == [0, 0] and kept[0] < 64 and kept[1] < 96
 
@@ -114,15 +115,15 @@ def test_prune_rounds_to_what_was_measured(program: Program) -> None:
 @pytest.mark.parametrize("asked", [{"of": "latency"}, {"allocation": "latency"}, {"round_to": 0}])
 def test_without_a_stopwatch_nothing_is_guessed(program: Program, asked: dict) -> None:
     with pytest.raises(UsageError, match=r"no stopwatch: latency is measured; give prune a compressor.OperatorClock"):
-        prune(program, PruneSettings(2.0, "magnitude", **asked))
+        prune(program, PruneSettings(ratio=2.0, method="magnitude", **asked))
 
 
 @pytest.mark.parametrize("pattern", ["filter+shape", "shape", "unstructured"])
 def test_time_is_known_of_widths_only(pattern: str) -> None:
     with pytest.raises(UsageError, match=r"--of latency: measures widths; --pattern .* changes none"):
-        PruneSettings(2.0, pattern=pattern, of="latency")
+        PruneSettings(ratio=2.0, pattern=pattern, of="latency")
 
 
 def test_time_cannot_be_counted_and_decide_between_equals() -> None:
     with pytest.raises(UsageError, match="--of latency: already counts time"):
-        PruneSettings(2.0, of="latency", allocation="latency")
+        PruneSettings(ratio=2.0, of="latency", allocation="latency")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from compressor.asking import Sensitivity, load_sensitivity
 from compressor.errors import UsageError
-from compressor.sparsity import Sensitivity, load_sensitivity
 
 SCAN = Sensitivity(
     "accuracy", 0.9, 100, "unstructured", {"conv1": ((0.5, 0.8), (0.9, 0.4)), "fc": ((0.5, 0.9),)}, unmeasured=("fc2",)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import Recipe
 from compressor.errors import ConfigError, TrainingError
-from compressor.training import BaseHook, EpochRecord, Recipe, StepReport, fit, load_state, save_state
+from compressor.training import BaseHook, EpochRecord, StepReport, fit, load_state, save_state
 
 Make = Callable[..., Any]
 

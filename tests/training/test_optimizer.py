@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
-from compressor.training.recipe import Recipe
 
 OWN = {"params", "fused", "foreach", "decoupled_weight_decay"}
 

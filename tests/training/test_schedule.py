@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.training.recipe import Recipe
+from compressor.asking.recipe import Recipe
 from compressor.training.schedule import learning_rate
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 from compressor.training.hooks import BaseHook
 from compressor.training.processes import Processes
-from compressor.training.recipe import Recipe
 from compressor.training.step import Stepper
 
 ALONE = Processes(torch.device("cpu"))

@@ -16,7 +16,7 @@ from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
     from compressor.analysis import Analysis, LayerRow, UnitGroup
-    from compressor.sparsity import Sensitivity
+    from compressor.asking import Sensitivity
 
 _BYTES_PER_WEIGHT = 4
 _NAMED = 4

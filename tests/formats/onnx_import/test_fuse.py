@@ -11,7 +11,8 @@ import pytest
 import torch
 from onnx import helper
 
-from compressor.axes import WalkOptions, find_units
+from compressor.asking import WalkOptions
+from compressor.axes import find_units
 from compressor.program import Program, infer_shapes
 from tests.formats.onnx_import.building import agrees, model_of, numbers
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
+from compressor.asking import Sensitivity
 from compressor.compaction.result import Agreement, CompactReport, LayerChange
 from compressor.program.record import Record, Step
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.html import About
-from compressor.sparsity import Sensitivity
 from compressor.timing.result import (
     BenchReport,
     BenchWarning,

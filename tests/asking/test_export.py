@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from compressor.asking.export import HIGHEST_OPSET, LOWEST_OPSET, ExportForm
 from compressor.errors import UsageError
-from compressor.export_form import HIGHEST_OPSET, LOWEST_OPSET, ExportForm
 
 
 @pytest.mark.parametrize(

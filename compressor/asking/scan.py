@@ -1,4 +1,4 @@
-"""How a metric falls when one layer at a time is cut, as a value and JSON; it must never hold how that was measured."""
+"""A sensitivity scan: what it is asked for, and what it found, as values and JSON; it must never measure anything."""
 
 from __future__ import annotations
 
@@ -8,14 +8,66 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+from compressor.asking.option import at_least, check, option
+from compressor.asking.panels import SCAN
 from compressor.errors import UsageError
+from compressor.units import parse_duration
 
 SCHEMA = "compress.sensitivity/1"
 
 Curve: TypeAlias = tuple[tuple[float, float], ...]
 """Points (removed share, metric), the smallest share first; the dense point (0, dense) is not among them."""
+
+
+def read_shares(text: str) -> tuple[float, ...]:
+    """`0.25,0.5` -> (0.25, 0.5).
+
+    Raises:  UsageError for a part that is no number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--ratios {text}: write removed shares, as 0.25,0.5,0.9") from error
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What a scan is asked for: removed `shares` of each layer in `scope`, on `n_samples` of the validation split.
+
+    With `budget_s` it stops after that many seconds and says what was not reached.
+    """
+
+    shares: tuple[float, ...] = option(
+        (0.25, 0.5, 0.75, 0.9),
+        "Removed shares of each layer to try.",
+        name="ratios", metavar="0.25,0.5", panel=SCAN, read=read_shares, shown="0.25,0.5,0.75,0.9",
+    )  # fmt: skip
+    pattern: Literal["unstructured", "filter", "channel"] = option(
+        "unstructured",
+        "What is cut first: the smallest weights; filters with the smallest weights; the smallest units.",
+        panel=SCAN, flags=("-p",),
+    )  # fmt: skip
+    n_samples: int = option(
+        1000, "Validation samples, evenly spread.", name="samples", metavar="N", panel=SCAN, range=at_least(1)
+    )
+    scope: tuple[str, ...] = option(
+        ("*",), "Layers to try; repeat. Default: all.", metavar="GLOB", panel=SCAN, repeat=True
+    )
+    budget_s: float | None = option(
+        None,
+        "Stop then, and say what was not reached.",
+        name="budget", metavar="5m", panel=SCAN, read=parse_duration,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check(self)
+        wrong = [share for share in self.shares if not 0 < share < 1]
+        if wrong or not self.shares:
+            raise UsageError(f"--ratios {wrong[0] if wrong else ''}: removed shares lie between 0 and 1, as 0.25,0.5")
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise UsageError(f"--budget {self.budget_s:g}: must be above 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -55,6 +107,7 @@ class Sensitivity:
         infinite or missing value (a diverged loss) counts as infinitely bad.
         """
         points = ((0.0, self.dense), *self.curves[layer])
+        value = self.dense
         for (x0, y0), (x1, y1) in pairwise(points):
             if removed <= x1 or (x1, y1) == points[-1]:
                 value = y0 + (y1 - y0) * (removed - x0) / (x1 - x0) if removed > x0 else y0
@@ -113,16 +166,16 @@ def load_sensitivity(path: str | Path) -> Sensitivity:
     Raises:  UsageError if there is no such file or it holds none.
     """
     try:
-        entry = json.loads(Path(path).read_text(encoding="utf-8"))
+        entry: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read: {error.strerror}\nmake one with `compress analyze MODEL --sensitivity -o {path}`"
         ) from error
     except ValueError as error:
         raise UsageError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(entry, dict):
+    if type(entry) is not dict:
         raise UsageError(f"{path}: holds no scan; make one with `compress analyze MODEL --sensitivity -o {path}`")
     try:
-        return Sensitivity.from_mapping(entry)
+        return Sensitivity.from_mapping(cast("dict[str, Any]", entry))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error

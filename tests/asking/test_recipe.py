@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from compressor.errors import ConfigError
-from compressor.training import recipe as recipe_module
-from compressor.training.recipe import Recipe
+from compressor.asking.recipe import Recipe
+from compressor.errors import ConfigError, UsageError
 
 WRONG: dict[str, list[Any]] = {
     "epochs": [0, 1.5, True, "3"],
@@ -45,15 +44,14 @@ def test_each_optimizer_has_its_rate_unless_one_is_given(optimizer: str, lr: flo
     assert Recipe.from_mapping({"optimizer": optimizer, "lr": 0.3}).lr == 0.3
 
 
-def test_every_field_is_checked_and_every_check_has_a_failing_case() -> None:
-    names = {field.name for field in fields(Recipe)}
-    assert set(recipe_module._RULES) == names
-    assert set(WRONG) == names
+def test_every_field_has_a_failing_case() -> None:
+    assert set(WRONG) == {field.name for field in fields(Recipe)}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_wrong_value_is_named_with_what_is_allowed(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name} = .*: must be "):
+    said = {"schedule": "--lr-schedule", "keep": "--keep-best"}.get(name, name.replace("_", "-"))
+    with pytest.raises(UsageError, match=rf"^(--)?({said}|{name}) .*: (must be|choose one of) "):
         Recipe(**{name: value})
 
 
@@ -64,7 +62,7 @@ def test_whole_number_is_taken_for_a_float() -> None:
 
 def test_warmup_must_fit_into_the_first_cycle() -> None:
     assert Recipe(epochs=10, cycle_epochs=4, warmup_epochs=3).warmup_epochs == 3
-    with pytest.raises(ConfigError, match=r"warmup_epochs = 4: .* less than 4"):
+    with pytest.raises(UsageError, match=r"--warmup-epochs 4: .* less than 4"):
         Recipe(epochs=10, cycle_epochs=4, warmup_epochs=4)
 
 

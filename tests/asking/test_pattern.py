@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from compressor.asking.pattern import PATTERN_FORMS, Pattern, parse_pattern
 from compressor.errors import UsageError
-from compressor.patterns import PATTERN_FORMS, Pattern, parse_pattern
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_follows_from_a_pattern() -> None:
 
 def test_reading_a_pattern_does_not_import_torch() -> None:
     code = (
-        "import sys; from compressor.patterns import parse_pattern; parse_pattern('2:4'); print('torch' in sys.modules)"
+        "import sys; from compressor.asking import parse_pattern; parse_pattern('2:4'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from compressor.asking.gates import COUNT_METRIC, FACTOR_METRIC, MEASURED, SIZE_METRIC, judge, parse_gate
 from compressor.errors import UsageError
-from compressor.gates import COUNT_METRIC, FACTOR_METRIC, MEASURED, SIZE_METRIC, judge, parse_gate
 
 KNOWN = {"accuracy": MEASURED, "ratio": FACTOR_METRIC, "params": COUNT_METRIC, "size": SIZE_METRIC}
 
