@@ -1,7 +1,7 @@
 """Every error a user can meet, as one tree; it must never hold anything that catches or prints them.
 
     CompressError                exit 1   the tool could not do it
-    ├── UsageError               exit 2   flags or values that cannot be meant
+    ├── UsageError               exit 2   flags or values that make no sense
     │   ├── ConfigError          exit 2   compress.toml and friends
     │   └── UntrustedCodeError   exit 2   a reference to code that the user did not write
     ├── ModelError               exit 1   a file is no model, is damaged, or does not fit its architecture

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from compressor.errors import UsageError
 
@@ -201,7 +201,7 @@ def check(request: Any) -> None:
 
     Raises:  UsageError naming the option, its value and what is allowed.
     """
-    kind: type[Any] = type(request)
+    kind = cast("type[Any]", type(request))
     for one in _own(kind):
         value = getattr(request, one.field)
         if one.type is float and type(value) is int:

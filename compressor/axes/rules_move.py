@@ -138,7 +138,7 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
     """The operator run on ids along its dimension; elsewhere they pass, shifted if a dimension goes or comes."""
     x = a["self"]
     if a.get("step", 1) != 1:  # what is left of a strided dimension would not be strided any more
-        ctx.pin(x.along(x.normal_dim(a["dim"])), "only every so manyth position is taken")
+        ctx.pin(x.along(x.normal_dim(a["dim"])), "a step above 1 takes some positions and leaves out others")
         x = Value(x.sizes, x.apart_from([x.normal_dim(a["dim"])]))
     dims = [x.normal_dim(a[name]) for name in ("dim", "dimension", "dim1", "dim2") if a.get(name) is not None]
     if isinstance(ctx.out, tuple):

@@ -114,7 +114,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
 
 
 def _check(options: AnalyzeOptions) -> None:
-    """Raises:  UsageError for an option that says nothing here; OutputError for a file that cannot be written."""
+    """Raises:  UsageError for an option that has no effect here; OutputError for a file that cannot be written."""
     if options.explain is not None and (options.sensitivity or options.report is not None):
         raise UsageError("--explain is about one filter; leave out --sensitivity and --report, or give them without it")
     if options.output is not None and not options.sensitivity:

@@ -116,7 +116,7 @@ class _Ending:
         self._wants_json = self._wants_json or options.json
         self._session = Session(name, options)
         try:
-            read_printing(options)  # a form that there is not is refused before the work, not after it
+            read_printing(options)  # an unknown form is refused before the work, not after it
             with self._session.resources:
                 function(options, self._session)
             sys.stdout.flush()

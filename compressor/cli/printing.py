@@ -29,7 +29,7 @@ class Printing:
 def read_printing(options: RunOptions) -> Printing:
     """What the options ask for.
 
-    Raises:  UsageError for a form that there is not, for two at once, and for data on a standard output that
+    Raises:  UsageError for an unknown form, for two at once, and for data on a standard output that
              takes the model.
     """
     if options.table is None:

@@ -41,7 +41,7 @@ def epoch_order(
 ) -> Order:
     """The samples of one epoch for one rank.
 
-    Raises:  UsageError if `limit` or `shard` cannot be meant.
+    Raises:  UsageError if `limit` or `shard` is out of range.
     """
     rank, world = shard
     if not 0 <= rank < world:

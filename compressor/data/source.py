@@ -74,6 +74,6 @@ class DataSource(Protocol):
         another one never takes. The last, short batch is kept, but in `train` not when it holds a single
         sample (batch norm cannot train on it).
 
-        Raises:  UsageError for a batch size, limit or shard that cannot be meant.
+        Raises:  UsageError for a batch size, limit or shard out of range.
         """
         ...

@@ -31,7 +31,7 @@ def check_onnx(
     """How well the file at `path` agrees with the program, by the limits of the precision that it has.
 
     Raises:  VerificationError if the file is not valid or computes something else; ModelError if there is no
-             such file; UsageError for a batch size that cannot be meant; DataError if the data do not fit the
+             such file; UsageError for a batch size out of range; DataError if the data do not fit the
              program.
     """
     started, file = time.perf_counter(), Path(path)

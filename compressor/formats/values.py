@@ -99,7 +99,7 @@ def _node(content: Any, nodes: Mapping[str, Node]) -> Node:
 
 def _float(content: Any, nodes: Mapping[str, Node]) -> float:
     if not isinstance(content, str) or content not in _FLOATS:
-        raise ModelError(f"a number that is none: {str(content)[:40]!r}")
+        raise ModelError(f"not a number: {str(content)[:40]!r}")
     return _FLOATS[content]
 
 

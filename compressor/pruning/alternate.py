@@ -1,4 +1,4 @@
-"""Convolutions and fully connected layers trained by turns; it must never hold masks or run the loop."""
+"""Convolutions and fully connected layers trained in turn; it must never hold masks or run the loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AlternateHook(BaseHook):
             [p for name, p in parameters.items() if name in others - linear],
         )
         if not all(self._frozen_in):
-            raise UsageError("--alternate: trains convolutions and linear layers by turns; this network has only one")
+            raise UsageError("--alternate: trains convolutions and linear layers in turn; this network has only one")
         self._epoch = 1
 
     def on_gradients(self) -> None:

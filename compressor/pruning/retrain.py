@@ -38,7 +38,7 @@ def retrain(
 
     `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
     images augmented as the recipe says; without a recipe healing is all. `alternate`
-    trains convolutions and linear layers by turns. The input program is left untouched.
+    trains convolutions and linear layers in turn. The input program is left untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
              diverges.

@@ -58,7 +58,7 @@ def bench(
 
     Units:   seconds per inference of a whole batch; throughput in samples per second.
     Raises:  ModelError if a file is no model or cannot run; ProviderError if the provider is not there;
-             UsageError for numbers that cannot be meant, or accuracy without data; DataError if the data do
+             UsageError for numbers out of range, or accuracy without data; DataError if the data do
              not fit a model.
     """
     plan = Plan(min_runs, min_seconds, max_seconds, warmup)

@@ -161,7 +161,7 @@ CASES = {
     "padded shortcut": Case(nets.padded_shortcut, (IMAGE,), (("a.weight", 0), ("b.weight", 0))),
     "depth multiplier": Case(nets.depth_multiplier, (IMAGE,), (("0.weight", 0), ("1.weight", 0))),
     "every second channel": Case(
-        nets.every_second, (IMAGE,), (("b.weight", 0),), {("a.weight", 0): "every so manyth position"}
+        nets.every_second, (IMAGE,), (("b.weight", 0),), {("a.weight", 0): "a step above 1 takes some positions"}
     ),
     "flip and roll": Case(nets.moved_channels, (IMAGE,), (("a.weight", 0),), {("b.weight", 0): "rolled"}),
     "weight norm": Case(

@@ -121,7 +121,7 @@ def test_padding_channels_makes_fresh_units() -> None:
 @pytest.mark.parametrize(
     ("function", "out", "reason"),
     [
-        (lambda x: x[:, ::2], 3, "only every so manyth position is taken"),
+        (lambda x: x[:, ::2], 3, "a step above 1 takes some positions and leaves out others"),
         (lambda x: x.roll(1, 1), 6, "is rolled or unfolded"),
         (lambda x: x[:, :1], 1, "a single position is taken out of the dimension"),
         (lambda x: x[:, torch.tensor([4, 0])], 2, "positions are chosen by another tensor"),

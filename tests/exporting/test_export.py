@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import export_form
+from compressor.asking import export as export_form
 from compressor.asking.export import HIGHEST_OPSET, LOWEST_OPSET
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError, ModelError, OutputError, UsageError, VerificationError

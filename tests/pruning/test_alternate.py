@@ -1,4 +1,4 @@
-"""Layers trained by turns: what is frozen does not move, momentum or not."""
+"""Layers trained in turn: what is frozen does not move, momentum or not."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def test_a_restored_hook_goes_on_with_its_turn(tiny: Program) -> None:
 
 def test_a_network_with_one_kind_only_is_a_usage_error() -> None:
     net = capture(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), [InputSpec("x", (None, 4))])
-    with pytest.raises(UsageError, match="--alternate: trains convolutions and linear layers by turns"):
+    with pytest.raises(UsageError, match="--alternate: trains convolutions and linear layers in turn"):
         AlternateHook(net)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from compressor.asking.gates import METRICS, parse_gate
 from compressor.errors import GateError, UsageError
-from compressor.timing import BenchReport, Environment, Timing, parse_requirement, require
+from compressor.timing import BenchReport, Environment, Timing, require
 
 Make = Callable[..., Timing]
 
@@ -32,7 +33,7 @@ Make = Callable[..., Timing]
     ],
 )
 def test_requirements_that_are_understood(text: str, metric: str, comparison: str, limit: float) -> None:
-    gate = parse_requirement(text)
+    gate = parse_gate(text, METRICS["bench"])
     assert (gate.metric, gate.comparison) == (metric, comparison)
     assert gate.limit == pytest.approx(limit)
 
@@ -56,7 +57,7 @@ def test_requirements_that_are_understood(text: str, metric: str, comparison: st
 )
 def test_requirements_that_are_not(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        parse_requirement(text)
+        parse_gate(text, METRICS["bench"])
     assert len(str(caught.value).splitlines()) == 1
 
 
