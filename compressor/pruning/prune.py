@@ -100,7 +100,7 @@ def _why_data(settings: PruneSettings) -> str | None:
 def _choice(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
     return Choice(
         settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
-        settings.round_to, "random" if settings.method == "random" else "magnitude", settings.seed,
+        settings.round_to, settings.rates, settings.seed,
         settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
         max_loss=settings.max_loss, stopwatch=stopwatch,
     )  # fmt: skip

@@ -192,6 +192,13 @@ class PruneSettings:
             raise UsageError("--of latency: already counts time; use it with --allocation global or uniform")
 
     @property
+    def rates(self) -> Literal["magnitude", "filter", "random"]:
+        """What a selector compares (`sparsity.SCORES`)."""
+        if self.method == "random":
+            return "random"
+        return "filter" if self.score in NEEDS_UNITS else "magnitude"
+
+    @property
     def takes_time(self) -> bool:
         """Whether layers must be timed before anything can be chosen."""
         return "latency" in (self.of, self.allocation) or self.round_to == 0
