@@ -33,6 +33,8 @@ from compressor.training import (
     share_state,
 )
 
+_GRADIENT_BATCH = 64
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -75,11 +77,14 @@ class Trainer:
         _lay_out(program, torch.contiguous_format)
         return result
 
-    def gradients(self, program: Program, n_batches: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean |g| and mean g² of every parameter; the program ends on the CPU."""
+    def gradients(self, program: Program, n_batches: int, *, per_sample: bool) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean |g| and mean g² of every parameter, over batches or over the same samples one by one; the program ends
+        on the CPU."""
+        size = 1 if per_sample else _GRADIENT_BATCH
         moments = gradient_moments(
-            program.module, self.data, self.task, n_batches=n_batches, seed=self.seed, device=self.device
-        )
+            program.module, self.data, self.task, n_batches=n_batches * _GRADIENT_BATCH // size, batch_size=size,
+            seed=self.seed, device=self.device,
+        )  # fmt: skip
         program.module.to("cpu")
         return moments
 

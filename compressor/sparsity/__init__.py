@@ -3,7 +3,7 @@
 from compressor.patterns import Pattern, parse_pattern
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
-from compressor.sparsity.criteria import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS, Moments, rate
+from compressor.sparsity.criteria import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS, PER_SAMPLE, Moments, rate
 from compressor.sparsity.latency import LatencyBudget, layer_trial, preferred_multiple
 from compressor.sparsity.masks import apply_masks, kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import SCORES, score_units
@@ -15,6 +15,7 @@ __all__ = [
     "NEEDS_GRADIENTS",
     "NEEDS_UNITS",
     "SCORES",
+    "PER_SAMPLE",
     "Budget",
     "Choice",
     "LatencyBudget",

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressor.axes import find_units
+from compressor.data import open_task
 from compressor.data.arrays import ArraySource
 from compressor.errors import UsageError
 from compressor.program import Program, arguments
+from compressor.progress import Silent
 from compressor.pruning import PruneSettings, Recovery, prune, retrain
+from compressor.pruning.rating import rated_tensors
+from compressor.pruning.run import Trainer
 from compressor.sparsity import Sensitivity
-from compressor.training import Recipe
+from compressor.training import Recipe, gradient_moments
 
 SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
 ONE_SHOT = PruneSettings(2.0, "magnitude", floor=0.1)
@@ -36,6 +41,16 @@ def test_every_score_reaches_the_ratio_and_chooses_for_itself(trained: Program, 
     assert all(torch.equal(mask, again.masks[name]) for name, mask in pruned.masks.items())
     plain, _ = prune(trained, ONE_SHOT)
     assert any(not torch.equal(mask, plain.masks[name]) for name, mask in pruned.masks.items() if name in plain.masks)
+
+
+def test_fisher_takes_the_gradients_of_single_samples(trained: Program, data: ArraySource) -> None:
+    """Its scores are w² · mean g² / 2 of the samples that the batches hold."""
+    trainer = Trainer(data, open_task(None), 0, "cpu", Silent())
+    units = find_units(trained)
+    rated = rated_tensors(trained, units, replace(ONE_SHOT, score="fisher", score_batches=1), trainer)
+    squares = gradient_moments(trained.module, data, open_task(None), n_batches=64, batch_size=1)
+    for name, weight in trained.parameters.items():
+        assert torch.allclose(rated[name].square(), weight.detach().square() * squares[name][1] / 2)
 
 
 @pytest.mark.parametrize("score", ["l1", "taylor", "fisher"])
