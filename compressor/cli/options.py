@@ -188,7 +188,14 @@ class RecipeOptions:
     optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, _recipe(None, "adam", "What takes the steps.")] = None
     lr: Annotated[float | None, _recipe("RATE", "0.001, for sgd 0.02", "Peak learning rate.")] = None
     lr_schedule: Annotated[
-        Literal["cosine", "constant", "step"] | None, _recipe(None, "cosine", "Course of the learning rate.")
+        Literal["cosine", "linear", "constant", "step"] | None,
+        _recipe(None, "cosine", "Course of the learning rate."),
+    ] = None
+    lr_step_epochs: Annotated[
+        float | None, _recipe("N", "a third of the cycle", "Epochs between two falls of --lr-schedule step.")
+    ] = None
+    lr_step_factor: Annotated[
+        float | None, _recipe("X", "0.1", "What --lr-schedule step multiplies the rate by at every fall.")
     ] = None
     warmup_epochs: Annotated[int | None, _recipe("N", "0", "Epochs of linear warm-up.")] = None
     momentum: Annotated[float | None, _recipe("M", "0.9", "Momentum of sgd.")] = None
@@ -245,7 +252,7 @@ def recovery_of(options: HealingOptions) -> Recovery:
     return Recovery(reconstruct=options.reconstruct, recalibrate=options.recalibrate)
 
 
-_RENAMED = {"lr_schedule": "schedule"}
+_RENAMED = {"lr_schedule": "schedule", "lr_step_epochs": "step_epochs", "lr_step_factor": "step_factor"}
 """Options that are called differently in a recipe: `--schedule` of prune is that of the ratio."""
 
 

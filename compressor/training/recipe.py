@@ -12,7 +12,7 @@ from typing import Any, Literal
 from compressor.errors import ConfigError
 
 Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["cosine", "constant", "step"]
+Schedule = Literal["cosine", "linear", "constant", "step"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Keep = Literal["last", "best"]
 
@@ -26,7 +26,8 @@ class Recipe:
     """One training run: optimizer, schedule, regularisation, precision, and when to stop.
 
     Units:   lengths are epochs; `lr` is the peak rate, if left out that of the optimizer in `PEAK_LR`; `batch_size` is
-             that of all processes together.
+             that of all processes together. `step_epochs` is how long the step schedule keeps a rate, a third of the
+             cycle if left out.
     Raises:  ConfigError naming the field, its value and the allowed range.
     """
 
@@ -42,7 +43,7 @@ class Recipe:
     cycle_epochs: float | None = None
     warmup_epochs: int = 0
     min_lr_factor: float = 0.0
-    step_epochs: int = 10
+    step_epochs: float | None = None
     step_factor: float = 0.1
     clip_norm: float | None = None
     distill: float = 0.0
@@ -63,6 +64,11 @@ class Recipe:
             raise ConfigError(
                 f"warmup_epochs = {self.warmup_epochs}: must be less than epochs and cycle_epochs, "
                 f"here less than {room}"
+            )
+        if self.schedule == "step" and self.step_epochs is not None and self.step_epochs >= room:
+            raise ConfigError(
+                f"step_epochs = {self.step_epochs:g}: the rate would never fall; must be less than epochs and "
+                f"cycle_epochs, here less than {room:g}, or left out for a third of that"
             )
 
     @classmethod
@@ -132,11 +138,11 @@ _RULES: dict[str, _Rule] = {
     "nesterov": _YES_NO,
     "weight_decay": _NOT_NEGATIVE,
     "l1": _NOT_NEGATIVE,
-    "schedule": _one_of("cosine", "constant", "step"),
+    "schedule": _one_of("cosine", "linear", "constant", "step"),
     "cycle_epochs": _Rule(float, "a number above 0 (or left out)", lambda value: value > 0, optional=True),
     "warmup_epochs": _count(0),
     "min_lr_factor": _SHARE,
-    "step_epochs": _count(1),
+    "step_epochs": _Rule(float, "a number above 0 (or left out)", lambda value: value > 0, optional=True),
     "step_factor": _Rule(float, "a number above 0, at most 1", lambda value: 0 < value <= 1),
     "clip_norm": _Rule(float, "a number above 0 (or left out)", lambda value: value > 0, optional=True),
     "distill": _SHARE,
