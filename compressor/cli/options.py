@@ -240,6 +240,10 @@ class HealingOptions:
         bool,
         option("--alternate", panel=_HEALING, help="Retrain convolutions and linear layers by turns, epoch by epoch."),
     ] = False
+    freeze: Annotated[
+        list[str] | None,
+        option("--freeze", metavar="GLOB", panel=_HEALING, help="Layers that training leaves as they are; repeat."),
+    ] = None
 
 
 def recovery_of(options: HealingOptions) -> Recovery:

@@ -256,6 +256,7 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
         **scoring_values(options),
         recovery=recovery_of(options),
         alternate=options.alternate,
+        freeze=tuple(options.freeze or ()),
         prune_recipe=searching,
         retrain_recipe=retraining,
         seed=options.seed,

@@ -119,6 +119,7 @@ def _how(options: RetrainOptions) -> dict[str, Any]:
     return {
         "recovery": recovery_of(options),
         "alternate": options.alternate,
+        "freeze": tuple(options.freeze or ()),
         "seed": options.seed,
         "device": device_name(options),
         "resume": options.resume,

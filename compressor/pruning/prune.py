@@ -16,6 +16,7 @@ from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.dropout import rescale_dropout
+from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
 from compressor.pruning.inputs import select_inputs
 from compressor.pruning.phases import Phase, plan
@@ -180,6 +181,8 @@ class _Run:
             hooks.insert(0, self._admm_hook(module, phase))
         elif self.settings.alternate:
             hooks.append(AlternateHook(self.program))
+        if self.settings.freeze:
+            hooks.append(FreezeHook(self.program, self.settings.freeze))
         return hooks
 
     def _admm_hook(self, module: nn.Module, phase: Phase) -> AdmmHook:

@@ -95,7 +95,7 @@ class PruneSettings:
 
     `score` rates what is cut (gradients over `score_batches` batches where it needs them); `recovery` heals every cut
     before it is retrained. `rescale_dropout`, `alternate` and `reinit` are Han's dropout rates, layers retrained by
-    turns, and the control to surviving weights. `select_inputs` lets inputs of a fully connected first layer go.
+    turns, and the control to surviving weights. Layers that a `freeze` glob matches are never trained. `select_inputs` lets inputs of a fully connected first layer go.
     """
 
     ratio: float
@@ -124,6 +124,7 @@ class PruneSettings:
     rescale_dropout: bool = False
     select_inputs: bool = False
     alternate: bool = False
+    freeze: tuple[str, ...] = ()
     reinit: bool = False
     seed: int = 0
     device: str = "cpu"
