@@ -22,6 +22,7 @@ from compressor.cli.options import (
     recovery_of,
 )
 from compressor.cli.scoring import ScoringOptions, scoring_values
+from compressor.cli.search import SearchOptions, recipes_of
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from compressor.cost import Stopwatch
     from compressor.program import Program
     from compressor.pruning import PruneReport, PruneSettings
-    from compressor.training import Recipe
 
 _BUDGET = "How much"
 _METHOD = "How"
@@ -49,8 +49,9 @@ _METHOD = "How"
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(
-    ReportOptions, HealingOptions, LayerOptions, ScoringOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
-):
+    ReportOptions, HealingOptions, LayerOptions, ScoringOptions, SearchOptions, RecipeOptions, GateOptions,
+    OutputOptions, ModelOptions,
+):  # fmt: skip
     """Options of `compress prune`; what is None here takes its default from `PruneSettings` or `Recipe`."""
 
     ratio: Annotated[
@@ -154,21 +155,6 @@ class PruneOptions(
     ] = None
     updates: Annotated[int, option(metavar="N", panel=_METHOD, help="Updates of Z and U in an ADMM stage.")] = 40
     stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
-    epochs: Annotated[
-        int | None,
-        option(
-            "--epochs",
-            "-e",
-            metavar="N",
-            panel=_METHOD,
-            help="Epochs of ADMM, or of each magnitude step but the last. Default: 20.",
-        ),
-    ] = None
-    retrain_epochs: Annotated[
-        int | None,
-        option(metavar="N", panel=_METHOD, help="Epochs of the final masked retraining. Default: 20."),
-    ] = None
-    no_retrain: Annotated[bool, option("--no-retrain", panel=_METHOD, help="Leave out the final retraining.")] = False
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -229,7 +215,8 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
     """
     from compressor.pruning import Admm, PruneSettings
 
-    searching, retraining = _recipes(options)
+    searches = options.method not in ("magnitude", "random") or options.steps > 1
+    trained = recipes_of(options, recipe_values(options), searches=searches)
     return PruneSettings(
         ratio=asked_ratio(options),
         method=options.method,
@@ -257,24 +244,12 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
         recovery=recovery_of(options),
         alternate=options.alternate,
         freeze=tuple(options.freeze or ()),
-        prune_recipe=searching,
-        retrain_recipe=retraining,
+        prune_recipe=trained.search,
+        stage_recipe=trained.between,
+        retrain_recipe=trained.last,
         seed=options.seed,
         device=device,
     )
-
-
-def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
-    """Training while the structure is found, and the final retraining; None where there is none."""
-    from compressor.training import Recipe
-
-    values = recipe_values(options)
-    retraining = None if options.no_retrain else Recipe.from_mapping(_with(values, epochs=options.retrain_epochs))
-    if options.method != "admm" and options.steps == 1:
-        return None, retraining
-    # The search must end where it converges, not at its luckiest epoch, and learns from the data alone.
-    values = {key: value for key, value in values.items() if key not in ("keep", "patience", "distill")}
-    return Recipe.from_mapping(_with(values, epochs=options.epochs)), retraining
 
 
 def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
@@ -286,10 +261,6 @@ def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
     return OperatorClock(1, default_cache())
 
 
-def _with(values: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {**values, **{key: value for key, value in more.items() if value is not None}}
-
-
 def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
     """--dry-run: the cut by the weights as they are, without any training, held against what can be counted."""
     from compressor.pruning import Recovery
@@ -297,7 +268,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     from compressor.report.pruning import prune_table
 
     method = "magnitude" if settings.method == "admm" else settings.method
-    plain = replace(settings, recovery=Recovery(), rescale_dropout=False, prune_recipe=None, retrain_recipe=None)
+    plain = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
     untrained = replace(plain, method=method, steps=1)
     needed = _needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
@@ -371,7 +342,7 @@ def _report(
 
 def _needed_for(settings: PruneSettings) -> str | None:
     """What data is needed for, if for anything."""
-    if settings.prune_recipe is not None or settings.retrain_recipe is not None:
+    if settings.recipes:
         return f"pruning by {settings.method} with training"
     if settings.recovery:
         return "--reconstruct and --recalibrate"

@@ -51,6 +51,8 @@ def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
         phases.append(Phase(f"hard prune{of}", "masked", ratio, None))
         if last and settings.retrain_recipe is not None:
             phases.append(Phase("retrain", "masked", ratio, settings.retrain_recipe))
+        if not last and settings.stage_recipe is not None:
+            phases.append(Phase(f"retrain{of}", "masked", ratio, settings.stage_recipe))
     return tuple(phases)
 
 

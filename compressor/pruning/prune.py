@@ -89,7 +89,7 @@ def prune(
 
 def _why_data(settings: PruneSettings) -> str | None:
     """What the settings need data for, and how to do without."""
-    if settings.prune_recipe is not None or settings.retrain_recipe is not None:
+    if settings.recipes:
         return "pruning retrains the network; give --data, or --no-retrain to only cut"
     if settings.score in NEEDS_GRADIENTS:
         return f"--score {settings.score} takes gradients of the loss; give --data, or --score l2"
@@ -128,8 +128,7 @@ class _Run:
         self.stages: list[StageRow] = []
         identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
-        recipes = (settings.prune_recipe, settings.retrain_recipe)
-        distils = any(recipe is not None and recipe.distill > 0 for recipe in recipes)
+        distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
         self.trainer = (
             Trainer(data, self.task, settings.seed, settings.device, progress, teacher) if data is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from compressor.axes import THROUGH_NORM, ThroughNorm, WalkOptions
@@ -87,7 +87,8 @@ class PruneSettings:
     `unit_share` is the part of the ratio that whole units carry in `filter+shape` and the like, as a power (`Choice`).
     `through_norm` says whether units that pass a mean or a variance may go (`axes.WalkOptions`).
     `prune_recipe` is the training while the structure is being found (the ADMM epochs, or each magnitude step but the
-    last), `retrain_recipe` the final retraining; None leaves training out.
+    last), `stage_recipe` the masked retraining after every stage but the last, `retrain_recipe` the final one; None leaves
+    training out.
 
     (glob, value) pairs speak about single layers: `layers` the share that stays, `quality` a threshold in standard
     deviations, cut anew at every step; `sensitivity` is a scan, for the allocation or, with `max_loss`, to cut each
@@ -113,6 +114,7 @@ class PruneSettings:
     unit_share: float = 0.5
     admm: Admm = field(default_factory=Admm)
     prune_recipe: Recipe | None = None
+    stage_recipe: Recipe | None = None
     retrain_recipe: Recipe | None = None
     layers: tuple[tuple[str, float], ...] = ()
     quality: tuple[tuple[str, float], ...] = ()
@@ -198,6 +200,15 @@ class PruneSettings:
         if self.method == "random":
             return "random"
         return "filter" if self.score in NEEDS_UNITS else "magnitude"
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Of all trainings that were asked for."""
+        return tuple(r for r in (self.prune_recipe, self.stage_recipe, self.retrain_recipe) if r is not None)
+
+    def untrained(self) -> PruneSettings:
+        """The same without any training."""
+        return replace(self, prune_recipe=None, stage_recipe=None, retrain_recipe=None)
 
     @property
     def takes_time(self) -> bool:

@@ -58,6 +58,15 @@ def test_admm_draws_then_cuts_then_retrains() -> None:
     ]
 
 
+def test_stages_may_be_retrained_between() -> None:
+    staged = PruneSettings(9, admm=Admm(stages=2), prune_recipe=FIRST, stage_recipe=LAST)
+    assert [p.name for p in plan(staged)] == [
+        "admm 1/2", "hard prune 1/2", "retrain 1/2", "admm 2/2", "hard prune 2/2",
+    ]  # fmt: skip
+    assert plan(staged)[2].recipe == LAST and plan(staged)[2].ratio == 3
+    assert all(phase.recipe is None for phase in plan(staged.untrained()))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
