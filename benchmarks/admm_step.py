@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from compressor.axes import find_units
 from compressor.models import build
 from compressor.program import InputSpec, capture
-from compressor.pruning.hooks import AdmmHook, MaskHook
+from compressor.pruning.admm import AdmmHook, MaskHook
 from compressor.pruning.settings import Admm
 from compressor.sparsity import Choice, make_selector
 from compressor.training import BaseHook

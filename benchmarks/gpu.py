@@ -42,7 +42,7 @@ from compressor.compaction import compact
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture, find_layers
 from compressor.pruning import PruneSettings, prune
-from compressor.pruning.hooks import AdmmHook
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.settings import Admm
 from compressor.sparsity import Choice, make_selector
 

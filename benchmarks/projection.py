@@ -18,7 +18,7 @@ from compressor.axes import find_units
 from compressor.models import build
 from compressor.patterns import parse_pattern
 from compressor.program import InputSpec, capture
-from compressor.pruning.hooks import AdmmHook
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.settings import Admm
 from compressor.sparsity import Choice, make_selector
 

@@ -54,7 +54,7 @@ class SearchOptions:
 
 
 class Recipes(NamedTuple):
-    """The trainings of a run: while the structure is found, between two stages, the last one; None where there is none."""
+    """The trainings of a run: while the structure is found, between stages, the last one; None where there is none."""
 
     search: Recipe | None
     between: Recipe | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from compressor.pruning.settings import PruneSettings
@@ -47,22 +47,13 @@ def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
         of = f" {i}/{stages}" if stages > 1 else ""
         last = i == stages
         if settings.prune_recipe is not None:
-            phases.append(Phase(f"admm{of}", "admm", ratio, _reset_every_update(settings.prune_recipe, settings)))
+            phases.append(Phase(f"admm{of}", "admm", ratio, settings.prune_recipe))
         phases.append(Phase(f"hard prune{of}", "masked", ratio, None))
         if last and settings.retrain_recipe is not None:
             phases.append(Phase("retrain", "masked", ratio, settings.retrain_recipe))
         if not last and settings.stage_recipe is not None:
             phases.append(Phase(f"retrain{of}", "masked", ratio, settings.stage_recipe))
     return tuple(phases)
-
-
-def _reset_every_update(recipe: Recipe, settings: PruneSettings) -> Recipe:
-    """The learning rate starts anew at every update of Z and U, because every update poses a new problem (Zhang et
-    al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it, and a longer warm-up makes the cycle longer."""
-    if recipe.cycle_epochs:
-        return recipe
-    cycle = recipe.epochs / settings.admm.updates
-    return replace(recipe, cycle_epochs=max(cycle, recipe.warmup_epochs + 1) if recipe.warmup_epochs else cycle)
 
 
 def step_ratios(ratio: float, steps: int, schedule: str) -> tuple[float, ...]:

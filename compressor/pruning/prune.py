@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import Stopwatch, count_macs, mac_terms, macs_of_layers
@@ -14,10 +14,11 @@ from compressor.errors import UsageError
 from compressor.patterns import Pattern
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
-from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
+from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
@@ -29,7 +30,6 @@ from compressor.sparsity import (
     NEEDS_GRADIENTS,
     Budget,
     Choice,
-    Selection,
     Selector,
     apply_masks,
     kept_units,
@@ -126,6 +126,7 @@ class _Run:
         self.given, self.units = program, units
         self.program = program.clone()
         self.stages: list[StageRow] = []
+        self.drawn: dict[str, Tensor] = {}
         identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
@@ -138,6 +139,7 @@ class _Run:
         point = self.file.read() if resume else None
         if point is not None:
             self.stages.extend(point.stages)
+            self.drawn = point.drawn
             self.program = self.program.replace(masks=point.masks)
             if point.module is not None:
                 self.program.module.load_state_dict(point.module)
@@ -155,18 +157,22 @@ class _Run:
         clock = Clock()
         fit_state = point.fit if point is not None else None
         if fit_state is None:
-            self.file.write(number, None, self.program, self.stages)
+            self.file.write(number, None, self.program, self.stages, self.drawn)
             if phase.kind == "masked":
                 # Healing needs the network as it was; all others only look at the masks, which a cut replaces.
                 before = self.program.clone() if self.settings.recovery else self.program
                 self._cut(phase.ratio)
                 self._heal(phase, before)
         history: tuple[EpochRecord, ...] = ()
+        hooks: list[StepHook] = []
         if phase.recipe is not None and self.trainer is not None:
+            hooks = self._hooks(phase)
             history = self.trainer.train(
-                phase.name, self.program, phase.recipe, self._hooks(phase), fit_state,
-                lambda state: self.file.write(number, state, self.program, self.stages),
+                phase.name, self.program, phase.recipe, hooks, fit_state,
+                lambda state: self.file.write(number, state, self.program, self.stages, self.drawn),
             ).history  # fmt: skip
+        searched = next((hook for hook in hooks if isinstance(hook, AdmmHook)), None)
+        self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
         ratio = phase.ratio if phase.kind == "masked" else 1.0
@@ -188,8 +194,8 @@ class _Run:
         settings = self.settings.admm
         assert phase.recipe is not None and self.data is not None
         n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
-        penalties = Penalties(settings.rho, *settings.course(phase.recipe, n_steps), self._rho_factors())
-        return AdmmHook(module, self.selector, phase.ratio, settings, n_steps, penalties, masks=self.program.masks)
+        course = settings.course(phase.recipe, n_steps, self._rho_factors())
+        return AdmmHook(module, self.selector, phase.ratio, settings, n_steps, course, masks=self.program.masks)
 
     def _rho_factors(self) -> dict[str, float]:
         """By tensor, what a layer's own first penalty is to the common one; of two globs the later one counts.
@@ -201,17 +207,23 @@ class _Run:
         for glob, rho in self.settings.admm.layer_rho:
             chosen = matching_layers(layers, (glob,), "--layer-rho")
             owned = (tensor for layer in layers if layer.name in chosen for tensor in layer.tensors)
-            factors |= dict.fromkeys(owned, rho / self.settings.admm.rho)
+            factors |= dict.fromkeys(owned, rho / self.settings.admm.rho if rho else 0.0)
         return factors
 
-    def _cut(self, ratio: float) -> Selection:
-        """Cut to `ratio`; what was cut before, perhaps under another scope or pattern, stays cut."""
-        rated = rated_tensors(self.program, self.units, self.settings, self.trainer)
-        selection = self.selector.select(rated, ratio, self.program.masks)
-        masks = merge_masks(self.program.masks, selection.masks)
+    def _cut(self, ratio: float) -> None:
+        """Cut to `ratio`, or what the search drew to 0; what was cut before, perhaps under another scope or pattern,
+        stays cut.
+
+        A ranking of the weights as the search left them would choose again between units near the edge, by what is left
+        of those that were drawn down.
+        """
+        chosen = self.drawn
+        if not chosen:
+            rated = rated_tensors(self.program, self.units, self.settings, self.trainer)
+            chosen = self.selector.select(rated, ratio, self.program.masks).masks
+        masks = merge_masks(self.program.masks, chosen)
         apply_masks(self.program.module, masks)
         self.program = self.program.replace(masks=masks)
-        return selection
 
     def _heal(self, phase: Phase, before: Program) -> None:
         """What the settings do between a cut and its retraining; `before` is the program as it went into the cut."""

@@ -40,8 +40,8 @@ def retrain(
     """The fine-tuned program and its history: under the masks if it has any, ordinary training otherwise.
 
     `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
-    images augmented as the recipe says; without a recipe healing is all. `alternate`
-    trains convolutions and linear layers by turns, `freeze` leaves layers, by glob, as they are. The input program is left untouched.
+    images augmented as the recipe says; without a recipe healing is all. `alternate` trains convolutions and linear
+    layers by turns, `freeze` leaves layers, by glob, as they are. The input program is left untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
              diverges.
@@ -73,7 +73,7 @@ def retrain(
     hooks += [FreezeHook(tuned, freeze)] if freeze else []
     result = trainer.train(
         "retrain", tuned, recipe, hooks, point.fit if point else None,
-        lambda state: file.write(0, state, tuned, stages),
+        lambda state: file.write(0, state, tuned, stages, {}),
     )  # fmt: skip
     stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
     history = epoch_rows(result.history)
@@ -81,8 +81,13 @@ def retrain(
 
 
 def _identity(
-    program: Program, recipe: Recipe | None, recovery: Recovery, alternate: bool, freeze: Sequence[str], data: DataSource
-) -> str:  # fmt: skip
+    program: Program,
+    recipe: Recipe | None,
+    recovery: Recovery,
+    alternate: bool,
+    freeze: Sequence[str],
+    data: DataSource,
+) -> str:
     how = {"recovery": asdict(recovery), "alternate": alternate, "freeze": list(freeze)}
     options = {**(asdict(recipe) if recipe else {}), **how}
     return identity_of(program, options, data.ref)

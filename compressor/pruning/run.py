@@ -125,13 +125,15 @@ def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run stood: the phase it was in, that fit's own state, the masks in force, and the stages behind it."""
+    """Where a run stood: the phase it was in, that fit's own state, the masks in force, the stages behind it, and the
+    masks that the search before it drew the weights to."""
 
     phase: int
     fit: dict[str, Any] | None
     module: dict[str, Tensor] | None
     masks: dict[str, Tensor]
     stages: tuple[StageRow, ...]
+    drawn: dict[str, Tensor]
 
 
 class ResumeFile:
@@ -151,16 +153,19 @@ class ResumeFile:
                 "give the same options as then, or start afresh without --resume"
             )
         stages = tuple(StageRow(**row) for row in state["stages"])
-        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages)
+        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages, state["drawn"])
 
-    def write(self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow]) -> None:
+    def write(
+        self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow],
+        drawn: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
         """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept)."""
         if self.path is None:
             return
         module = None if fit_state is not None else dict(program.module.state_dict())
         rows = [asdict(row) for row in stages]
         state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
-        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows})
+        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn)})
 
 
 def identity_of(program: Program, options: Mapping[str, Any], data: str) -> str:

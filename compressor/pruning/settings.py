@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from compressor.axes import THROUGH_NORM, ThroughNorm, WalkOptions
 from compressor.errors import UsageError
 from compressor.patterns import Pattern, parse_pattern
+from compressor.pruning.penalty import Course, Growing, Steered
 from compressor.pruning.recovery import Recovery
 from compressor.sparsity import CRITERIA, NEEDS_UNITS, Sensitivity
 from compressor.training import Recipe
@@ -18,22 +20,21 @@ METHODS = ("magnitude", "admm", "random")
 ALLOCATIONS = ("global", "uniform", "sensitivity", "latency")
 UNIT_PATTERNS = ("filter", "channel", "head")
 _RHO_MAX = 1.0
-_PULL = 100.0
-"""Largest penalty x steps between two updates: more pull than this leaves the loss no say."""
 _STABLE = 0.5
-"""Largest learning rate x penalty for sgd."""
+"""Largest learning rate x penalty."""
 
 
 @dataclass(frozen=True)
 class Admm:
     """Hyper-parameters of the ADMM stage (Zhang et al. 2018, ADAM-ADMM).
 
-    `rho` is the first penalty, multiplied by `rho_growth` at every update of Z and U up to `rho_max`; without a growth
-    it takes the one that reaches `rho_max` at the last update, without a limit a usual one (`course`). `layer_rho`
-    gives layers, by glob, a first penalty of their own; all grow alike. `updates` of Z and U come in a stage, evenly
-    spaced over its steps however many epochs it has; it is their number that counts (the paper's code makes 10 to 40).
-    The stage ends early when the residual ‖W − Z‖/‖W‖ falls under `residual`. `stages` > 1 approaches the ratio
-    progressively.
+    `rho` is the first penalty. It is steered so that the residual ‖W − Z‖/‖W‖ goes down a straight line and is 0 when
+    `settle` of the stage is done (`penalty.Steered`). With `rho_growth` or `rho_max` it is multiplied at every update
+    instead, by what was given or what leads to `rho_max` at the last one. `rho` = 0 pulls nothing: plain training, the
+    control. `layer_rho` gives layers, by glob, a first penalty of their own; all change alike. `updates` of Z and U
+    come in a stage, evenly spaced over its steps however many epochs it has; until `hold` of it is done what Z cuts is
+    chosen anew at each. The stage ends early when the residual and the relative change of Z are both under `residual`.
+    `stages` > 1 approaches the ratio progressively.
     """
 
     rho: float = 1e-3
@@ -43,38 +44,52 @@ class Admm:
     updates: int = 40
     residual: float = 0.005
     stages: int = 1
+    settle: float = 0.6
+    hold: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (self.rho > 0 and math.isfinite(self.rho)):
-            raise UsageError(f"--rho {self.rho:g}: must be above 0")
+        if not (self.rho >= 0 and math.isfinite(self.rho)):
+            raise UsageError(f"--rho {self.rho:g}: must be 0 or more")
         if self.rho_growth is not None and not (self.rho_growth >= 1 and math.isfinite(self.rho_growth)):
             raise UsageError(f"--rho-growth {self.rho_growth:g}: must be at least 1")
         if self.rho_max is not None and not (self.rho_max >= self.rho and math.isfinite(self.rho_max)):
             raise UsageError(f"--rho-max {self.rho_max:g}: must be at least --rho, here {self.rho:g}")
         for glob, rho in self.layer_rho:
-            if not (rho > 0 and math.isfinite(rho)):
-                raise UsageError(f"--layer-rho {glob}={rho:g}: must be above 0")
+            if not (rho >= 0 and math.isfinite(rho)):
+                raise UsageError(f"--layer-rho {glob}={rho:g}: must be 0 or more")
+        if self.rho == 0 and (self.rho_max or any(rho for _, rho in self.layer_rho)):
+            raise UsageError("--rho 0: nothing grows from it; leave --rho-max and --layer-rho out, or give --rho 1e-3")
         for option, value in (("--updates", self.updates), ("--stages", self.stages)):
             if value < 1:
                 raise UsageError(f"{option} {value}: must be at least 1")
+        if not 0 < self.settle <= 1:
+            raise UsageError(f"--settle {self.settle:g}: a share of the stage, above 0, at most 1")
+        if not 0 <= self.hold <= 1:
+            raise UsageError(f"--hold {self.hold:g}: a share of the stage, from 0 to 1")
 
-    def course(self, recipe: Recipe | None = None, n_steps: int = 0) -> tuple[float, float]:
-        """Growth of the penalty from update to update, and its limit, in a stage of `n_steps` trained by `recipe`.
+    def course(
+        self, recipe: Recipe | None = None, n_steps: int = 0, factors: Mapping[str, float] | None = None
+    ) -> Course:
+        """The penalty of a stage of `n_steps` trained by `recipe`, with factors of single tensors.
 
-        The usual limit is 1, or less where the steps between two updates pull long enough: on MNIST's 60,000 digits 1
-        cost accuracy that 0.1 did not, on 4,000 digits it took 1. For sgd it respects the rate: a step of lr · ρ
-        towards Z − U overshoots from 1 on, and with momentum it diverges soon after.
+        A steered one may become large, because it only pulls what goes; for sgd a step of lr · ρ towards Z − U
+        overshoots from 1 on, and with momentum it diverges soon after.
         """
+        known = factors or {}
+        if self.rho == 0:
+            return Growing(0.0, 1.0, 0.0, known)
+        lr = (recipe or Recipe()).lr
+        stable = max(_STABLE / lr, self.rho)
+        if self.rho_growth is None and self.rho_max is None:
+            return Steered(self.rho, self.settle, stable, factors=known)
         limit = self.rho_max
         if limit is None:
-            limit = min(_RHO_MAX, _PULL / max(n_steps / self.updates, 1))
-            if recipe is not None and recipe.optimizer == "sgd":
-                limit = min(limit, _STABLE / recipe.lr)
-            limit = max(limit, self.rho)
-        if self.rho_growth is not None:
-            return self.rho_growth, limit
-        n_updates = min(self.updates, n_steps) if n_steps else self.updates
-        return (limit / self.rho) ** (1 / (n_updates - 1)) if n_updates > 1 else 1.0, limit
+            limit = stable if recipe is not None and recipe.optimizer == "sgd" else max(_RHO_MAX, self.rho)
+        growth = self.rho_growth
+        if growth is None:
+            n_updates = min(self.updates, n_steps) if n_steps else self.updates
+            growth = (limit / self.rho) ** (1 / (n_updates - 1)) if n_updates > 1 else 1.0
+        return Growing(self.rho, growth, limit, known)
 
 
 @dataclass(frozen=True)
@@ -87,8 +102,8 @@ class PruneSettings:
     `unit_share` is the part of the ratio that whole units carry in `filter+shape` and the like, as a power (`Choice`).
     `through_norm` says whether units that pass a mean or a variance may go (`axes.WalkOptions`).
     `prune_recipe` is the training while the structure is being found (the ADMM epochs, or each magnitude step but the
-    last), `stage_recipe` the masked retraining after every stage but the last, `retrain_recipe` the final one; None leaves
-    training out.
+    last), `stage_recipe` the masked retraining after every stage but the last, `retrain_recipe` the final one; None
+    leaves training out.
 
     (glob, value) pairs speak about single layers: `layers` the share that stays, `quality` a threshold in standard
     deviations, cut anew at every step; `sensitivity` is a scan, for the allocation or, with `max_loss`, to cut each
@@ -96,7 +111,8 @@ class PruneSettings:
 
     `score` rates what is cut (gradients over `score_batches` batches where it needs them); `recovery` heals every cut
     before it is retrained. `rescale_dropout`, `alternate` and `reinit` are Han's dropout rates, layers retrained by
-    turns, and the control to surviving weights. Layers that a `freeze` glob matches are never trained. `select_inputs` lets inputs of a fully connected first layer go.
+    turns, and the control to surviving weights. Layers that a `freeze` glob matches are never
+    trained. `select_inputs` lets inputs of a fully connected first layer go.
     """
 
     ratio: float

@@ -49,7 +49,9 @@ def unit_selector(
         group[list(members)] = number
     rules = Rules(group, free, choice.floor, choice.round_to, tuple(members for _, members in units.widths))
     demands = find_demands(choice, layers, producers(units, layers, rules))
-    return UnitSelector(program, units, budget, rules, choice, _slice_choice(units, layers, kind, choice.score), demands, latency)
+    return UnitSelector(
+        program, units, budget, rules, choice, _slice_choice(units, layers, kind, choice.score), demands, latency
+    )
 
 
 def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:

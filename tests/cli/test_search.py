@@ -42,5 +42,5 @@ def test_a_run_that_does_not_search_has_no_search_and_one_that_is_not_retrained_
 def test_every_search_option_is_one_of_the_training() -> None:
     of_search = {name.removeprefix("search_") for name in option_types(SearchOptions) if name.startswith("search_")}
     assert of_search and of_search <= set(option_types(RecipeOptions))
-    with pytest.raises(ConfigError, match="lr = -1.0: must be a number above 0"):
+    with pytest.raises(ConfigError, match=r"lr = -1\.0: must be a number above 0"):
         recipes_of(SearchOptions(search_lr=-1.0), {}, searches=True)

@@ -16,6 +16,7 @@ from compressor.errors import RatioError, UsageError
 from compressor.program import Program
 from compressor.progress import Silent
 from compressor.pruning import Admm, PruneSettings, StageRow, prune
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.prune import _unsettled
 from compressor.sparsity import kept_units
 from compressor.training import Recipe
@@ -237,7 +238,7 @@ def test_admm_draws_the_weights_into_the_pattern(tiny: Program, data: ArraySourc
 
 def test_the_penalty_spans_its_range_over_the_epochs(tiny: Program, data: ArraySource) -> None:
     recipe = Recipe(epochs=5, batch_size=80)
-    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
+    _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=Admm(residual=0.0, rho_max=1.0)), data=data)
     assert report.stages[1].extra["rho"] == pytest.approx(1.0)
     slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0, updates=5)
     _, report = prune(tiny, PruneSettings(2.0, prune_recipe=recipe, admm=slow), data=data)
@@ -262,3 +263,21 @@ def test_weights_that_have_not_settled_are_said(tiny: Program, data: ArraySource
     )
     rows = (StageRow("admm", 1.0, Params(1), 1, 0.0, None, {"residual": residual}) for residual in (0.5, 0.01))
     assert len(_unsettled(tuple(rows))) == 0, "the last stage counts"
+
+
+def test_the_hard_prune_cuts_what_was_drawn_to_nothing(
+    tiny: Program, data: ArraySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a ranking of the weights as they are would cut others, because they had not settled."""
+    seen: list[AdmmHook] = []
+    renew = AdmmHook.renew
+    monkeypatch.setattr(AdmmHook, "renew", lambda self: (seen.append(self), renew(self))[1])
+    weak = Admm(rho=1e-6, rho_max=1e-6, hold=0.0)
+    settings = PruneSettings(2.0, pattern="unstructured", prune_recipe=SHORT, admm=weak)
+    pruned, report = prune(tiny, settings, data=data)
+    drawn = seen[-1].masks
+    assert all(torch.equal(pruned.masks[name], mask) for name, mask in drawn.items())
+    assert report.got >= 2.0
+    monkeypatch.setattr(AdmmHook, "masks", property(lambda self: {}))
+    ranked, _ = prune(tiny, settings, data=data)
+    assert any(not torch.equal(ranked.masks[name], mask) for name, mask in drawn.items()), "the twin"
