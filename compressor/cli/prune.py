@@ -105,7 +105,7 @@ class PruneOptions(
         ),
     ] = "global"
     method: Annotated[
-        Literal["admm", "magnitude", "random"],
+        Literal["admm", "group-lasso", "magnitude", "random"],
         option("--method", "-m", panel=_METHOD, help="How to choose what is cut."),
     ] = "admm"
     pattern: Annotated[
@@ -267,7 +267,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
-    method = "magnitude" if settings.method == "admm" else settings.method
+    method = settings.method if settings.method == "random" else "magnitude"
     plain = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
     untrained = replace(plain, method=method, steps=1)
     needed = _needed_for(untrained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compressor.pruning.settings import PruneSettings
+from compressor.pruning.settings import SEARCHING, PruneSettings
 from compressor.training import Recipe
 
 
@@ -13,12 +13,12 @@ from compressor.training import Recipe
 class Phase:
     """One stretch of training towards `ratio`.
 
-    `admm`: the weights are drawn towards the constraint set, nothing is cut. `masked`: first cut to `ratio`, then
+    `search`: the weights are drawn towards the constraint set, nothing is cut. `masked`: first cut to `ratio`, then
     trained under the masks. Without a recipe nothing is trained.
     """
 
     name: str
-    kind: Literal["admm", "masked"]
+    kind: Literal["search", "masked"]
     ratio: float
     recipe: Recipe | None
 
@@ -27,10 +27,11 @@ def plan(settings: PruneSettings) -> tuple[Phase, ...]:
     """The phases of a run.
 
     magnitude: `steps` rounds of cut and retrain (Han et al. 2015, sec. 3). admm: ADMM, hard prune, masked retraining
-    (Zhang et al. 2018); with `stages` > 1 the ratio is approached progressively, each stage starting from the last.
+    (Zhang et al. 2018), and group-lasso likewise; with `stages` > 1 the ratio is approached progressively, each stage
+    starting from the last.
     """
-    if settings.method == "admm":
-        return _admm_phases(settings)
+    if settings.method in SEARCHING:
+        return _search_phases(settings)
     ratios = step_ratios(settings.ratio, settings.steps, settings.schedule)
     phases = []
     for i, ratio in enumerate(ratios, 1):
@@ -40,14 +41,14 @@ def plan(settings: PruneSettings) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
+def _search_phases(settings: PruneSettings) -> tuple[Phase, ...]:
     stages = settings.admm.stages
     phases: list[Phase] = []
     for i, ratio in enumerate(step_ratios(settings.ratio, stages, "geometric"), 1):
         of = f" {i}/{stages}" if stages > 1 else ""
         last = i == stages
         if settings.prune_recipe is not None:
-            phases.append(Phase(f"admm{of}", "admm", ratio, settings.prune_recipe))
+            phases.append(Phase(f"{settings.method}{of}", "search", ratio, settings.prune_recipe))
         phases.append(Phase(f"hard prune{of}", "masked", ratio, None))
         if last and settings.retrain_recipe is not None:
             phases.append(Phase("retrain", "masked", ratio, settings.retrain_recipe))

@@ -16,10 +16,12 @@ from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.admm import AdmmHook
 from compressor.pruning.alternate import AlternateHook
+from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
+from compressor.pruning.lasso import HARDEST, LassoHook
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
@@ -171,7 +173,7 @@ class _Run:
                 phase.name, self.program, phase.recipe, hooks, fit_state,
                 lambda state: self.file.write(number, state, self.program, self.stages, self.drawn),
             ).history  # fmt: skip
-        searched = next((hook for hook in hooks if isinstance(hook, AdmmHook)), None)
+        searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
@@ -179,23 +181,27 @@ class _Run:
         self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history))
 
     def _hooks(self, phase: Phase) -> list[StepHook]:
-        """ADMM comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
+        """The search comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
         module = self.program.module.to(self.settings.device)
         hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
-        if phase.kind == "admm":
-            hooks.insert(0, self._admm_hook(module, phase))
+        if phase.kind == "search":
+            hooks.insert(0, self._search_hook(module, phase))
         elif self.settings.alternate:
             hooks.append(AlternateHook(self.program))
         if self.settings.freeze:
             hooks.append(FreezeHook(self.program, self.settings.freeze))
         return hooks
 
-    def _admm_hook(self, module: nn.Module, phase: Phase) -> AdmmHook:
+    def _search_hook(self, module: nn.Module, phase: Phase) -> DrawHook:
         settings = self.settings.admm
         assert phase.recipe is not None and self.data is not None
         n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
+        how = (self.selector, phase.ratio, settings, n_steps)
+        if self.settings.method == "group-lasso":
+            course = settings.course(phase.recipe, n_steps, self._rho_factors(), HARDEST)
+            return LassoHook(module, self.units, *how, course, masks=self.program.masks)
         course = settings.course(phase.recipe, n_steps, self._rho_factors())
-        return AdmmHook(module, self.selector, phase.ratio, settings, n_steps, course, masks=self.program.masks)
+        return AdmmHook(module, *how, course, masks=self.program.masks)
 
     def _rho_factors(self) -> dict[str, float]:
         """By tensor, what a layer's own first penalty is to the common one; of two globs the later one counts.

@@ -16,7 +16,9 @@ from compressor.sparsity import CRITERIA, NEEDS_UNITS, Sensitivity
 from compressor.training import Recipe
 from compressor.units import format_ratio
 
-METHODS = ("magnitude", "admm", "random")
+METHODS = ("magnitude", "admm", "group-lasso", "random")
+SEARCHING = ("admm", "group-lasso")
+"""Methods that draw the weights towards the ratio before they cut."""
 ALLOCATIONS = ("global", "uniform", "sensitivity", "latency")
 UNIT_PATTERNS = ("filter", "channel", "head")
 _RHO_MAX = 1.0
@@ -68,9 +70,14 @@ class Admm:
             raise UsageError(f"--hold {self.hold:g}: a share of the stage, from 0 to 1")
 
     def course(
-        self, recipe: Recipe | None = None, n_steps: int = 0, factors: Mapping[str, float] | None = None
+        self,
+        recipe: Recipe | None = None,
+        n_steps: int = 0,
+        factors: Mapping[str, float] | None = None,
+        hardest: float = 1.0,
     ) -> Course:
-        """The penalty of a stage of `n_steps` trained by `recipe`, with factors of single tensors.
+        """The penalty of a stage of `n_steps` trained by `recipe`, with factors of single tensors; single weights are
+        pulled at most `hardest` times as hard.
 
         A steered one may become large, because it only pulls what goes; for sgd a step of lr · ρ towards Z − U
         overshoots from 1 on, and with momentum it diverges soon after.
@@ -79,7 +86,7 @@ class Admm:
         if self.rho == 0:
             return Growing(0.0, 1.0, 0.0, known)
         lr = (recipe or Recipe()).lr
-        stable = max(_STABLE / lr, self.rho)
+        stable = max(_STABLE / (lr * hardest), self.rho)
         if self.rho_growth is None and self.rho_max is None:
             return Steered(self.rho, self.settle, stable, factors=known)
         limit = self.rho_max
@@ -116,7 +123,7 @@ class PruneSettings:
     """
 
     ratio: float
-    method: Literal["magnitude", "admm", "random"] = "admm"
+    method: Literal["magnitude", "admm", "group-lasso", "random"] = "admm"
     pattern: str = "channel"
     through_norm: ThroughNorm = "pin"
     of: Literal["params", "macs", "latency"] = "params"
@@ -169,13 +176,18 @@ class PruneSettings:
             if value < 1:
                 raise UsageError(f"{option} {value}: must be at least 1")
         if self.score != "l2" and self.method != "magnitude":
-            reason = {"admm": "projects onto the nearest weights, which is l2", "random": "does not score"}
+            draws = "draws to 0 what weighs least, which is l2"
+            reason = {"admm": draws, "group-lasso": draws, "random": "does not score"}
             raise UsageError(
                 f"--score {self.score}: --method {self.method} {reason[self.method]}; use it with --method magnitude"
             )
         if self.score in NEEDS_UNITS and self.pattern not in UNIT_PATTERNS:
             raise UsageError(
                 f"--score {self.score}: rates whole filters; with --pattern {self.pattern} use l2, l1, taylor or fisher"
+            )
+        if self.method == "group-lasso" and self.pattern not in UNIT_PATTERNS:
+            raise UsageError(
+                f"--method group-lasso: draws whole units; with --pattern {self.pattern} use --method admm"
             )
         if self.select_inputs and self.parsed_pattern.units is None:
             raise UsageError(f"--select-inputs: inputs go as whole units; not with --pattern {self.pattern}")

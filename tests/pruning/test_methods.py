@@ -156,7 +156,11 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"score": "l1", "method": "admm"}, "--score l1: --method admm projects onto the nearest weights, which is l2"),
+        (
+            {"method": "group-lasso", "pattern": "shape"},
+            "--method group-lasso: draws whole units; with --pattern shape use --method admm",
+        ),
+        ({"score": "l1", "method": "admm"}, "--score l1: --method admm draws to 0 what weighs least, which is l2"),
         ({"score": "l1", "method": "random"}, "--score l1: --method random does not score; use it with --method magn"),
         ({"score": "hessian"}, "--score hessian: choose one of l2, l1, taylor, fisher, bn, fpgm"),
         (

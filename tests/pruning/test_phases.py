@@ -42,19 +42,27 @@ def test_magnitude_cuts_and_retrains_in_steps() -> None:
 def test_admm_draws_then_cuts_then_retrains() -> None:
     one = PruneSettings(9, prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(one) == [
-        ("admm", "admm", 9, FIRST),
+        ("admm", "search", 9, FIRST),
         ("hard prune", "masked", 9, None),
         ("retrain", "masked", 9, LAST),
     ]
     assert described(PruneSettings(9)) == [("hard prune", "masked", 9, None)]
     staged = PruneSettings(9, admm=Admm(stages=2), prune_recipe=FIRST, retrain_recipe=LAST)
     assert described(staged) == [
-        ("admm 1/2", "admm", 3, FIRST),
+        ("admm 1/2", "search", 3, FIRST),
         ("hard prune 1/2", "masked", 3, None),
-        ("admm 2/2", "admm", 9, FIRST),
+        ("admm 2/2", "search", 9, FIRST),
         ("hard prune 2/2", "masked", 9, None),
         ("retrain", "masked", 9, LAST),
     ]
+
+
+def test_group_lasso_goes_the_same_way() -> None:
+    of_admm, of_lasso = (
+        described(PruneSettings(9, method=method, prune_recipe=FIRST, retrain_recipe=LAST))
+        for method in ("admm", "group-lasso")
+    )
+    assert [("admm" if name == "group-lasso" else name, *rest) for name, *rest in of_lasso] == of_admm
 
 
 def test_stages_may_be_retrained_between() -> None:
