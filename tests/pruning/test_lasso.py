@@ -47,7 +47,7 @@ def test_the_pull_is_that_of_the_norm_of_every_unit_that_goes(tiny: Program) -> 
     assert gone.any()
     for name, parameter in tiny.parameters.items():
         for index in list(np.ndindex(*parameter.shape))[::17]:
-            mine = {int(units.axes[name, d][i]) for d, i in enumerate(index) if (name, d) in units.axes}
+            mine = [int(units.axes[name, d][i]) for d, i in enumerate(index) if (name, d) in units.axes]
             force = sum(mean / max(norms[u], 0.1 * mean) for u in mine if u >= 0 and gone[u])
             assert float(pulled[name][index]) == pytest.approx(
                 1e-3 * force * float(parameter.detach()[index]), rel=1e-4, abs=1e-9
