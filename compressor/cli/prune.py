@@ -132,13 +132,23 @@ class PruneOptions(
     schedule: Annotated[
         Literal["geometric", "cubic"], option(panel=_METHOD, help="Course of the ratio over the steps.")
     ] = "geometric"
-    rho: Annotated[float, option(metavar="RHO", panel=_METHOD, help="First penalty of ADMM.")] = 1e-3
+    rho: Annotated[
+        float, option(metavar="RHO", panel=_METHOD, help="First penalty of admm and group-lasso; 0 pulls nothing.")
+    ] = 1e-3
+    settle: Annotated[
+        float,
+        option(metavar="SHARE", panel=_METHOD, help="Share of the search after which what goes is to be 0."),
+    ] = 0.6
+    hold: Annotated[
+        float,
+        option(metavar="SHARE", panel=_METHOD, help="Share of the search after which what goes stays the same."),
+    ] = 0.3
     rho_growth: Annotated[
         float | None,
         option(
             metavar="X",
             panel=_METHOD,
-            help="Growth of the penalty at every update. Default: what reaches --rho-max at the last one.",
+            help="Growth of the penalty at every update, instead of one that follows the residual.",
         ),
     ] = None
     rho_max: Annotated[
@@ -146,15 +156,15 @@ class PruneOptions(
         option(
             metavar="RHO",
             panel=_METHOD,
-            help="Largest penalty of ADMM. Default: 1, at most 100 ÷ steps per update, for sgd also 0.5 ÷ lr.",
+            help="Largest penalty; it grows evenly and reaches this at the last update, instead of following the residual.",
         ),
     ] = None
     layer_rho: Annotated[
         list[str] | None,
         option("--layer-rho", metavar="GLOB=RHO", panel=_METHOD, help="First penalty of single layers; repeat."),
     ] = None
-    updates: Annotated[int, option(metavar="N", panel=_METHOD, help="Updates of Z and U in an ADMM stage.")] = 40
-    stages: Annotated[int, option(metavar="N", panel=_METHOD, help="ADMM stages on the way to the ratio.")] = 1
+    updates: Annotated[int, option(metavar="N", panel=_METHOD, help="Updates of set and penalty in a search.")] = 40
+    stages: Annotated[int, option(metavar="N", panel=_METHOD, help="Searches on the way to the ratio.")] = 1
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -238,6 +248,8 @@ def prune_settings(options: PruneOptions, device: str) -> PruneSettings:
             glob_values(options.layer_rho or (), "--layer-rho", "GLOB=RHO, as in 'conv*=0.01'"),
             updates=options.updates,
             stages=options.stages,
+            settle=options.settle,
+            hold=options.hold,
         ),
         **layer_values(options, options.allocation),
         **scoring_values(options),

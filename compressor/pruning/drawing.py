@@ -87,8 +87,8 @@ class DrawHook(BaseHook):
 
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
         return {
-            "sparsity": self._sparsity(), "residual": self.residual, "dual residual": self._dual,
-            "rho": self._used_rho, "penalty": self._penalty(),
+            "sparsity": self._sparsity(), "residual": self.residual, "penalty": self._penalty(), "rho": self._used_rho,
+            "dual residual": self._dual,
         }  # fmt: skip
 
     @torch.no_grad()

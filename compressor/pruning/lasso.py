@@ -66,7 +66,7 @@ class LassoHook(DrawHook):
         self._force = self._forces()
 
     def _forces(self) -> dict[str, Tensor]:
-        """F of every constrained tensor: of an entry that lies in two slices that go, the sum of both, as in the score."""
+        """F of every constrained tensor; an entry in two slices that go counts for both, as it does in the score."""
         weights = {name: p.detach() for name, p in self._parameters.items()}
         norms = np.sqrt(score_units(self._units, weights, lambda name, dim: True, self._masks))
         gone = ~kept_units(self._units, self.masks, weights)

@@ -175,10 +175,11 @@ class _Run:
             ).history  # fmt: skip
         searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
+        residuals = searched.residuals if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
         ratio = phase.ratio if phase.kind == "masked" else 1.0
-        self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history))
+        self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history), residuals)
 
     def _hooks(self, phase: Phase) -> list[StepHook]:
         """The search comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
@@ -248,11 +249,11 @@ class _Run:
 
     def _record(
         self, name: str, ratio: float, epochs: int, seconds: float, extra: dict[str, float],
-        history: tuple[dict[str, float], ...] = (),
+        history: tuple[dict[str, float], ...] = (), residuals: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         metrics = self.trainer.evaluate(self.program) if self.trainer is not None else None
         kept = Params(self.program.n_parameters - self.program.n_zeroed)
-        self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history))
+        self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))
 
 
 def _report(

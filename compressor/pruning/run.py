@@ -118,9 +118,10 @@ def epoch_rows(history: Sequence[EpochRecord]) -> tuple[dict[str, float], ...]:
 
 
 def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
-    """What stands beside the loss: the metric, how much is cut, and how far ADMM's weights are from that."""
+    """What stands beside the loss: the metric, the penalty that the loss leaves out, how much is cut, and how far the
+    weights are from that."""
     known = {**epoch.extra, **epoch.metrics}
-    return {name: known[name] for name in (task.primary, "sparsity", "residual") if name in known}
+    return {name: known[name] for name in (task.primary, "penalty", "sparsity", "residual") if name in known}
 
 
 @dataclass(frozen=True)

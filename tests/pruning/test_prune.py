@@ -108,7 +108,7 @@ def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArrayS
     prune(
         tiny, PruneSettings(4.0, method="admm", prune_recipe=SHORT, retrain_recipe=SHORT), data=data, progress=listener
     )
-    assert listener.finished["admm"] == ["accuracy", "sparsity", "residual"]
+    assert listener.finished["admm"] == ["accuracy", "penalty", "sparsity", "residual"]
     assert listener.finished["retrain"] == ["accuracy", "sparsity"]
     assert listener.seen >= {("loss",), ("loss", "accuracy", "sparsity", "residual")}
 
@@ -281,3 +281,15 @@ def test_the_hard_prune_cuts_what_was_drawn_to_nothing(
     monkeypatch.setattr(AdmmHook, "masks", property(lambda self: {}))
     ranked, _ = prune(tiny, settings, data=data)
     assert any(not torch.equal(ranked.masks[name], mask) for name, mask in drawn.items()), "the twin"
+
+
+@pytest.mark.parametrize("method", ["admm", "group-lasso"])
+def test_a_search_tells_its_penalty_and_the_residual_of_every_tensor(
+    tiny: Program, data: ArraySource, method: str
+) -> None:
+    settings = PruneSettings(2.0, method, prune_recipe=SHORT)  # type: ignore[arg-type]
+    _, report = prune(tiny, settings, data=data)
+    search = report.stages[1]
+    assert all(row["penalty"] >= 0 and row["residual"] > 0 for row in search.history)
+    assert search.history[0]["penalty"] > 0 and {"one.weight", "bn1.weight", "hidden.weight"} <= set(search.residuals)
+    assert 0 < max(search.residuals.values()) <= 1 and not report.stages[2].residuals
