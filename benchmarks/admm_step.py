@@ -18,7 +18,8 @@ from compressor.asking import Admm
 from compressor.axes import find_units
 from compressor.models import build
 from compressor.program import InputSpec, capture
-from compressor.pruning.hooks import AdmmHook, MaskHook
+from compressor.pruning.admm import AdmmHook
+from compressor.pruning.hooks import MaskHook
 from compressor.sparsity import Choice, make_selector
 from compressor.training import BaseHook
 

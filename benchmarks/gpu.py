@@ -43,7 +43,7 @@ from compressor.compaction import compact
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture, find_layers
 from compressor.pruning import prune
-from compressor.pruning.hooks import AdmmHook
+from compressor.pruning.admm import AdmmHook
 from compressor.sparsity import Choice, make_selector
 
 CONVOLUTIONS = ("conv2", "conv3", "conv4", "conv5")

@@ -19,7 +19,7 @@ from compressor.asking.pattern import parse_pattern
 from compressor.axes import find_units
 from compressor.models import build
 from compressor.program import InputSpec, capture
-from compressor.pruning.hooks import AdmmHook
+from compressor.pruning.admm import AdmmHook
 from compressor.sparsity import Choice, make_selector
 
 PATTERNS = ("unstructured", "filter", "channel", "shape", "filter+shape", "channel+shape", "2:4", "block:4x4")

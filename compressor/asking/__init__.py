@@ -7,6 +7,7 @@ from compressor.asking.prune import Cut, PruneSettings
 from compressor.asking.recipe import Recipe
 from compressor.asking.recovery import Healing, Recovery
 from compressor.asking.scan import ScanSettings, Sensitivity, load_sensitivity
+from compressor.asking.trainings import Trainings
 from compressor.asking.walk import ThroughNorm, WalkOptions
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ScanSettings",
     "Sensitivity",
     "ThroughNorm",
+    "Trainings",
     "WalkOptions",
     "build",
     "check",

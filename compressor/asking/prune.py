@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from compressor.asking.admm import Admm
@@ -19,13 +19,15 @@ from compressor.asking.walk import ThroughNorm, WalkOptions
 from compressor.errors import UsageError
 from compressor.units import format_ratio, parse_ratio, ratio_from_sparsity
 
-Method = Literal["admm", "magnitude", "random"]
+Method = Literal["admm", "group-lasso", "magnitude", "random"]
 Of = Literal["params", "macs", "latency"]
 Allocation = Literal["global", "uniform", "sensitivity", "latency"]
 Course = Literal["geometric", "cubic"]
 Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
+SEARCHING = ("admm", "group-lasso")
+"""Methods that draw the weights towards the ratio before they cut."""
 CRITERIA: tuple[Score, ...] = get_args(Score)
 """Names of the criteria; `l2` is plain magnitude, and the one that ADMM's projection uses."""
 NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
@@ -194,7 +196,8 @@ class PruneSettings(Cut, Healing):
     `ratio` is dense ÷ kept of the compacted model; `sparsity` says the same as a removed share. A pattern with a ratio
     of its own needs neither, nor does a cut that tells layers what to keep: then the ratio is 1 and nothing more is
     asked. `prune_recipe` is the training while the structure is being found (the ADMM epochs, or each magnitude step
-    but the last), `retrain_recipe` the final retraining; None leaves training out.
+    but the last), `stage_recipe` the masked retraining after every stage but the last, `retrain_recipe` the final one;
+    None leaves training out.
 
     `score` rates what is cut (gradients over `score_batches` batches where it needs them); `recovery` heals every cut
     before it is retrained. `rescale_dropout`, `alternate` and `reinit` are Han's dropout rates, layers retrained in
@@ -222,6 +225,7 @@ class PruneSettings(Cut, Healing):
     rescale_dropout: bool = option(False, "Dropout rates times the root of the connections kept.", panel=EXPERIMENTS)
     reinit: bool = option(False, "Retrain from fresh weights: the control to survivors that stay.", panel=EXPERIMENTS)
     prune_recipe: Recipe | None = None
+    stage_recipe: Recipe | None = None
     retrain_recipe: Recipe | None = None
     device: str = "cpu"
 
@@ -267,12 +271,17 @@ class PruneSettings(Cut, Healing):
             raise UsageError(f"--pattern {self.pattern}: has one ratio, so --steps and --stages must be 1")
 
     def _check_score(self) -> None:
+        if self.method == "group-lasso" and self.pattern not in UNIT_KINDS:
+            raise UsageError(
+                f"--method group-lasso: draws whole units; with --pattern {self.pattern} use --method admm"
+            )
         if self.quality and (self.method != "magnitude" or self.score != "l2" or self.ratio != 1):
             raise UsageError(
                 "--quality: a threshold on weights; goes with --method magnitude --score l2, without --ratio"
             )
         if self.score != "l2" and self.method != "magnitude":
-            reason = {"admm": "projects onto the nearest weights, which is l2", "random": "does not score"}
+            draws = "draws to 0 what weighs least, which is l2"
+            reason = {"admm": draws, "group-lasso": draws, "random": "does not score"}
             raise UsageError(
                 f"--score {self.score}: --method {self.method} {reason[self.method]}; use it with --method magnitude"
             )
@@ -280,3 +289,24 @@ class PruneSettings(Cut, Healing):
             raise UsageError(
                 f"--score {self.score}: rates whole filters; with --pattern {self.pattern} use l2, l1, taylor or fisher"
             )
+
+    @property
+    def rates(self) -> Literal["magnitude", "filter", "random"]:
+        """What a selector compares (`sparsity.SCORES`)."""
+        if self.method == "random":
+            return "random"
+        return "filter" if self.score in NEEDS_UNITS else "magnitude"
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Of all trainings that were asked for."""
+        return tuple(r for r in (self.prune_recipe, self.stage_recipe, self.retrain_recipe) if r is not None)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the structure is found by training, not by one cut."""
+        return self.method in SEARCHING or self.steps > 1
+
+    def untrained(self) -> PruneSettings:
+        """The same without any training."""
+        return replace(self, prune_recipe=None, stage_recipe=None, retrain_recipe=None)

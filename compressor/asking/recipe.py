@@ -23,7 +23,7 @@ from compressor.asking.panels import TRAINING
 from compressor.errors import ConfigError, UsageError
 
 Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["cosine", "constant", "step"]
+Schedule = Literal["cosine", "linear", "constant", "step"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Keep = Literal["last", "best"]
 
@@ -42,7 +42,8 @@ class Recipe:
     """One training run: optimizer, schedule, regularisation, precision, and when to stop.
 
     Units:   lengths are epochs; `lr` is the peak rate, if left out that of the optimizer in `PEAK_LR`; `batch_size` is
-             that of all processes together.
+             that of all processes together. `step_epochs` is how long the step schedule keeps a rate, a third of the
+             cycle if left out.
     Raises:  UsageError naming the option, its value and what is allowed.
     """
 
@@ -58,8 +59,14 @@ class Recipe:
     l1: float = _said(0.0, "L1 on weights.", "X", at_least(0))
     cycle_epochs: float | None = setting(None, above(0))
     min_lr_factor: float = setting(0.0, from_to(0, 1))
-    step_epochs: int = setting(10, at_least(1))
-    step_factor: float = setting(0.1, above_up_to(0, 1))
+    step_epochs: float | None = _said(
+        None, "Epochs between two falls of --lr-schedule step.", "N", above(0), name="lr_step_epochs",
+        shown="a third of the cycle",
+    )  # fmt: skip
+    step_factor: float = _said(
+        0.1, "What --lr-schedule step multiplies the rate by at every fall.", "X", above_up_to(0, 1),
+        name="lr_step_factor",
+    )  # fmt: skip
     clip_norm: float | None = _said(None, "Largest norm of the gradient; longer ones are scaled down.", "X", above(0))
     distill: float = _said(0.0, "Share of the loss that comes from the teacher, 0 to 1.", "SHARE", from_to(0, 1))
     temperature: float = _said(4.0, "Temperature of distillation.", "T", above(0))
@@ -78,6 +85,11 @@ class Recipe:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs}: must be less than epochs and cycle_epochs, "
                 f"here less than {room}"
+            )
+        if self.schedule == "step" and self.step_epochs is not None and self.step_epochs >= room:
+            raise UsageError(
+                f"--lr-step-epochs {self.step_epochs:g}: the rate would never fall; must be less than epochs and "
+                f"cycle_epochs, here less than {room:g}, or left out for a third of that"
             )
 
     @classmethod

@@ -39,7 +39,11 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class Healing:
-    """What heals a cut: `recovery` without training, and whether its retraining takes kinds of layers in turn."""
+    """What heals a cut: `recovery` without training; in its retraining, kinds of layers taken in turn (`alternate`) and
+    layers left as they are (`freeze`, globs)."""
 
     recovery: Recovery = group(Recovery)
     alternate: bool = option(False, "Retrain convolutions and linear layers in turn, epoch by epoch.", panel=HEALING)
+    freeze: tuple[str, ...] = option(
+        (), "Layers that training leaves as they are; repeat.", metavar="GLOB", panel=HEALING, repeat=True
+    )

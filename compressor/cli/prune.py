@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from compressor.asking import PruneSettings, Recipe, Recovery
+from compressor.asking import PruneSettings, Recovery, Trainings
 from compressor.asking.gates import Gates, gates_of
-from compressor.asking.panels import HOW
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli import provenance
 from compressor.cli.html_report import ReportOptions, check_report, write_report
@@ -33,24 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
-    """Options of `compress prune`, beside those that `PruneSettings` declares."""
+    """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
 
-    asks = (PruneSettings,)
-    epochs: Annotated[
-        int | None,
-        option(
-            "--epochs",
-            "-e",
-            metavar="N",
-            panel=HOW,
-            help="Epochs of ADMM, or of each magnitude step but the last. Default: 20.",
-        ),
-    ] = None
-    retrain_epochs: Annotated[
-        int | None,
-        option(metavar="N", panel=HOW, help="Epochs of the final masked retraining. Default: 20."),
-    ] = None
-    no_retrain: Annotated[bool, option("--no-retrain", panel=HOW, help="Leave out the final retraining.")] = False
+    asks = (PruneSettings, Trainings)
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -91,19 +75,9 @@ def prune_settings(options: PruneOptions) -> PruneSettings:
 
     Raises:  UsageError for a value that cannot be read or is out of range.
     """
-    retraining = None if options.no_retrain else options.request(Recipe, epochs=options.retrain_epochs)
-    settings = options.request(PruneSettings, seed=options.seed, retrain_recipe=retraining)
-    return replace(settings, prune_recipe=_searching(options, settings))
-
-
-def _searching(options: PruneOptions, settings: PruneSettings) -> Recipe | None:
-    """Training while the structure is found; None where there is none.
-
-    It must end where it converges, not at its luckiest epoch, and learns from the data alone.
-    """
-    if settings.method != "admm" and settings.steps == 1:
-        return None
-    return options.request(Recipe, epochs=options.epochs, keep_best=None, patience=None, distill=None)
+    settings = options.request(PruneSettings, seed=options.seed)
+    trained = options.request(Trainings).recipes(options.said, searches=settings.searches)
+    return replace(settings, prune_recipe=trained.search, stage_recipe=trained.between, retrain_recipe=trained.last)
 
 
 def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
@@ -120,8 +94,8 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     from compressor.pruning import prune as cut
     from compressor.report.pruning import prune_table
 
-    method = "magnitude" if settings.method == "admm" else settings.method
-    plain = replace(settings, recovery=Recovery(), rescale_dropout=False, prune_recipe=None, retrain_recipe=None)
+    method = settings.method if settings.method == "random" else "magnitude"
+    plain = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
     untrained = replace(plain, method=method, steps=1)
     needed = _needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
@@ -195,7 +169,7 @@ def _report(
 
 def _needed_for(settings: PruneSettings) -> str | None:
     """What data is needed for, if for anything."""
-    if settings.prune_recipe is not None or settings.retrain_recipe is not None:
+    if settings.recipes:
         return f"pruning by {settings.method} with training"
     if settings.recovery:
         return "--reconstruct and --recalibrate"

@@ -113,6 +113,7 @@ def _how(options: RetrainOptions) -> dict[str, Any]:
     return {
         "recovery": healing.recovery,
         "alternate": healing.alternate,
+        "freeze": healing.freeze,
         "seed": options.seed,
         "device": device_name(options),
         "resume": options.resume,

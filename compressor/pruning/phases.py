@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from compressor.asking import Recipe
-from compressor.asking.prune import PruneSettings
+from compressor.asking.prune import SEARCHING, PruneSettings
 
 
 @dataclass(frozen=True)
 class Phase:
     """One stretch of training towards `ratio`.
 
-    `admm`: the weights are drawn towards the constraint set, nothing is cut. `masked`: first cut to `ratio`, then
+    `search`: the weights are drawn towards the constraint set, nothing is cut. `masked`: first cut to `ratio`, then
     trained under the masks. Without a recipe nothing is trained.
     """
 
     name: str
-    kind: Literal["admm", "masked"]
+    kind: Literal["search", "masked"]
     ratio: float
     recipe: Recipe | None
 
@@ -27,10 +27,11 @@ def plan(settings: PruneSettings) -> tuple[Phase, ...]:
     """The phases of a run.
 
     magnitude: `steps` rounds of cut and retrain (Han et al. 2015, sec. 3). admm: ADMM, hard prune, masked retraining
-    (Zhang et al. 2018); with `stages` > 1 the ratio is approached progressively, each stage starting from the last.
+    (Zhang et al. 2018), and group-lasso likewise; with `stages` > 1 the ratio is approached progressively, each stage
+    starting from the last.
     """
-    if settings.method == "admm":
-        return _admm_phases(settings)
+    if settings.method in SEARCHING:
+        return _search_phases(settings)
     ratios = step_ratios(settings.ratio, settings.steps, settings.schedule)
     phases = []
     for i, ratio in enumerate(ratios, 1):
@@ -40,27 +41,20 @@ def plan(settings: PruneSettings) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _admm_phases(settings: PruneSettings) -> tuple[Phase, ...]:
+def _search_phases(settings: PruneSettings) -> tuple[Phase, ...]:
     stages = settings.admm.stages
     phases: list[Phase] = []
     for i, ratio in enumerate(step_ratios(settings.ratio, stages, "geometric"), 1):
         of = f" {i}/{stages}" if stages > 1 else ""
         last = i == stages
         if settings.prune_recipe is not None:
-            phases.append(Phase(f"admm{of}", "admm", ratio, _reset_every_update(settings.prune_recipe, settings)))
+            phases.append(Phase(f"{settings.method}{of}", "search", ratio, settings.prune_recipe))
         phases.append(Phase(f"hard prune{of}", "masked", ratio, None))
         if last and settings.retrain_recipe is not None:
             phases.append(Phase("retrain", "masked", ratio, settings.retrain_recipe))
+        if not last and settings.stage_recipe is not None:
+            phases.append(Phase(f"retrain{of}", "masked", ratio, settings.stage_recipe))
     return tuple(phases)
-
-
-def _reset_every_update(recipe: Recipe, settings: PruneSettings) -> Recipe:
-    """The learning rate starts anew at every update of Z and U, because every update poses a new problem (Zhang et
-    al. 2018, sec. 4.2); a recipe that sets its own cycle keeps it, and a longer warm-up makes the cycle longer."""
-    if recipe.cycle_epochs:
-        return recipe
-    cycle = recipe.epochs / settings.admm.updates
-    return replace(recipe, cycle_epochs=max(cycle, recipe.warmup_epochs + 1) if recipe.warmup_epochs else cycle)
 
 
 def step_ratios(ratio: float, steps: int, schedule: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
@@ -15,10 +15,14 @@ from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.alternate import AlternateHook
+from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
-from compressor.pruning.hooks import AdmmHook, MaskHook, Penalties
+from compressor.pruning.freeze import FreezeHook
+from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
+from compressor.pruning.lasso import HARDEST, LassoHook
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
@@ -27,7 +31,6 @@ from compressor.pruning.survivors import reinitialise
 from compressor.sparsity import (
     Budget,
     Choice,
-    Selection,
     Selector,
     apply_masks,
     kept_units,
@@ -87,7 +90,7 @@ def prune(
 
 def _why_data(settings: PruneSettings) -> str | None:
     """What the settings need data for, and how to do without."""
-    if settings.prune_recipe is not None or settings.retrain_recipe is not None:
+    if settings.recipes:
         return "pruning retrains the network; give --data, or --no-retrain to only cut"
     if settings.score in NEEDS_GRADIENTS:
         return f"--score {settings.score} takes gradients of the loss; give --data, or --score l2"
@@ -99,7 +102,7 @@ def _why_data(settings: PruneSettings) -> str | None:
 def _choice(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
     return Choice(
         settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
-        settings.round_to, "random" if settings.method == "random" else "magnitude", settings.seed,
+        settings.round_to, settings.rates, settings.seed,
         settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
         max_loss=settings.max_loss, stopwatch=stopwatch,
     )  # fmt: skip
@@ -124,10 +127,10 @@ class _Run:
         self.given, self.units = program, units
         self.program = program.clone()
         self.stages: list[StageRow] = []
+        self.drawn: dict[str, Tensor] = {}
         identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
-        recipes = (settings.prune_recipe, settings.retrain_recipe)
-        distils = any(recipe is not None and recipe.distill > 0 for recipe in recipes)
+        distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
         self.trainer = (
             Trainer(data, self.task, settings.seed, settings.device, progress, teacher) if data is not None else None
@@ -137,6 +140,7 @@ class _Run:
         point = self.file.read() if resume else None
         if point is not None:
             self.stages.extend(point.stages)
+            self.drawn = point.drawn
             self.program = self.program.replace(masks=point.masks)
             if point.module is not None:
                 self.program.module.load_state_dict(point.module)
@@ -154,39 +158,50 @@ class _Run:
         clock = Clock()
         fit_state = point.fit if point is not None else None
         if fit_state is None:
-            self.file.write(number, None, self.program, self.stages)
+            self.file.write(number, None, self.program, self.stages, self.drawn)
             if phase.kind == "masked":
                 # Healing needs the network as it was; all others only look at the masks, which a cut replaces.
                 before = self.program.clone() if self.settings.recovery else self.program
                 self._cut(phase.ratio)
                 self._heal(phase, before)
         history: tuple[EpochRecord, ...] = ()
+        hooks: list[StepHook] = []
         if phase.recipe is not None and self.trainer is not None:
+            hooks = self._hooks(phase)
             history = self.trainer.train(
-                phase.name, self.program, phase.recipe, self._hooks(phase), fit_state,
-                lambda state: self.file.write(number, state, self.program, self.stages),
+                phase.name, self.program, phase.recipe, hooks, fit_state,
+                lambda state: self.file.write(number, state, self.program, self.stages, self.drawn),
             ).history  # fmt: skip
+        searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
+        self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
+        residuals = searched.residuals if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
         ratio = phase.ratio if phase.kind == "masked" else 1.0
-        self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history))
+        self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history), residuals)
 
     def _hooks(self, phase: Phase) -> list[StepHook]:
-        """ADMM comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
+        """The search comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
         module = self.program.module.to(self.settings.device)
         hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
-        if phase.kind == "admm":
-            hooks.insert(0, self._admm_hook(module, phase))
+        if phase.kind == "search":
+            hooks.insert(0, self._search_hook(module, phase))
         elif self.settings.alternate:
             hooks.append(AlternateHook(self.program))
+        if self.settings.freeze:
+            hooks.append(FreezeHook(self.program, self.settings.freeze))
         return hooks
 
-    def _admm_hook(self, module: nn.Module, phase: Phase) -> AdmmHook:
+    def _search_hook(self, module: nn.Module, phase: Phase) -> DrawHook:
         settings = self.settings.admm
         assert phase.recipe is not None and self.data is not None
         n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
-        penalties = Penalties(settings.rho, *settings.course(phase.recipe, n_steps), self._rho_factors())
-        return AdmmHook(module, self.selector, phase.ratio, settings, n_steps, penalties, masks=self.program.masks)
+        how = (self.selector, phase.ratio, settings, n_steps)
+        if self.settings.method == "group-lasso":
+            course = settings.course(phase.recipe, n_steps, self._rho_factors(), HARDEST)
+            return LassoHook(module, self.units, *how, course, masks=self.program.masks)
+        course = settings.course(phase.recipe, n_steps, self._rho_factors())
+        return AdmmHook(module, *how, course, masks=self.program.masks)
 
     def _rho_factors(self) -> dict[str, float]:
         """By tensor, what a layer's own first penalty is to the common one; of two globs the later one counts.
@@ -198,17 +213,23 @@ class _Run:
         for glob, rho in self.settings.admm.layer_rho:
             chosen = matching_layers(layers, (glob,), "--layer-rho")
             owned = (tensor for layer in layers if layer.name in chosen for tensor in layer.tensors)
-            factors |= dict.fromkeys(owned, rho / self.settings.admm.rho)
+            factors |= dict.fromkeys(owned, rho / self.settings.admm.rho if rho else 0.0)
         return factors
 
-    def _cut(self, ratio: float) -> Selection:
-        """Cut to `ratio`; what was cut before, perhaps under another scope or pattern, stays cut."""
-        rated = rated_tensors(self.program, self.units, self.settings, self.trainer)
-        selection = self.selector.select(rated, ratio, self.program.masks)
-        masks = merge_masks(self.program.masks, selection.masks)
+    def _cut(self, ratio: float) -> None:
+        """Cut to `ratio`, or what the search drew to 0; what was cut before, perhaps under another scope or pattern,
+        stays cut.
+
+        A ranking of the weights as the search left them would choose again between units near the edge, by what is left
+        of those that were drawn down.
+        """
+        chosen = self.drawn
+        if not chosen:
+            rated = rated_tensors(self.program, self.units, self.settings, self.trainer)
+            chosen = self.selector.select(rated, ratio, self.program.masks).masks
+        masks = merge_masks(self.program.masks, chosen)
         apply_masks(self.program.module, masks)
         self.program = self.program.replace(masks=masks)
-        return selection
 
     def _heal(self, phase: Phase, before: Program) -> None:
         """What the settings do between a cut and its retraining; `before` is the program as it went into the cut."""
@@ -227,11 +248,11 @@ class _Run:
 
     def _record(
         self, name: str, ratio: float, epochs: int, seconds: float, extra: dict[str, float],
-        history: tuple[dict[str, float], ...] = (),
+        history: tuple[dict[str, float], ...] = (), residuals: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         metrics = self.trainer.evaluate(self.program) if self.trainer is not None else None
         kept = Params(self.program.n_parameters - self.program.n_zeroed)
-        self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history))
+        self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))
 
 
 def _report(

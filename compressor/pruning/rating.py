@@ -10,7 +10,7 @@ from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import UnitMap
 from compressor.program import Program, find_layers
 from compressor.pruning.run import Trainer
-from compressor.sparsity import Moments, rate
+from compressor.sparsity import PER_SAMPLE, Moments, rate
 
 
 def rated_tensors(
@@ -24,7 +24,7 @@ def rated_tensors(
         return program.parameters
     moments = None
     if settings.score in NEEDS_GRADIENTS and trainer is not None:
-        gradients = trainer.gradients(program, settings.score_batches)
+        gradients = trainer.gradients(program, settings.score_batches, per_sample=settings.score in PER_SAMPLE)
         moments = {name: Moments(*pair) for name, pair in gradients.items()}
     rated = rate(settings.score, program.parameters, find_layers(program), units, moments)
     return {

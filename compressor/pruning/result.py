@@ -24,8 +24,10 @@ class StageRow:
     """One stage of the run: `dense`, `admm`, `hard prune`, `retrain`, `step 2/4` … with what was measured after it.
 
     `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data;
-    `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, `sparsity` (cut ÷ all parameters; while ADMM
-    runs, what its Z would cut) where anything is cut, and what else ADMM told.
+    `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, `sparsity` (cut ÷ all parameters; during a
+    search, what it would cut now) where anything is cut, and what else the search told: `penalty` is the term that
+    `train_loss` leaves out. `residuals` say of every tensor that a search draws how far it is from its
+    aim, ‖W − Z‖ / ‖W‖.
     """
 
     name: str
@@ -36,6 +38,7 @@ class StageRow:
     metrics: dict[str, float] | None
     extra: dict[str, float] = field(default_factory=dict)
     history: tuple[dict[str, float], ...] = ()
+    residuals: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

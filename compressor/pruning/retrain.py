@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
+from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, epoch_rows, identity_of
@@ -30,6 +32,7 @@ def retrain(
     teacher: Program | None = None,
     recovery: Recovery | None = None,
     alternate: bool = False,
+    freeze: Sequence[str] = (),
     progress: Progress | None = None,
     resume_file: Path | None = None,
     resume: bool = False,
@@ -37,8 +40,8 @@ def retrain(
     """The fine-tuned program and its history: under the masks if it has any, ordinary training otherwise.
 
     `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
-    images augmented as the recipe says; without a recipe healing is all. `alternate`
-    trains convolutions and linear layers in turn. The input program is left untouched.
+    images augmented as the recipe says; without a recipe healing is all. `alternate` trains convolutions and linear
+    layers in turn, `freeze` leaves layers, by glob, as they are. The input program is left untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
              diverges.
@@ -54,7 +57,7 @@ def retrain(
     tuned = program.clone()
     apply_masks(tuned.module, tuned.masks)
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
-    file = ResumeFile(resume_file, _identity(program, recipe, recovery, alternate, data) if resume_file else "")
+    file = ResumeFile(resume_file, _identity(program, recipe, recovery, alternate, freeze, data) if resume_file else "")
     point = file.read() if resume else None
     ratio = tuned.n_parameters / _left(tuned)
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]
@@ -67,17 +70,26 @@ def retrain(
         return tuned, RetrainReport(tuple(stages), (), tuned.n_zeroed, None, clock.seconds)
     tuned.module.to(device)
     hooks: list[StepHook] = [MaskHook(tuned.module, tuned.masks), *([AlternateHook(tuned)] if alternate else [])]
+    hooks += [FreezeHook(tuned, freeze)] if freeze else []
     result = trainer.train(
         "retrain", tuned, recipe, hooks, point.fit if point else None,
-        lambda state: file.write(0, state, tuned, stages),
+        lambda state: file.write(0, state, tuned, stages, {}),
     )  # fmt: skip
     stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
     history = epoch_rows(result.history)
     return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
 
 
-def _identity(program: Program, recipe: Recipe | None, recovery: Recovery, alternate: bool, data: DataSource) -> str:
-    options = {**(asdict(recipe) if recipe else {}), "recovery": asdict(recovery), "alternate": alternate}
+def _identity(
+    program: Program,
+    recipe: Recipe | None,
+    recovery: Recovery,
+    alternate: bool,
+    freeze: Sequence[str],
+    data: DataSource,
+) -> str:
+    how = {"recovery": asdict(recovery), "alternate": alternate, "freeze": list(freeze)}
+    options = {**(asdict(recipe) if recipe else {}), **how}
     return identity_of(program, options, data.ref)
 
 

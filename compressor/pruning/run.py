@@ -33,6 +33,8 @@ from compressor.training import (
     share_state,
 )
 
+_GRADIENT_BATCH = 64
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -75,11 +77,14 @@ class Trainer:
         _lay_out(program, torch.contiguous_format)
         return result
 
-    def gradients(self, program: Program, n_batches: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean |g| and mean g² of every parameter; the program ends on the CPU."""
+    def gradients(self, program: Program, n_batches: int, *, per_sample: bool) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean |g| and mean g² of every parameter, over batches or over the same samples one by one; the program ends
+        on the CPU."""
+        size = 1 if per_sample else _GRADIENT_BATCH
         moments = gradient_moments(
-            program.module, self.data, self.task, n_batches=n_batches, seed=self.seed, device=self.device
-        )
+            program.module, self.data, self.task, n_batches=n_batches * _GRADIENT_BATCH // size, batch_size=size,
+            seed=self.seed, device=self.device,
+        )  # fmt: skip
         program.module.to("cpu")
         return moments
 
@@ -113,20 +118,23 @@ def epoch_rows(history: Sequence[EpochRecord]) -> tuple[dict[str, float], ...]:
 
 
 def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
-    """What stands beside the loss: the metric, how much is cut, and how far ADMM's weights are from that."""
+    """What stands beside the loss: the metric, the penalty that the loss leaves out, how much is cut, and how far the
+    weights are from that."""
     known = {**epoch.extra, **epoch.metrics}
-    return {name: known[name] for name in (task.primary, "sparsity", "residual") if name in known}
+    return {name: known[name] for name in (task.primary, "penalty", "sparsity", "residual") if name in known}
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run stood: the phase it was in, that fit's own state, the masks in force, and the stages behind it."""
+    """Where a run stood: the phase it was in, that fit's own state, the masks in force, the stages behind it, and the
+    masks that the search before it drew the weights to."""
 
     phase: int
     fit: dict[str, Any] | None
     module: dict[str, Tensor] | None
     masks: dict[str, Tensor]
     stages: tuple[StageRow, ...]
+    drawn: dict[str, Tensor]
 
 
 class ResumeFile:
@@ -146,16 +154,19 @@ class ResumeFile:
                 "give the same options as then, or start afresh without --resume"
             )
         stages = tuple(StageRow(**row) for row in state["stages"])
-        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages)
+        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages, state["drawn"])
 
-    def write(self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow]) -> None:
+    def write(
+        self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow],
+        drawn: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
         """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept)."""
         if self.path is None:
             return
         module = None if fit_state is not None else dict(program.module.state_dict())
         rows = [asdict(row) for row in stages]
         state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
-        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows})
+        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn)})
 
 
 def identity_of(program: Program, options: Mapping[str, Any], data: str) -> str:

@@ -34,6 +34,7 @@ def prune_table(
     return group(
         lines(*_headline(report, would)),
         _stages(report.stages) if len(report.stages) > 1 or _measured(report.stages) else None,
+        *(_search(stage) for stage in report.stages if every_row and stage.residuals),
         _cuts(report.layers, report.pattern, None if every_row else _ROWS),
         lines(*(f"warning: {warning}" for warning in report.warnings)),
         lines(_written(output, size_bytes, report.seconds)),
@@ -93,6 +94,14 @@ def _value_names(stages: Sequence[StageRow]) -> list[str]:
     names = {name: None for name in sorted(names, key=lambda name: name == "loss")}
     names |= dict.fromkeys(name for stage in stages for name in stage.extra)
     return [name for name in names if name != "n"][:_COLUMNS]
+
+
+def _search(stage: StageRow) -> RenderableType:
+    """What a search did: its epochs, and how far every tensor was from its aim when it ended."""
+    table = make_table(f"Drawn by {stage.name}", ">Residual")
+    for name, residual in stage.residuals.items():
+        table.add_row(shorten(name, 48), f"{residual:.3g}")
+    return group(_epochs(stage.history), table)
 
 
 def _cuts(layers: Sequence[LayerCut], pattern: str, limit: int | None) -> RenderableType | None:

@@ -21,12 +21,14 @@ CRITERIA = ("l2", "l1", "taylor", "fisher", "bn", "fpgm")
 """Names of the criteria; `l2` is plain magnitude, and the one that ADMM's projection uses."""
 
 NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
+PER_SAMPLE = frozenset({"fisher"})
+"""Criteria that take gradients of single samples: the square of a batch's mean gradient is not the mean of squares."""
 NEEDS_UNITS = frozenset({"bn", "fpgm"})
 """Criteria that rate whole filters and say nothing about single weights."""
 
 
 class Moments(NamedTuple):
-    """Mean |g| and mean g² of one parameter's gradient over calibration batches, in its shape."""
+    """Mean |g| and mean g² of one parameter's gradient over calibration batches or samples, in its shape."""
 
     absolute: Tensor
     square: Tensor
@@ -58,8 +60,7 @@ def fisher(weight: Tensor, moments: Moments) -> Tensor:
 
     Shapes:  weight (...), moments the same -> (...)
     Source:  LeCun et al. 1990, "Optimal Brain Damage", eq. 5; the Fisher diagonal instead of the Hessian's: Theis et
-             al. 2018, "Faster gaze prediction", eq. 8. Gradients are those of batches, not of samples: the scale is
-             off by the batch size, the order is not.
+             al. 2018, "Faster gaze prediction", eq. 8. `moments` have to be those of single samples.
     """
     return weight.detach().square() * moments.square / 2
 

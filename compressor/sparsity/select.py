@@ -1,7 +1,8 @@
 """The selector of a pattern, by its name; it must never hold how a pattern chooses.
 
 The same selector serves every method: magnitude gives it the weights, ADMM gives it W + U, and what comes back is in
-both cases the Euclidean projection onto the nearest set of the pattern that meets the budget.
+both cases what ranks highest at that budget. Within one layer of single weights, a window or a tile that is the nearest
+point of the set; between layers and units it is what the allocation prefers, not what is nearest.
 """
 
 from __future__ import annotations

@@ -49,7 +49,9 @@ def unit_selector(
         group[list(members)] = number
     rules = Rules(group, free, choice.floor, choice.round_to, tuple(members for _, members in units.widths))
     demands = find_demands(choice, layers, producers(units, layers, rules))
-    return UnitSelector(program, units, budget, rules, choice, _slice_choice(units, layers, kind), demands, latency)
+    return UnitSelector(
+        program, units, budget, rules, choice, _slice_choice(units, layers, kind, choice.score), demands, latency
+    )
 
 
 def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:
@@ -85,11 +87,15 @@ def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
     return found
 
 
-def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind) -> Callable[[str, int], bool]:
+def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score: str) -> Callable[[str, int], bool]:
     """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them.
 
-    A selected input's own weights are its column of the layer that selects it.
+    A selected input's own weights are its column of the layer that selects it. A score of whole filters says nothing
+    about the slices of the layers that read them, whatever the pattern; batch norms have filters, too.
     """
+    if score == "filter":
+        of_filters = {(layer.weight, layer.out_dim) for layer in layers}
+        return lambda name, dim: (name, dim) in of_filters
     if kind in ("channel", "head"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
@@ -147,7 +153,7 @@ class UnitSelector:
 
         Shapes:  -> (n_units,)
         """
-        scores, rules = self._scores(tensors), self.rules
+        scores, rules = self._scores(tensors, masks), self.rules
         if masks:
             gone = ~kept_units(self.units, masks, self.program.parameters)
             scores, rules = np.where(gone, 0.0, scores), replace(rules, gone=gone)
@@ -157,7 +163,7 @@ class UnitSelector:
     def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
         return self.budget.cost(keep)
 
-    def _scores(self, tensors: Mapping[str, Tensor]) -> Scores:
+    def _scores(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
         if self.choice.score == "random":
             return random_scores(self.units.n_units, self.choice.seed)
-        return score_units(self.units, tensors, self.counts)
+        return score_units(self.units, tensors, self.counts, masks)

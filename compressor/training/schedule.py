@@ -30,6 +30,10 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
 def _factor(recipe: Recipe, position: float, length: float) -> float:
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "linear":
+        return 1 - position / length
     if recipe.schedule == "step":
-        return recipe.step_factor ** (position // recipe.step_epochs)
+        # The rate falls twice unless it is said how often: a cycle may be much shorter than an epoch.
+        n_falls = position // recipe.step_epochs if recipe.step_epochs else 3 * position // length
+        return recipe.step_factor**n_falls
     return 0.5 * (1 + math.cos(math.pi * position / length))

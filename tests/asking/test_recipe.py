@@ -17,11 +17,11 @@ WRONG: dict[str, list[Any]] = {
     "nesterov": [1, "yes"],
     "weight_decay": [-1e-4],
     "l1": [-1.0],
-    "schedule": ["linear"],
+    "schedule": ["exponential"],
     "cycle_epochs": [0, "2"],
     "warmup_epochs": [-1, 20],
     "min_lr_factor": [1.5, -0.5],
-    "step_epochs": [0],
+    "step_epochs": [0, -1.5],
     "step_factor": [0, 1.1],
     "clip_norm": [0, -1],
     "distill": [1.01, -0.1],
@@ -50,7 +50,12 @@ def test_every_field_has_a_failing_case() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_wrong_value_is_named_with_what_is_allowed(name: str, value: Any) -> None:
-    said = {"schedule": "--lr-schedule", "keep": "--keep-best"}.get(name, name.replace("_", "-"))
+    said = {
+        "schedule": "lr-schedule",
+        "keep": "keep-best",
+        "step_epochs": "lr-step-epochs",
+        "step_factor": "lr-step-factor",
+    }.get(name, name.replace("_", "-"))
     with pytest.raises(UsageError, match=rf"^(--)?({said}|{name}) .*: (must be|choose one of) "):
         Recipe(**{name: value})
 

@@ -31,7 +31,7 @@ def test_a_score_that_needs_data_finds_the_remembered_one(run: Run, here: Path) 
 
 def test_admm_projects_and_says_so(run: Run, here: Path) -> None:
     done = run("prune", "model.pt", "-r", "2x", "--score", "taylor", "-n")
-    assert done.code == 2 and "--score taylor: --method admm projects onto the nearest weights" in said(done.err)
+    assert done.code == 2 and "--score taylor: --method admm draws to 0 what weighs least" in said(done.err)
 
 
 def test_thresholds_and_shares_stand_for_a_ratio(run: Run, here: Path) -> None:

@@ -10,10 +10,16 @@ import pytest
 import torch
 
 from compressor.asking import PruneSettings, Recipe, Recovery, Sensitivity
+from compressor.axes import find_units
+from compressor.data import open_task
 from compressor.data.arrays import ArraySource
 from compressor.errors import UsageError
 from compressor.program import Program, arguments
+from compressor.progress import Silent
 from compressor.pruning import prune, retrain
+from compressor.pruning.rating import rated_tensors
+from compressor.pruning.run import Trainer
+from compressor.training import gradient_moments
 
 SHORT = Recipe(epochs=2, batch_size=32, lr=5e-3)
 ONE_SHOT = PruneSettings(ratio=2.0, method="magnitude", floor=0.1)
@@ -35,6 +41,16 @@ def test_every_score_reaches_the_ratio_and_chooses_for_itself(trained: Program, 
     assert all(torch.equal(mask, again.masks[name]) for name, mask in pruned.masks.items())
     plain, _ = prune(trained, ONE_SHOT)
     assert any(not torch.equal(mask, plain.masks[name]) for name, mask in pruned.masks.items() if name in plain.masks)
+
+
+def test_fisher_takes_the_gradients_of_single_samples(trained: Program, data: ArraySource) -> None:
+    """Its scores are w² · mean g² / 2 of the samples that the batches hold."""
+    trainer = Trainer(data, open_task(None), 0, "cpu", Silent())
+    units = find_units(trained)
+    rated = rated_tensors(trained, units, replace(ONE_SHOT, score="fisher", score_batches=1), trainer)
+    squares = gradient_moments(trained.module, data, open_task(None), n_batches=64, batch_size=1)
+    for name, weight in trained.parameters.items():
+        assert torch.allclose(rated[name].square(), weight.detach().square() * squares[name][1] / 2)
 
 
 @pytest.mark.parametrize("score", ["l1", "taylor", "fisher"])
@@ -154,7 +170,11 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"score": "l1", "method": "admm"}, "--score l1: --method admm projects onto the nearest weights, which is l2"),
+        (
+            {"method": "group-lasso", "pattern": "shape"},
+            "--method group-lasso: draws whole units; with --pattern shape use --method admm",
+        ),
+        ({"score": "l1", "method": "admm"}, "--score l1: --method admm draws to 0 what weighs least, which is l2"),
         ({"score": "l1", "method": "random"}, "--score l1: --method random does not score; use it with --method magn"),
         ({"score": "hessian"}, "--score hessian: choose one of l2, l1, taylor, fisher, bn, fpgm"),
         (

@@ -17,6 +17,7 @@ from compressor.errors import RatioError, UsageError
 from compressor.program import Program
 from compressor.progress import Silent
 from compressor.pruning import StageRow, prune
+from compressor.pruning.admm import AdmmHook
 from compressor.pruning.prune import _unsettled
 from compressor.sparsity import kept_units
 from compressor.units import Params
@@ -110,7 +111,7 @@ def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArrayS
         data=data,
         progress=listener,
     )
-    assert listener.finished["admm"] == ["accuracy", "sparsity", "residual"]
+    assert listener.finished["admm"] == ["accuracy", "penalty", "sparsity", "residual"]
     assert listener.finished["retrain"] == ["accuracy", "sparsity"]
     assert listener.seen >= {("loss",), ("loss", "accuracy", "sparsity", "residual")}
 
@@ -240,7 +241,9 @@ def test_admm_draws_the_weights_into_the_pattern(tiny: Program, data: ArraySourc
 
 def test_the_penalty_spans_its_range_over_the_epochs(tiny: Program, data: ArraySource) -> None:
     recipe = Recipe(epochs=5, batch_size=80)
-    _, report = prune(tiny, PruneSettings(ratio=2.0, prune_recipe=recipe, admm=Admm(residual=0.0)), data=data)
+    _, report = prune(
+        tiny, PruneSettings(ratio=2.0, prune_recipe=recipe, admm=Admm(residual=0.0, rho_max=1.0)), data=data
+    )
     assert report.stages[1].extra["rho"] == pytest.approx(1.0)
     slow = Admm(residual=0.0, rho=0.01, rho_growth=2.0, updates=5)
     _, report = prune(tiny, PruneSettings(ratio=2.0, prune_recipe=recipe, admm=slow), data=data)
@@ -265,3 +268,33 @@ def test_weights_that_have_not_settled_are_said(tiny: Program, data: ArraySource
     )
     rows = (StageRow("admm", 1.0, Params(1), 1, 0.0, None, {"residual": residual}) for residual in (0.5, 0.01))
     assert len(_unsettled(tuple(rows))) == 0, "the last stage counts"
+
+
+def test_the_hard_prune_cuts_what_was_drawn_to_nothing(
+    tiny: Program, data: ArraySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a ranking of the weights as they are would cut others, because they had not settled."""
+    seen: list[AdmmHook] = []
+    renew = AdmmHook.renew
+    monkeypatch.setattr(AdmmHook, "renew", lambda self: (seen.append(self), renew(self))[1])
+    weak = Admm(rho=1e-6, rho_max=1e-6, hold=0.0)
+    settings = PruneSettings(ratio=2.0, pattern="unstructured", prune_recipe=SHORT, admm=weak)
+    pruned, report = prune(tiny, settings, data=data)
+    drawn = seen[-1].masks
+    assert all(torch.equal(pruned.masks[name], mask) for name, mask in drawn.items())
+    assert report.got >= 2.0
+    monkeypatch.setattr(AdmmHook, "masks", property(lambda self: {}))
+    ranked, _ = prune(tiny, settings, data=data)
+    assert any(not torch.equal(ranked.masks[name], mask) for name, mask in drawn.items()), "the twin"
+
+
+@pytest.mark.parametrize("method", ["admm", "group-lasso"])
+def test_a_search_tells_its_penalty_and_the_residual_of_every_tensor(
+    tiny: Program, data: ArraySource, method: str
+) -> None:
+    settings = PruneSettings(ratio=2.0, method=method, prune_recipe=SHORT)  # type: ignore[arg-type]
+    _, report = prune(tiny, settings, data=data)
+    search = report.stages[1]
+    assert all(row["penalty"] >= 0 and row["residual"] > 0 for row in search.history)
+    assert search.history[0]["penalty"] > 0 and {"one.weight", "bn1.weight", "hidden.weight"} <= set(search.residuals)
+    assert 0 < max(search.residuals.values()) <= 1 and not report.stages[2].residuals

@@ -62,7 +62,7 @@ def test_twin_a_run_that_forgets_its_place_ends_elsewhere(
     tiny: Program, data: ArraySource, tmp_path: Path, break_after: BreakAfter, stopped: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from compressor.pruning.hooks import AdmmHook
+    from compressor.pruning.admm import AdmmHook
 
     whole, _ = prune(tiny, ADMM, data=data)
     file = tmp_path / "run.resume"

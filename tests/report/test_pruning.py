@@ -80,3 +80,14 @@ def test_retrain(golden: Golden) -> None:
         seconds=7.0,
     )
     golden("retrain", retrain_table(found, "model.retrained.pt", 1778384, every_row=True))
+
+
+def test_verbose_shows_what_a_search_did_epoch_by_epoch_and_how_far_each_tensor_was() -> None:
+    rows = ({"epoch": 1, "lr": 0.1, "train_loss": 0.0003, "penalty": 83.2, "residual": 0.4, "seconds": 2.0},)
+    searched = replace(
+        stage("admm", 1.0, 431080, 1, 0.98, residual=0.4), history=rows, residuals={"conv1.weight": 0.0123}
+    )
+    told = replace(report(), stages=(report().stages[0], searched))
+    verbose, brief = plain_text(prune_table(told, every_row=True)), plain_text(prune_table(told))
+    assert "conv1.weight" in verbose and "0.0123" in verbose and "83.2" in verbose and "0.0003" in verbose
+    assert "conv1.weight" not in brief

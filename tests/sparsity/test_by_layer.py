@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from compressor.asking import Sensitivity
 from compressor.axes import find_units
+from compressor.compaction import compact
 from compressor.errors import PatternError, RatioError, UsageError
 from compressor.program import InputSpec, Program, capture
-from compressor.sparsity import Choice, Selection, make_selector
+from compressor.sparsity import Choice, Selection, apply_masks, make_selector
 from compressor.sparsity.by_layer import Losses
 
 UNITS = Choice("channel", floor=0.0)
@@ -126,6 +127,22 @@ def test_the_next_threshold_looks_at_what_is_left(net: Program) -> None:
     second = select(net, choice, masks=first.masks)
     assert kept_weights(second, "one") < kept_weights(first, "one")
     assert not (second.masks["one.weight"] & ~first.masks["one.weight"]).any(), "what is cut stays cut"
+
+
+@pytest.mark.parametrize("pattern", ["channel", "filter"])
+def test_the_next_threshold_on_filters_is_that_of_the_network_without_the_cut_ones(net: Program, pattern: str) -> None:
+    """Round after round, the masked network loses what the compacted one would."""
+    choice = replace(UNITS, pattern=pattern, quality=(("*", 0.95),))
+    first = select(net, choice)
+    masked = net.clone().replace(masks=first.masks)
+    apply_masks(masked.module, first.masks)
+    small, _ = compact(masked)
+    second, afresh = select(masked, choice, masks=first.masks), select(small, choice)
+    for name in ("one", "two", "three"):
+        n_left = small.parameters[f"{name}.weight"].shape[0]
+        mask = afresh.masks.get(f"{name}.weight")
+        expected = n_left if mask is None else int(mask.any(dim=1).sum())
+        assert kept_filters(second, name) == expected < kept_filters(first, name)
 
 
 def test_a_threshold_cuts_filters_by_their_root_mean_square(net: Program) -> None:

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.asking.prune import CRITERIA
+from compressor.asking.prune import CRITERIA, NEEDS_UNITS
 from compressor.errors import PatternError, UsageError
 from compressor.program import find_layers
-from compressor.sparsity import Moments, rate, score_units
+from compressor.sparsity import Choice, Moments, make_selector, rate, score_units
 from compressor.sparsity.criteria import bn, fisher, fpgm, l1, l2, taylor
+from compressor.sparsity.scores import normalise_lamp
+from compressor.sparsity.select_units import UnitSelector
 from tests.axes.tracing import Traced, trace
 
 W = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
@@ -128,3 +130,21 @@ def test_an_unknown_criterion_names_the_known() -> None:
     traced = normed()
     with pytest.raises(UsageError, match=f"--score hessian: choose one of {', '.join(CRITERIA)}"):
         rate("hessian", weights(traced), find_layers(traced.program), traced.units)
+
+
+@pytest.mark.parametrize("pattern", ["channel", "filter"])
+@pytest.mark.parametrize("criterion", sorted(NEEDS_UNITS))
+def test_a_score_of_filters_is_not_mixed_with_the_layers_that_read_them(criterion: str, pattern: str) -> None:
+    """The spread of what is ranked is that of the criterion, whatever the pattern."""
+    traced = normed()
+    tensors = weights(traced)
+    tensors["norm.weight"] = torch.tensor([0.2, 1.5, 0.9, 0.4])
+    rated = rate(criterion, tensors, find_layers(traced.program), traced.units)
+    choice = Choice(pattern, score="filter", floor=0.0)
+    selector = make_selector(traced.program, traced.units, choice)
+    assert isinstance(selector, UnitSelector)
+    expected = fpgm(tensors["one.weight"], 0) if criterion == "fpgm" else bn(tensors["norm.weight"])
+    of_filter = traced.units.axes["one.weight", 0]
+    got = selector.ranking(rated, {})[0][of_filter]
+    lamp = normalise_lamp(expected.double().numpy())
+    assert got / got.max() == pytest.approx(lamp / lamp.max())

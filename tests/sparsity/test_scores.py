@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.sparsity import score_units
+from compressor.axes import UnitMap, find_units
+from compressor.compaction import compact
+from compressor.program import Program
+from compressor.sparsity import Choice, apply_masks, kept_units, make_selector, score_units
 from compressor.sparsity.scores import normalise_lamp, random_scores
 from tests.axes.tracing import Traced, trace
+
+Bundled = Callable[[str], tuple[Program, UnitMap]]
 
 SOBEL = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
 
@@ -90,3 +97,24 @@ def test_the_pattern_filter_looks_at_the_filters_own_weights_only() -> None:
 def test_random_scores_follow_their_seed() -> None:
     assert np.array_equal(random_scores(5, 1), random_scores(5, 1))
     assert not np.array_equal(random_scores(5, 1), random_scores(5, 2))
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", ["lenet5", "lenet-300-100", "resnet20"])
+def test_the_scores_of_a_masked_network_are_those_of_the_compacted_one(name: str, own: bool, bundled: Bundled) -> None:
+    """What is cut is no part of any mean: neither of its tensor's nor of the slices that cross it."""
+    program, units = bundled(name)
+    masks = make_selector(program, units, Choice("channel", "macs")).select(program.parameters, 2.0).masks
+    masked = program.clone().replace(masks=masks)
+    apply_masks(masked.module, masks)
+    small, _ = compact(masked)
+
+    def counted(layer: str, dim: int) -> bool:
+        return dim == 0 or not own
+
+    gone = ~kept_units(units, masks, masked.parameters)
+    before = score_units(units, masked.parameters, counted, masks)
+    after = score_units(find_units(small), small.parameters, counted)
+    assert gone.any() and np.sort(before[~gone]) == pytest.approx(np.sort(after))
+    with_zeros = score_units(units, masked.parameters, counted)
+    assert np.sort(with_zeros[~gone]) != pytest.approx(np.sort(after)), "the zeros must matter for this to show it"

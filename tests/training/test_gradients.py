@@ -71,3 +71,17 @@ def test_a_broken_network_is_named() -> None:
 def test_no_batches_are_a_data_error() -> None:
     with pytest.raises(DataError, match="points: the train split is empty; there is nothing to take gradients on"):
         gradient_moments(net(), source(), open_task(None), n_batches=0)
+
+
+def test_batches_of_one_give_the_moments_of_samples() -> None:
+    """What the Fisher diagonal is made of; the square of a batch's mean gradient is smaller."""
+    module, data, task = net(), source(), open_task(None)
+    single = gradient_moments(module, data, task, n_batches=12, batch_size=1, seed=2)["0.weight"][1]
+    squares = []
+    for x, y in zip(*data.train, strict=True):
+        module.zero_grad()
+        torch.nn.functional.cross_entropy(module(x[None]), y[None]).backward()
+        squares.append(module[0].weight.grad.square())
+    assert torch.allclose(single, torch.stack(squares).mean(0))
+    batches = gradient_moments(module, data, task, n_batches=3, batch_size=4, seed=2)["0.weight"][1]
+    assert (batches.sum() < 0.9 * single.sum()).item()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from compressor.asking.recipe import Recipe
+from compressor.errors import UsageError
 from compressor.training.schedule import learning_rate
 
 
@@ -47,3 +48,24 @@ def test_step_schedule_drops_by_its_factor() -> None:
 def test_source_with_more_steps_than_told_does_not_run_past_the_epoch() -> None:
     recipe = Recipe(epochs=2, lr=1.0)
     assert learning_rate(recipe, 0, 9, 4) == learning_rate(recipe, 1, 0, 4)
+
+
+def test_linear_falls_evenly_to_nothing() -> None:
+    rates = _rates(Recipe(epochs=2, lr=0.8, schedule="linear"))
+    assert rates == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("cycle", [None, 0.5, 1, 2.5])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step"])
+def test_every_schedule_but_the_constant_one_falls_in_every_cycle(schedule: str, cycle: float | None) -> None:
+    """However short a cycle is: one of half an epoch has no room for a fall every so many epochs."""
+    rates = _rates(Recipe(epochs=5, lr=1.0, schedule=schedule, cycle_epochs=cycle), n_steps=12)  # type: ignore[arg-type]
+    n = round(12 * (cycle or 5))
+    for start in range(0, len(rates), n):
+        assert rates[start] == 1.0 and rates[start + n - 1] < 0.4
+
+
+def test_a_step_that_is_never_reached_is_refused() -> None:
+    with pytest.raises(UsageError, match="--lr-step-epochs 3: the rate would never fall; must be less than epochs"):
+        Recipe(epochs=10, cycle_epochs=2, schedule="step", step_epochs=3)
+    assert _rates(Recipe(epochs=2, schedule="step", step_epochs=0.5, lr=1.0), n_steps=4)[2] == pytest.approx(0.1)
