@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compressor.formats import load, save
     from compressor.program import InputSpec, Program, capture
     from compressor.progress import Progress
-    from compressor.pruning import prune, retrain
+    from compressor.pruning import Pruner, prune, retrain
     from compressor.timing import OperatorClock, bench
     from compressor.training import evaluate
 
@@ -42,6 +42,7 @@ __all__ = [
     "Program",
     "Progress",
     "PruneSettings",
+    "Pruner",
     "Recipe",
     "Recovery",
     "ScanSettings",
@@ -72,6 +73,7 @@ _HOME = {
     "Program": "compressor.program",
     "Progress": "compressor.progress",
     "PruneSettings": "compressor.asking",
+    "Pruner": "compressor.pruning",
     "Recipe": "compressor.asking",
     "Recovery": "compressor.asking",
     "ScanSettings": "compressor.asking",

@@ -164,7 +164,8 @@ def _own(request: type[Any]) -> Iterator[Declared]:
 
 
 def build(request: type[T], values: Mapping[str, Any]) -> T:
-    """The request that was asked for by option name; what is None or not there keeps its default.
+    """The request that was asked for by option name, as text or as the value itself; what is None or not there keeps
+    its default.
 
     Keys that are fields of the request without being options are taken as they are.
 
@@ -188,11 +189,11 @@ def _taken(one: Declared, value: Any) -> Any:
     if one.option.switch is not None:
         return one.option.switch if value else one.default
     if one.option.repeat:
-        texts: tuple[str, ...] = tuple(value)
+        texts: tuple[Any, ...] = (value,) if isinstance(value, str) else tuple(value)
         if not texts:
             return one.default if one.default is not None else ()
-        return one.option.read(texts) if one.option.read else texts
-    return one.option.read(value) if one.option.read else value
+        return one.option.read(texts) if one.option.read and isinstance(texts[0], str) else texts
+    return one.option.read(value) if one.option.read and isinstance(value, str) else value
 
 
 def check(request: Any) -> None:

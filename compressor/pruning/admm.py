@@ -23,11 +23,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.asking import Admm
 from compressor.asking.penalty import Course
 from compressor.pruning.drawing import DrawHook, norm
+from compressor.pruning.hooks import Parameters
 from compressor.sparsity import Selector
 
 
@@ -36,7 +37,7 @@ class AdmmHook(DrawHook):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Parameters,
         selector: Selector,
         ratio: float,
         settings: Admm,

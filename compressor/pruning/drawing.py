@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.asking import Admm
 from compressor.asking.penalty import Course, Reading
-from compressor.pruning.hooks import n_parameters
+from compressor.pruning.hooks import Parameters, n_parameters
 from compressor.sparsity import Selector
 from compressor.training import BaseHook
 
@@ -30,7 +30,7 @@ class DrawHook(BaseHook):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Parameters,
         selector: Selector,
         ratio: float,
         settings: Admm,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from compressor.training import BaseHook
+
+
+class Parameters(Protocol):
+    """What a hook sees of a model: its parameters by name."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 class MaskHook(BaseHook):
@@ -16,7 +25,7 @@ class MaskHook(BaseHook):
     It tells the `sparsity`, cut ÷ all parameters of the module, of every epoch where anything is cut.
     """
 
-    def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: Parameters, masks: Mapping[str, Tensor]) -> None:
         parameters = dict(module.named_parameters())
         self._weights: list[Tensor] = [parameters[name] for name in masks]
         self._factors = [mask.to(parameters[name]) for name, mask in masks.items()]
@@ -37,6 +46,6 @@ class MaskHook(BaseHook):
         return self._told
 
 
-def n_parameters(module: nn.Module) -> int:
+def n_parameters(module: Parameters) -> int:
     """Parameters of a module, at least 1 so that shares of them are numbers."""
     return max(sum(parameter.numel() for parameter in module.parameters()), 1)

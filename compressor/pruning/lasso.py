@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.asking import Admm
 from compressor.asking.penalty import Course
 from compressor.axes import UnitMap
 from compressor.pruning.drawing import DrawHook, norm
+from compressor.pruning.hooks import Parameters
 from compressor.sparsity import Selector, kept_units, score_units
 
 _LEAST = 0.1
@@ -37,7 +38,7 @@ class LassoHook(DrawHook):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Parameters,
         units: UnitMap,
         selector: Selector,
         ratio: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
@@ -15,18 +15,18 @@ from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
-from compressor.pruning.admm import AdmmHook
 from compressor.pruning.alternate import AlternateHook
+from compressor.pruning.choosing import choice_of, remember, resolved
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
-from compressor.pruning.lasso import HARDEST, LassoHook
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, epoch_rows, identity_of
+from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
 from compressor.sparsity import (
     Budget,
@@ -35,9 +35,7 @@ from compressor.sparsity import (
     apply_masks,
     kept_units,
     make_selector,
-    matching_layers,
     merge_masks,
-    preferred_multiple,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch
 from compressor.units import Macs, Params, format_ratio
@@ -69,22 +67,19 @@ def prune(
     """
     if data is None and (why := _why_data(settings)):
         raise UsageError(f"no data: {why}")
-    if stopwatch is None and settings.takes_time:
-        raise UsageError("no stopwatch: latency is measured; give prune a compressor.OperatorClock()")
     clock = Clock()
     program = open_response_norms(program)
     if settings.select_inputs:
         program = select_inputs(program)
-    if settings.round_to == 0 and stopwatch is not None:
-        settings = replace(settings, round_to=preferred_multiple(program, stopwatch))
+    settings = resolved(program, settings, stopwatch)
     units = find_units(program, settings.walk)
-    selector = make_selector(program, units, _choice(settings, stopwatch))
+    selector = make_selector(program, units, choice_of(settings, stopwatch))
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
     run = _Run(program, settings, units, selector, data, task, progress or Silent(), resume_file)
     pruned, stages = run.execute(resume)
-    pruned = _remember(pruned, program, settings)
+    pruned = remember(pruned, program, settings)
     return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
 
 
@@ -97,15 +92,6 @@ def _why_data(settings: PruneSettings) -> str | None:
     if settings.recovery:
         return "--reconstruct and --recalibrate run the network on training batches; give --data"
     return None
-
-
-def _choice(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
-    return Choice(
-        settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
-        settings.round_to, settings.rates, settings.seed,
-        settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
-        max_loss=settings.max_loss, stopwatch=stopwatch,
-    )  # fmt: skip
 
 
 class _Run:
@@ -185,36 +171,17 @@ class _Run:
         module = self.program.module.to(self.settings.device)
         hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
         if phase.kind == "search":
-            hooks.insert(0, self._search_hook(module, phase))
+            assert phase.recipe is not None and self.data is not None
+            n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
+            hooks.insert(0, search_hook(
+                module, self.program, self.units, self.selector, replace(self.settings, ratio=phase.ratio), n_steps,
+                phase.recipe,
+            ))  # fmt: skip
         elif self.settings.alternate:
             hooks.append(AlternateHook(self.program))
         if self.settings.freeze:
             hooks.append(FreezeHook(self.program, self.settings.freeze))
         return hooks
-
-    def _search_hook(self, module: nn.Module, phase: Phase) -> DrawHook:
-        settings = self.settings.admm
-        assert phase.recipe is not None and self.data is not None
-        n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
-        how = (self.selector, phase.ratio, settings, n_steps)
-        if self.settings.method == "group-lasso":
-            course = settings.course(phase.recipe, n_steps, self._rho_factors(), HARDEST)
-            return LassoHook(module, self.units, *how, course, masks=self.program.masks)
-        course = settings.course(phase.recipe, n_steps, self._rho_factors())
-        return AdmmHook(module, *how, course, masks=self.program.masks)
-
-    def _rho_factors(self) -> dict[str, float]:
-        """By tensor, what a layer's own first penalty is to the common one; of two globs the later one counts.
-
-        Raises:  UsageError if a glob matches no layer.
-        """
-        layers = find_layers(self.program)
-        factors: dict[str, float] = {}
-        for glob, rho in self.settings.admm.layer_rho:
-            chosen = matching_layers(layers, (glob,), "--layer-rho")
-            owned = (tensor for layer in layers if layer.name in chosen for tensor in layer.tensors)
-            factors |= dict.fromkeys(owned, rho / self.settings.admm.rho if rho else 0.0)
-        return factors
 
     def _cut(self, ratio: float) -> None:
         """Cut to `ratio`, or what the search drew to 0; what was cut before, perhaps under another scope or pattern,
@@ -354,16 +321,3 @@ def _layer_cuts(program: Program, pattern: Pattern) -> tuple[LayerCut, ...]:
             columns = (n_columns if mask is None else int(mask.any(dim=layer.out_dim).sum()), n_columns)
         cuts.append(LayerCut(layer.name, n_kept, n_dense, Params(dense - cut), Params(dense), columns))
     return tuple(cuts)
-
-
-def _remember(program: Program, dense: Program, settings: PruneSettings) -> Program:
-    """The pruned program with its units and the size of the dense one, if that is not there yet, in its record."""
-    record = dense.record
-    return program.replace(
-        record=replace(
-            program.record,
-            dense_params=record.dense_params or dense.n_parameters,
-            dense_macs=record.dense_macs or count_macs(dense),
-            walk=settings.walk.to_mapping(),
-        )
-    )

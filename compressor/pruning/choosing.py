@@ -1,0 +1,46 @@
+"""From what was asked to what a selector takes; it must never choose what goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compressor.asking import PruneSettings
+from compressor.cost import Stopwatch, count_macs
+from compressor.errors import UsageError
+from compressor.program import Program
+from compressor.sparsity import Choice, preferred_multiple
+
+
+def resolved(program: Program, settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
+    """The settings with a measured multiple in place of `auto`.
+
+    Raises:  UsageError if something has to be timed and there is no stopwatch.
+    """
+    if stopwatch is None and settings.takes_time:
+        raise UsageError("no stopwatch: latency is measured; give prune a compressor.OperatorClock()")
+    if settings.round_to == 0 and stopwatch is not None:
+        return replace(settings, round_to=preferred_multiple(program, stopwatch))
+    return settings
+
+
+def choice_of(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
+    """What a selector is made for."""
+    return Choice(
+        settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
+        settings.round_to, settings.rates, settings.seed,
+        settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
+        max_loss=settings.max_loss, stopwatch=stopwatch,
+    )  # fmt: skip
+
+
+def remember(program: Program, dense: Program, settings: PruneSettings) -> Program:
+    """The pruned program with its units and the size of the dense one, if that is not there yet, in its record."""
+    record = dense.record
+    return program.replace(
+        record=replace(
+            program.record,
+            dense_params=record.dense_params or dense.n_parameters,
+            dense_macs=record.dense_macs or count_macs(dense),
+            walk=settings.walk.to_mapping(),
+        )
+    )
