@@ -56,7 +56,7 @@ class Pruner:
 
     `inputs` are example tensors, specifications, or texts such as "3x224x224". What is asked is that of
     `PruneSettings`, as values or as the command line writes them; `steps` are the optimizer steps of the search (admm,
-    group-lasso), or those over which the rounds of magnitude and random are spread, the first cut being at once.
+    group-lasso), or those over which the `rounds` of magnitude and random are spread, the first cut being at once.
 
     What happens to what stands around the loop: a `GradScaler` that skips a step skips it here too, and gradients that
     a fused optimizer unscales itself are pulled at their scale; accumulation counts optimizer steps; clipping comes
@@ -74,12 +74,13 @@ class Pruner:
         settings: PruneSettings | None = None,
         *,
         steps: int = 0,
+        rounds: int = 1,
         stopwatch: Stopwatch | None = None,
         **asked: Any,
     ) -> None:
         if settings is not None and asked:
             raise UsageError(f"Pruner: give settings or single values, not both ({', '.join(asked)})")
-        settings = settings or build(PruneSettings, asked)
+        settings = settings or build(PruneSettings, {**asked, "steps": rounds})
         _refuse(settings, steps)
         self._live = LiveModel(model)
         dense = open_response_norms(self._live.captured(inputs))
