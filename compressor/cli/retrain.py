@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from compressor.asking import Healing, Recipe
@@ -13,6 +13,7 @@ from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import (
+    Source,
     choose_resume_point,
     choose_target,
     device_name,
@@ -40,6 +41,13 @@ class RetrainOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, M
         str | None,
         option(metavar="MODEL", help="Learn from this model too; --distill says how much. Default: none."),
     ] = None
+    adopt: Annotated[
+        str | None,
+        option(
+            metavar="FILE",
+            help="Take over weights that were trained elsewhere under the masks; trains on only with --epochs.",
+        ),
+    ] = None
     resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
@@ -58,6 +66,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
       compress retrain model.pruned.pt --optimizer sgd --lr 0.01 --teacher model.pt
       compress retrain model.pruned.pt --epochs 0 --reconstruct 8 --recalibrate 20 --teacher model.pt
       compress retrain model.compact.pt --data cifar10:data --augment --keep-best
+      compress retrain model.pruned.pt --adopt trained-elsewhere.pth
     """
     gates = gates_of("retrain", options.require or (), task=options.task)
     target = choose_target(options, ".retrained.pt")
@@ -65,6 +74,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     session.resume_point = choose_resume_point(target, options, session)
     from compressor.formats import check_storable
     from compressor.pruning import retrain as train
+    from compressor.pruning import standing
     from compressor.report.html import retrain_page
     from compressor.report.pruning import retrain_table
 
@@ -72,19 +82,27 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     keep_freed_memory()
     source = read_source(options, options.model, session)
     check_storable(source.program)  # what no file can hold is found before hours of training
-    data, task = known_data(source.program, options, session, needed_for="retraining", gates=gates)
+    if options.adopt is not None:
+        source = _adopted(options.adopt, source, options, session)
+    needed = "retraining" if recipe is not None or options.request(Healing).recovery else gates.needs_data
+    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
     teacher = _teacher(options, session)
-    with session.progress() as progress:
-        program, report = train(
-            source.program,
-            recipe,
-            data=data,
-            task=task,
-            teacher=teacher,
-            progress=progress,
-            resume_file=session.resume_point,
-            **_how(options),
-        )
+    if recipe is None and needed != "retraining":
+        program, report = source.program, standing(
+            source.program, "adopted", data=data, task=task, device=device_name(options)
+        )  # fmt: skip
+    else:
+        with session.progress() as progress:
+            program, report = train(
+                source.program,
+                recipe,
+                data=data,
+                task=task,
+                teacher=teacher,
+                progress=progress,
+                resume_file=session.resume_point,
+                **_how(options),
+            )
     measured = {"params": report.stages[-1].params, **_metrics(report)}
     step = provenance.make_step("retrain", options, source, measured)
     written = provenance.remember(program, step)
@@ -105,6 +123,26 @@ def retrain(options: RetrainOptions, session: Session) -> None:
         {**_body(report, {"model": source.name, "output": output, "size_bytes": size}), **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)
+
+
+def _adopted(path: str, source: Source, options: RetrainOptions, session: Session) -> Source:
+    """The source with the weights of another training; what the masks cut of them is told.
+
+    Raises:  ModelError if they are not of this network.
+    """
+    from compressor.formats import read_weights, take_weights
+
+    state = read_weights(path, key=options.weights, trust_pickle=options.trust_pickle)
+    program, taken = take_weights(source.program, state, path)
+    session.note(f"{taken.n_tensors} tensors taken from {path}")
+    if taken.unread:
+        session.note(f"{len(taken.unread)} that the network does not read were left: {', '.join(taken.unread[:3])}")
+    if taken.n_revived:
+        session.note(
+            f"{taken.n_revived:,} weights that are cut were not 0 (up to {taken.largest_revived:.3g}) and now are;"
+            " the training did not hold the masks"
+        )
+    return replace(source, program=program)
 
 
 def _how(options: RetrainOptions) -> dict[str, Any]:
@@ -129,8 +167,8 @@ def retrain_recipe(options: RetrainOptions) -> Recipe | None:
     healing = options.request(Healing).recovery
     if healing.reconstruct and options.teacher is None:
         raise UsageError("--reconstruct fits the outputs of the dense model; name it with --teacher model.pt")
-    if options.epochs == 0:
-        if not healing:
+    if options.epochs == 0 or (options.epochs is None and options.adopt is not None):
+        if not healing and options.adopt is None:
             raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
         return None
     distill = options.said.get("distill")

@@ -89,7 +89,7 @@ def load(
     if isinstance(source, (str, Path)) and is_model_folder(source):
         arch = request.arch or f"transformers:{source}"
         return _from_state_dict(read_model_folder(Path(source)), str(source), replace(request, arch=arch))
-    with _open(source) as opened:
+    with opened_file(source) as opened:
         return _load(opened, request)
 
 
@@ -130,7 +130,7 @@ def _load(opened: _Opened, request: _Request) -> Program:
     )
 
 
-def _chosen(content: Any, name: str, key: str | None) -> Any:
+def chosen_weights(content: Any, name: str, key: str | None) -> Any:
     """What is at a key with dots of the file's dictionaries; all of it without one.
 
     Raises:  UsageError naming the keys that there are.
@@ -163,7 +163,7 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
         return with_references(program, request.data, request.task)
     if isinstance(content, nn.Module):
         return _from_module(content, opened.name, request)
-    state, note = find_state_dict(_chosen(content, opened.name, request.weights))
+    state, note = find_state_dict(chosen_weights(content, opened.name, request.weights))
     if state is None and isinstance(content, Mapping):
         module = next(
             (content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None
@@ -226,19 +226,19 @@ def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
 
 
 @contextlib.contextmanager
-def _open(source: str | Path | BinaryIO) -> Iterator[_Opened]:
+def opened_file(source: str | Path | BinaryIO) -> Iterator[_Opened]:
     """An open file that can seek; a stream or a pipe is read whole: torch's readers go back and forth."""
     if not isinstance(source, (str, Path)):
         yield _Opened(BytesIO(source.read()), _stream_name(source), None)
         return
-    with _opened_file(Path(source)) as file:
+    with _raw_file(Path(source)) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield _Opened(file, str(source), Path(os.path.realpath(source)).parent)
         else:
             yield _Opened(BytesIO(file.read()), str(source), None)
 
 
-def _opened_file(path: Path) -> BinaryIO:
+def _raw_file(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:

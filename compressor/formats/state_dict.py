@@ -59,8 +59,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
     expected = module.state_dict()
     for key, tensor in state.items():
         check_dense(f"{name}: {shown(key)}", tensor)
-    renamed = _rename(state, expected)
-    _fill(renamed, expected)
+    renamed = fitted_names(state, expected)
+    fill_gaps(renamed, expected)
     problems = _problems(renamed, expected)
     if problems:
         raise ModelError(f"{name}: does not fit --arch {arch}: {'; '.join(problems)}\n{_advice(state)}")
@@ -96,14 +96,14 @@ def suggest(state: Mapping[str, Tensor]) -> list[str]:
     for arch in ARCHITECTURES:
         with torch.device("meta"):
             expected = build(arch, {}).module.state_dict()
-        renamed = _rename(state, expected)
-        _fill(renamed, expected)
+        renamed = fitted_names(state, expected)
+        fill_gaps(renamed, expected)
         if not _problems(renamed, expected):
             found.append(arch)
     return found
 
 
-def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fitted_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefixes that wrappers of modules put before every key."""
     best = dict(state)
     current = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
@@ -121,7 +121,7 @@ def _n_common(state: Iterable[str], expected: Mapping[str, Tensor]) -> int:
     return sum(key in expected for key in state)
 
 
-def _fill(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def fill_gaps(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Adds what a file may leave out: further names of a tied tensor, and counters of batch norm."""
     given = {_identity(expected[key]): key for key in state if key in expected}
     for key, tensor in expected.items():
@@ -140,13 +140,18 @@ def _identity(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
 def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
-    other = [
+    other = of_other_shape(state, expected)
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
+    return [f"{len(keys)} {what}: {_some(keys)}" for what, keys in named if keys]
+
+
+def of_other_shape(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What has its place but does not fit it, with both sizes."""
+    return [
         f"{shown(key)} ({_size(state[key])} in the file, {_size(expected[key])} in the architecture)"
         for key in expected
         if key in state and not _alike(state[key], expected[key])
     ]
-    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", other))
-    return [f"{len(keys)} {what}: {_some(keys)}" for what, keys in named if keys]
 
 
 def _alike(given: Tensor, expected: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from compressor.pruning.live import LiveReport, Pruner
 from compressor.pruning.prune import prune
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
-from compressor.pruning.retrain import retrain
+from compressor.pruning.retrain import retrain, standing
 
 __all__ = [
     "LayerCut",
@@ -14,4 +14,5 @@ __all__ = [
     "StageRow",
     "prune",
     "retrain",
+    "standing",
 ]

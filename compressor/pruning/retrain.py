@@ -17,7 +17,7 @@ from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, epoch_rows, identity_of
 from compressor.sparsity import apply_masks
-from compressor.training import StepHook
+from compressor.training import StepHook, evaluate
 from compressor.units import Params
 
 
@@ -78,6 +78,16 @@ def retrain(
     stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
     history = epoch_rows(result.history)
     return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
+
+
+def standing(
+    program: Program, name: str, *, data: DataSource | None = None, task: Task | None = None, device: str = "cpu"
+) -> RetrainReport:
+    """The report of a program that was trained elsewhere: one row, `name`, measured where there are data."""
+    clock = Clock()
+    metrics = None if data is None else evaluate(program.module, data, task or open_task(None), device=device)
+    row = StageRow(name, program.n_parameters / _left(program), _left(program), 0, clock.seconds, metrics)
+    return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)
 
 
 def _identity(
