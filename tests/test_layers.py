@@ -28,7 +28,7 @@ ROWS: Mapping[str, int] = {
     "axes": 2, "cost": 2, "formats": 2,
     "sparsity": 3, "training": 3,
     "analysis": 4, "pruning": 4, "compaction": 4, "exporting": 4, "timing": 4,
-    "report": 5,
+    "report": 5, "integrations": 5,
     "cli": 6,
     "__init__": 7, "__main__": 7,
 }  # fmt: skip

@@ -24,6 +24,7 @@ from compressor.cli.streams import (
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
+    from compressor.data import DataSource, Task
     from compressor.program import Program
     from compressor.pruning import RetrainReport
 
@@ -73,8 +74,6 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     check_report(options)
     session.resume_point = choose_resume_point(target, options, session)
     from compressor.formats import check_storable
-    from compressor.pruning import retrain as train
-    from compressor.pruning import standing
     from compressor.report.html import retrain_page
     from compressor.report.pruning import retrain_table
 
@@ -86,23 +85,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
         source = _adopted(options.adopt, source, options, session)
     needed = "retraining" if recipe is not None or options.request(Healing).recovery else gates.needs_data
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
-    teacher = _teacher(options, session)
-    if recipe is None and needed != "retraining":
-        program, report = source.program, standing(
-            source.program, "adopted", data=data, task=task, device=device_name(options)
-        )  # fmt: skip
-    else:
-        with session.progress() as progress:
-            program, report = train(
-                source.program,
-                recipe,
-                data=data,
-                task=task,
-                teacher=teacher,
-                progress=progress,
-                resume_file=session.resume_point,
-                **_how(options),
-            )
+    program, report = _trained(source.program, recipe, data, task, needed != "retraining", options, session)
     measured = {"params": report.stages[-1].params, **_metrics(report)}
     step = provenance.make_step("retrain", options, source, measured)
     written = provenance.remember(program, step)
@@ -123,6 +106,24 @@ def retrain(options: RetrainOptions, session: Session) -> None:
         {**_body(report, {"model": source.name, "output": output, "size_bytes": size}), **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)
+
+
+def _trained(
+    program: Program, recipe: Recipe | None, data: DataSource | None, task: Task, only_adopts: bool,
+    options: RetrainOptions, session: Session,
+) -> tuple[Program, RetrainReport]:  # fmt: skip
+    """The program after what the options ask for: training and healing, or nothing where weights are only adopted."""
+    from compressor.pruning import retrain as train
+    from compressor.pruning import standing
+
+    if only_adopts:
+        return program, standing(program, "adopted", data=data, task=task, device=device_name(options))
+    teacher = _teacher(options, session)
+    with session.progress() as progress:
+        return train(
+            program, recipe, data=data, task=task, teacher=teacher, progress=progress,
+            resume_file=session.resume_point, **_how(options),
+        )  # fmt: skip
 
 
 def _adopted(path: str, source: Source, options: RetrainOptions, session: Session) -> Source:

@@ -54,7 +54,8 @@ class Pruner:
         pruner.finish()                 # the hard prune; go on training under the masks, or:
         program = pruner.program()      # a masked Program with the trained weights: compact it, export it
 
-    `inputs` are example tensors, specifications, or texts such as "3x224x224". What is asked is that of
+    `inputs` are example tensors, specifications, or texts such as "3x224x224"; a dictionary
+    of them names parameters of `forward`. What is asked is that of
     `PruneSettings`, as values or as the command line writes them; `steps` are the optimizer steps of the search (admm,
     group-lasso), or those over which the `rounds` of magnitude and random are spread, the first cut being at once.
 
@@ -124,6 +125,21 @@ class Pruner:
     def masks(self) -> dict[str, Tensor]:
         """What is cut now, by parameter name of the model; True = keep."""
         return dict(self._masks)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the hard prune is done, and only masks are held."""
+        return self._is_finished
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of the search, or of the rounds."""
+        return self._n_steps
+
+    @property
+    def n_done(self) -> int:
+        """Optimizer steps so far."""
+        return self._step
 
     @property
     def untouched(self) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UsageError
+from compressor.models.inputs import takes_by_name
 from compressor.program import InputSpec, Program, capture, parse_input
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -60,7 +63,7 @@ class LiveModel:
     """A module that somebody trains, and where its parameters are."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._module = unwrapped(model)
+        self._module, self._by_name = unwrapped(model), False
         self._homes = {
             f"{prefix}.{name}" if prefix else name: (module, name, parameter)
             for prefix, module in self._module.named_modules(remove_duplicate=False)
@@ -77,7 +80,11 @@ class LiveModel:
             copied = copy.deepcopy(self._module)
         except Exception as error:  # a module may hold anything
             raise ModelError(f"Pruner: the model cannot be copied: {type(error).__name__}: {error}") from error
-        return capture(copied.cpu(), specs)
+        copied = copied.cpu()
+        self._by_name = isinstance(inputs, Mapping)
+        if self._by_name:
+            takes_by_name(copied, [spec.name for spec in specs])
+        return capture(copied, specs)
 
     def view(self, program: Program) -> View:
         """The live parameters by the program's names."""
@@ -132,13 +139,21 @@ class LiveModel:
             self._check_same(now)
         return now
 
+    def _called(self, program: Program, inputs: list[Tensor]) -> Any:
+        """The live model on inputs in the program's order, by name where it takes them by name."""
+        names = [spec.name for spec in program.inputs]
+        parameters = list(inspect.signature(self._module.forward).parameters)
+        if self._by_name and parameters[: len(names)] != names:
+            return self._module(**dict(zip(names, inputs, strict=True)))
+        return self._module(*inputs)
+
     def _check_same(self, program: Program) -> None:
         modes = {module: module.training for module in self._module.modules()}
         inputs = program.example_inputs(1 if not program.has_dynamic_batch else 2)
         device = next(iter(self._homes.values()))[2].device
         self._module.eval()
         try:
-            given = _tensors(self._module(*(x.to(device) for x in inputs)))
+            given = _tensors(self._called(program, [x.to(device) for x in inputs]))
             made = _tensors(program.module.eval()(*inputs))
         finally:
             for module, mode in modes.items():
@@ -155,10 +170,13 @@ class LiveModel:
 
 
 def specs_of(inputs: Any) -> list[InputSpec]:
-    """Specifications from example tensors with a batch, from texts without one, or as they are.
+    """Specifications from example tensors with a batch, from texts without one, or as they are; a dictionary says which
+    parameter of `forward` each one is.
 
     Raises:  UsageError for anything else.
     """
+    if isinstance(inputs, Mapping):
+        return [replace(specs_of(one)[0], name=str(name)) for name, one in inputs.items()]
     given: Sequence[Any] = inputs if isinstance(inputs, (tuple, list)) else [inputs]
     found: list[InputSpec] = []
     for position, one in enumerate(given):
