@@ -1,6 +1,7 @@
 """Weights of a file for a network that is known already: trained elsewhere, taken over whole.
 
-It must never take over a part. A file may hold more than the network reads (auxiliary heads, optimizers beside the weights), never less.
+It must never take over a part. A file may hold more than the network reads (auxiliary heads, optimizers beside the
+weights), never less.
 """
 
 from __future__ import annotations
