@@ -3,12 +3,15 @@
 from compressor.pruning.prune import prune
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.pruning.retrain import retrain
+from compressor.pruning.sweep import SweepRow, sweep
 
 __all__ = [
     "LayerCut",
     "PruneReport",
     "RetrainReport",
     "StageRow",
+    "SweepRow",
     "prune",
     "retrain",
+    "sweep",
 ]
