@@ -87,7 +87,9 @@ def test_mapping_takes_hyphens() -> None:
 def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="weight-decai: no such training option; nearest known: weight_decay"):
         Recipe.from_mapping({"weight-decai": 1})
-    with pytest.raises(ConfigError, match="zzz: no such training option; nearest known: epochs, epoch_steps, batch_size"):
+    with pytest.raises(
+        ConfigError, match="zzz: no such training option; nearest known: epochs, epoch_steps, batch_size"
+    ):
         Recipe.from_mapping({"zzz": 1})
 
 
