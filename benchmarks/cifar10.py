@@ -2,7 +2,7 @@
 
 `python -m benchmarks.cifar10 --cifar DIR --checkpoints DIR [--epochs 40]`. Every method starts from the same published
 checkpoint and gets the same number of training epochs on the same data with the same augmentation, optimizer and
-schedule (SGD, cosine, from `--lr`); ADMM spends 40 % of them before the cut. `--epochs 0` compares the cuts
+schedule (SGD, cosine, from `--lr`); ADMM and group lasso spend 40 % of them before the cut. `--epochs 0` compares cuts
 alone: as they are, with batch norm re-calibrated, and with the weights reconstructed too. Torch-Pruning is installed
 into a temporary folder unless `--peer` names one; its ratio is bisected until the MACs fit, and its network then goes
 through the same training. `scratch` trains the small network from fresh weights, `dense` goes on with the dense one.
@@ -41,7 +41,8 @@ from compressor.pruning.survivors import reinitialise
 PEER = "torch-pruning==1.6.1"
 CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 CASES = (("resnet20", 2.0), ("resnet56", 2.1), ("resnet56", 2.6))
-METHODS = ("magnitude", "taylor", "admm", "peer l1", "peer group", "scratch", "dense")
+SEARCHES = ("admm", "group-lasso")
+METHODS = ("magnitude", "taylor", *SEARCHES, "peer l1", "peer group", "scratch", "dense")
 ONE_SHOT = ("l2", "l1", "taylor", "fisher", "bn", "fpgm", "peer l1", "peer group")
 HEALING = Recovery(reconstruct=16, recalibrate=20)
 LR = 0.01
@@ -60,11 +61,6 @@ def recipe(given: argparse.Namespace, epochs: int, *, taught: bool = True) -> Re
     )  # fmt: skip
 
 
-def search(given: argparse.Namespace, epochs: int) -> Recipe:
-    """The training of ADMM before the cut: a fifth of the peak rate, all the way."""
-    return replace(recipe(given, epochs, taught=False), schedule="constant", lr=given.lr / 5)
-
-
 def ours(
     dense: Program, ratio: float, method: str, data: ArraySource, given: argparse.Namespace, seed: int
 ) -> tuple[Program, Row]:
@@ -72,14 +68,14 @@ def ours(
 
     It is made compact before it is retrained: the same function and the same gradients, and epochs cost less.
     """
-    find = round(0.4 * given.epochs) if method == "admm" else 0
+    find = round(0.4 * given.epochs) if method in SEARCHES else 0
     asked = PruneSettings(
         ratio=ratio, method="magnitude", pattern="channel", of="macs", seed=seed, device=given.device,
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
         keep=tuple(given.keep.split(",")) if given.keep else (),
     )  # fmt: skip
-    if method == "admm":
-        asked = replace(asked, method="admm", prune_recipe=search(given, find))
+    if method in SEARCHES:
+        asked = replace(asked, method=method, prune_recipe=recipe(given, find, taught=False))
     pruned, report = compressor.prune(dense, asked, data=data)
     small, _ = compressor.compact(pruned)
     if method == "scratch":

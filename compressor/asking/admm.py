@@ -27,8 +27,8 @@ class Admm:
     instead, by what was given or what leads to `rho_max` at the last one. `rho` = 0 pulls nothing: plain training, the
     control. `layer_rho` gives layers, by glob, a first penalty of their own; all change alike. `updates` of Z and U
     come in a stage, evenly spaced over its steps however many epochs it has; until `hold` of it is done what Z cuts is
-    chosen anew at each. The stage ends early when the residual and the relative change of Z are both under `residual`.
-    `stages` > 1 approaches the ratio progressively.
+    chosen anew at each. The stage ends early when the residual and the relative change of Z in an epoch are both under
+    `residual`. `stages` > 1 approaches the ratio progressively.
 
     Raises:  UsageError for a value out of range.
     """

@@ -58,9 +58,8 @@ class Steered:
 
     At every update the decay of the last stretch (in logarithms) is held against the decay that is needed until the
     next one, and ρ is multiplied by the ratio, at most by `nimble` either way. It stands where Boyd et al. 2011, sec.
-    3.4.1, balance the primal with the dual residual; with a set that stays, the dual residual is how far training moves
-    the weights that stay, and says nothing about the pull: balanced by it a ResNet-20 got its whole cut in the last
-    updates, or in the first ones.
+    3.4.1, balance the primal with the dual residual: with a set that stays the dual one is how far training moves the
+    weights that stay, and says nothing about the pull. (An argument; the balanced course was not measured.)
     """
 
     first: float

@@ -205,7 +205,12 @@ class PruneSettings(Cut, Healing):
     """
 
     ratio: float = option(
-        None, "Dense ÷ kept of the compacted model.", flags=("-r",), metavar="13x", panel=HOW_MUCH, read=parse_ratio
+        None,
+        "Dense ÷ kept of the compacted model. Several, as 2x,4x,8x: each from MODEL, into a folder.",
+        flags=("-r",),
+        metavar="13x",
+        panel=HOW_MUCH,
+        read=parse_ratio,
     )
     sparsity: float | None = option(None, "The same as a removed share.", metavar="0.923", panel=HOW_MUCH)
     method: Method = option("admm", "How to choose what is cut.", flags=("-m",), panel=HOW)

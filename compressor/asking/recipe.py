@@ -41,13 +41,16 @@ def _said(default: Any, help: str, metavar: str | None = None, range: Range | No
 class Recipe:
     """One training run: optimizer, schedule, regularisation, precision, and when to stop.
 
-    Units:   lengths are epochs; `lr` is the peak rate, if left out that of the optimizer in `PEAK_LR`; `batch_size` is
-             that of all processes together. `step_epochs` is how long the step schedule keeps a rate, a third of the
-             cycle if left out.
+    Units:   lengths are epochs, of all training samples or of `epoch_steps` optimizer steps where that is less; `lr` is
+             the peak rate, if left out that of the optimizer in `PEAK_LR`; `batch_size` is that of all processes
+             together. `step_epochs` is how long the step schedule keeps a rate, a third of the cycle if left out.
     Raises:  UsageError naming the option, its value and what is allowed.
     """
 
     epochs: int = setting(20, at_least(1))
+    epoch_steps: int | None = _said(
+        None, "Steps that count as an epoch, where all training samples are more.", "N", at_least(1)
+    )
     batch_size: int = _said(64, "Samples per step.", "N", at_least(1), flags=("-b",))
     optimizer: Optimizer = _said("adam", "What takes the steps.")
     lr: float = _said(None, "Peak learning rate.", "RATE", above(0), shown="0.001, for sgd 0.02")

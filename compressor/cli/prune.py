@@ -23,11 +23,15 @@ from compressor.cli.streams import (
     read_source,
     write_program,
 )
+from compressor.cli.sweep import asked_for, sweep
+from compressor.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compressor.cost import Stopwatch
     from compressor.program import Program
-    from compressor.pruning import PruneReport
+    from compressor.pruning import PruneReport, StageRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,10 @@ class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, Mod
     """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
 
     asks = (PruneSettings, Trainings)
+    save_every: Annotated[
+        bool,
+        option("--save-every", help="Also write what every step and stage comes to, as MODEL.pruned.1.pt."),
+    ] = False
     dry_run: Annotated[
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
@@ -53,8 +61,12 @@ def prune(options: PruneOptions, session: Session) -> None:
       compress prune model.pt -r 4x --of macs --method magnitude --steps 4 --round-to 8
       compress prune model.pt -r 8x --keep conv1 --epochs 12 --retrain-epochs 20 --distill 0.7
       compress prune model.pt -r 13x --dry-run
+      compress prune model.pt -r 2x,4x,8x -o sweep
       compress prune model.pt -r 13x -o - | compress compact - -o small.pt
     """
+    if ratios := asked_for(options):
+        sweep(options, ratios, session)
+        return
     settings = prune_settings(options)  # what can be refused without torch is refused without waiting for it
     gates = gates_of("prune", options.require or (), task=options.task)
     target = None if options.dry_run else choose_target(options, ".pruned.pt")
@@ -80,7 +92,7 @@ def prune_settings(options: PruneOptions) -> PruneSettings:
     return replace(settings, prune_recipe=trained.search, stage_recipe=trained.between, retrain_recipe=trained.last)
 
 
-def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
+def stopwatch_of(settings: PruneSettings) -> Stopwatch | None:
     """A clock with one thread of onnxruntime, where something has to be timed."""
     if not settings.takes_time:
         return None
@@ -97,9 +109,9 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     method = settings.method if settings.method == "random" else "magnitude"
     plain = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
     untrained = replace(plain, method=method, steps=1)
-    needed = _needed_for(untrained)
+    needed = needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
-    program, report = cut(source.program, untrained, data=data, task=task, stopwatch=_stopwatch(untrained))
+    program, report = cut(source.program, untrained, data=data, task=task, stopwatch=stopwatch_of(untrained))
     _report(options, session, report, source, None, program)
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
@@ -118,7 +130,7 @@ def _run(
     from compressor.report.pruning import prune_table
 
     check_storable(source.program)  # what no file can hold is found before hours of training
-    needed = _needed_for(settings) or gates.needs_data
+    needed = needed_for(settings) or gates.needs_data
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
     with session.progress() as progress:
         program, report = cut(
@@ -129,11 +141,12 @@ def _run(
             progress=progress,
             resume_file=session.resume_point,
             resume=options.resume,
-            stopwatch=_stopwatch(settings),
+            stopwatch=stopwatch_of(settings),
+            on_step=_saver(options, source, target, session) if options.save_every else None,
         )
     written = provenance.remember(
         program,
-        provenance.make_step("prune", options, source, _metrics(report)),
+        provenance.make_step("prune", options, source, measured_for_record(report)),
         dense_params=program.record.dense_params or report.dense_params,
         dense_macs=program.record.dense_macs or report.dense_macs,
     )
@@ -147,6 +160,31 @@ def _run(
         {**head, **_body(report), **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)
+
+
+def _saver(
+    options: PruneOptions, source: Source, target: Target, session: Session
+) -> Callable[[StageRow, Program], None]:
+    """Writes what a step comes to beside the output, numbered in their order; one that is there is not overwritten.
+
+    Raises:  UsageError where the output is no file.
+    """
+    from compressor import formats
+
+    path = target.path
+    if path is None:
+        raise UsageError("--save-every: writes beside the output; name a file with -o")
+
+    def save(row: StageRow, reached: Program) -> None:
+        number = 1
+        while (file := path.with_suffix(f".{number}{path.suffix}")).exists():
+            number += 1
+        measured = {"stage": row.name, "params": row.params, **(row.metrics or {})}
+        step = provenance.make_step("prune", options, source, measured)
+        if session.is_main:
+            formats.save(provenance.remember(reached, step), file, force=False)
+
+    return save
 
 
 def _report(
@@ -167,7 +205,7 @@ def _report(
     )
 
 
-def _needed_for(settings: PruneSettings) -> str | None:
+def needed_for(settings: PruneSettings) -> str | None:
     """What data is needed for, if for anything."""
     if settings.recipes:
         return f"pruning by {settings.method} with training"
@@ -187,7 +225,8 @@ def _body(report: PruneReport) -> dict[str, Any]:
     return plain(report)
 
 
-def _metrics(report: PruneReport) -> dict[str, Any]:
+def measured_for_record(report: PruneReport) -> dict[str, Any]:
+    """What a checkpoint remembers of the step that made it."""
     counted = {"asked": report.asked, "got": report.got, "of": report.of}
     sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": report.stages[0].metrics}
     return {**counted, **sizes, **_measured(report)}

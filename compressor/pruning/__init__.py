@@ -4,6 +4,7 @@ from compressor.pruning.live import LiveReport, Pruner
 from compressor.pruning.prune import prune
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.pruning.retrain import retrain, standing
+from compressor.pruning.sweep import SweepRow, sweep
 
 __all__ = [
     "LayerCut",
@@ -12,7 +13,9 @@ __all__ = [
     "Pruner",
     "RetrainReport",
     "StageRow",
+    "SweepRow",
     "prune",
     "retrain",
     "standing",
+    "sweep",
 ]

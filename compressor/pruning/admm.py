@@ -7,7 +7,7 @@ Zhang et al. 2018 (arXiv 1807.11091, eq. 4-9) minimise f(W) + Σ ρ/2 ‖W − Z
 and when ρ changes, U changes the other way: it is the dual variable divided by ρ (Boyd et al. 2011, "Distributed
 Optimization", sec. 3.4.1), which the paper's constant ρ leaves open.
 
-Three things differ, and each was what kept it from working on residual networks (benchmarks/RESULTS.md):
+Three things differ, so that it works on residual networks too (benchmarks/RESULTS.md has what was measured of each):
   - What Z keeps is not pulled. Z is the best answer to W at every moment there (Z = W + U, U = 0), not only at the
     updates; pulled towards the W of the last update, the weights that stay cannot make up for those that go.
   - U is taken in part, as the W-step got its part of the way (`dual_step`). It is meant to sum up what W-steps leave

@@ -21,7 +21,7 @@ from compressor.training import BaseHook
 class DrawHook(BaseHook):
     """The gradient of the pull at every step; the set and the penalty anew `updates` times in the `n_steps` of a stage.
 
-    Z is W without what `cut` (1 or 0, in the weight's type) names, at every step; the Z of the last update is stored to
+    Z is W without what `cut` (1 or 0, in the weight's type) names, at every step; the Z of the last epoch is stored to
     see whether it comes to rest. The first one is the projection of W (a Z that starts as W would leave the first
     epochs without any pull). What `masks` cut already stays cut. From `hold` of the stage on the set stays: a unit that
     is drawn half-way and given up is lost work. The `sparsity` that it tells is Z's: the share of the module's
@@ -86,6 +86,7 @@ class DrawHook(BaseHook):
             self.renew()
 
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
+        self._follow(self._z)
         return {
             "sparsity": self._sparsity(), "residual": self.residual, "penalty": self._penalty(), "rho": self._used_rho,
             "dual residual": self._dual,
@@ -101,11 +102,11 @@ class DrawHook(BaseHook):
         reading = Reading(self._step / self._n_steps, found, self._left_before, n_updates)
         self._used_rho, self._rho = self._rho, self._course.after(self._rho, reading)
         self._left_before = found
-        self._follow(self._z)
         self._group()
 
     def finished(self) -> bool:
-        """Both residuals are small: W lies in the set, and Z has come to rest."""
+        """Both residuals are small: W lies in the set, and Z has come to rest. The dual one is that of a whole epoch: a
+        network whose rate is still to fall is not finished because its weights are where they should be."""
         return max(self.residual, self._dual) < self._settings.residual
 
     def state_dict(self) -> dict[str, Any]:

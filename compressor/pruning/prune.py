@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -55,12 +56,14 @@ def prune(
     resume_file: Path | None = None,
     resume: bool = False,
     stopwatch: Stopwatch | None = None,
+    on_step: Callable[[StageRow, Program], None] | None = None,
 ) -> tuple[Program, PruneReport]:
     """The pruned program (masked, its cut weights 0) and what was asked, got and measured on the way.
 
     The input program is left untouched. `resume_file` receives a resume point every epoch; with `resume` a run that
     was broken off continues from it, bit for bit on one CPU process. `stopwatch` takes the times where the
-    settings ask for time.
+    settings ask for time. `on_step` gets what every cut, with its retraining, comes to; what a run did before it was
+    broken off it does not get again.
 
     Raises:  UsageError if training is asked for without data; RatioError if the ratio is infeasible; PatternError if
              nothing can be pruned; TrainingError if training diverges.
@@ -78,6 +81,8 @@ def prune(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
     run = _Run(program, settings, units, selector, data, task, progress or Silent(), resume_file)
+    if on_step is not None:
+        run.on_step = lambda row, reached: on_step(row, remember(reached.clone(), program, settings))
     pruned, stages = run.execute(resume)
     pruned = remember(pruned, program, settings)
     return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
@@ -114,6 +119,7 @@ class _Run:
         self.program = program.clone()
         self.stages: list[StageRow] = []
         self.drawn: dict[str, Tensor] = {}
+        self.on_step: Callable[[StageRow, Program], None] | None = None
         identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
@@ -165,6 +171,8 @@ class _Run:
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
         ratio = phase.ratio if phase.kind == "masked" else 1.0
         self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history), residuals)
+        if phase.kind == "masked" and self.on_step is not None:
+            self.on_step(self.stages[-1], self.program)
 
     def _hooks(self, phase: Phase) -> list[StepHook]:
         """The search comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
@@ -172,7 +180,7 @@ class _Run:
         hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
         if phase.kind == "search":
             assert phase.recipe is not None and self.data is not None
-            n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe.batch_size)
+            n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe)
             hooks.insert(0, search_hook(
                 module, self.program, self.units, self.selector, replace(self.settings, ratio=phase.ratio), n_steps,
                 phase.recipe,

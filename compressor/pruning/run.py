@@ -31,6 +31,7 @@ from compressor.training import (
     load_state,
     save_state,
     share_state,
+    steps_per_epoch,
 )
 
 _GRADIENT_BATCH = 64
@@ -55,7 +56,7 @@ class Trainer:
         _lay_out(program, torch.channels_last)
         if self.teacher is not None:
             _lay_out(self.teacher, torch.channels_last)
-        n_steps = max(1, -(-self.data.n_train // recipe.batch_size))
+        n_steps = steps_per_epoch(self.data.n_train, recipe)
         done = len(start["history"]) if start else 0
         self.progress.start(stage, max(recipe.epochs - done, 0) * n_steps, "step")
         latest: dict[str, float] = {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+    from compressor.pruning.sweep import SweepRow
 
 _ROWS = 40
 _COLUMNS = 4
@@ -143,6 +144,23 @@ def retrain_table(
         lines(f"stopped early: {report.stopped}" if report.stopped else None),
         lines(_written(output, size_bytes, report.seconds)),
     )
+
+
+def sweep_table(rows: Sequence[SweepRow], output: str) -> RenderableType:
+    """Ratio against what it costs, a row for each."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row.metrics or {}) if name != "n"]
+    table = make_table(">Asked", ">Got", ">Params", ">MACs", *(f">{name}" for name in names), ">Time")
+    for row in rows:
+        values = row.metrics or {}
+        table.add_row(
+            format_ratio(row.asked),
+            format_ratio(row.got),
+            format_count(row.params),
+            format_macs(row.macs),
+            *(metric(name, values[name]) if name in values else "" for name in names),
+            duration(row.seconds),
+        )
+    return group(table, lines(f"wrote {output}"))
 
 
 def _epochs(history: Sequence[Mapping[str, float]]) -> Table:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -176,7 +177,7 @@ class _Run:
         """Steps to expect (as many on every process) and the batches of this process."""
         world = self.processes.world
         size = math.ceil(self.recipe.batch_size / world)
-        n_steps = steps_per_epoch(self.data.n_train, self.recipe.batch_size, world)
+        n_steps = steps_per_epoch(self.data.n_train, self.recipe, world)
         batches = self.data.batches(
             "train",
             size,
@@ -186,7 +187,7 @@ class _Run:
             device=str(self.processes.device),
             shard=self.processes.shard,
         )
-        return n_steps, batches
+        return n_steps, batches if self.recipe.epoch_steps is None else islice(batches, n_steps)
 
     def _ask_hooks(self, number: int) -> dict[str, float]:
         extra: dict[str, float] = {}
@@ -209,10 +210,11 @@ class _Run:
             self.stopped = f"no better {metric} for {since} epochs"
 
 
-def steps_per_epoch(n_train: int, batch_size: int, world: int = 1) -> int:
+def steps_per_epoch(n_train: int, recipe: Recipe, world: int = 1) -> int:
     """Optimizer steps of an epoch, the same on each of `world` processes, which share the batches."""
-    full, rest = divmod(n_train // world, math.ceil(batch_size / world))
-    return max(full + (rest >= 2), 1)  # a source drops a last batch of one: batch norm cannot train on it
+    full, rest = divmod(n_train // world, math.ceil(recipe.batch_size / world))
+    n_steps = max(full + (rest >= 2), 1)  # a source drops a last batch of one: batch norm cannot train on it
+    return n_steps if recipe.epoch_steps is None else min(n_steps, recipe.epoch_steps)
 
 
 def _refuse_other(start: Mapping[str, Any], recipe: dict[str, Any], seed: int, n_hooks: int) -> None:

@@ -10,6 +10,7 @@ from compressor.errors import ConfigError, UsageError
 
 WRONG: dict[str, list[Any]] = {
     "epochs": [0, 1.5, True, "3"],
+    "epoch_steps": [0, 1.5],
     "batch_size": [0, -1],
     "optimizer": ["rmsprop", 3, None],
     "lr": [0, -1.0, float("nan"), float("inf"), "fast", True],
@@ -86,7 +87,9 @@ def test_mapping_takes_hyphens() -> None:
 def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="weight-decai: no such training option; nearest known: weight_decay"):
         Recipe.from_mapping({"weight-decai": 1})
-    with pytest.raises(ConfigError, match="zzz: no such training option; nearest known: epochs, batch_size"):
+    with pytest.raises(
+        ConfigError, match="zzz: no such training option; nearest known: epochs, epoch_steps, batch_size"
+    ):
         Recipe.from_mapping({"zzz": 1})
 
 

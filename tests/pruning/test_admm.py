@@ -313,6 +313,7 @@ def test_it_is_finished_when_the_weights_lie_in_the_set_and_z_rests(tiny: Progra
             tiny.parameters[name].mul_(kept)
     told(hook)
     assert hook.residual == 0.0 and hook.finished()
+    hook.on_update()
     drift(tiny.module, 1)
     with torch.no_grad():
         for name, kept in hook.masks.items():

@@ -113,7 +113,7 @@ def test_progress_tells_metric_sparsity_and_residual(tiny: Program, data: ArrayS
     )
     assert listener.finished["admm"] == ["accuracy", "penalty", "sparsity", "residual"]
     assert listener.finished["retrain"] == ["accuracy", "sparsity"]
-    assert listener.seen >= {("loss",), ("loss", "accuracy", "sparsity", "residual")}
+    assert listener.seen >= {("loss",), ("loss", "accuracy", "penalty", "sparsity", "residual")}
 
 
 def test_without_recipes_it_only_cuts(tiny: Program) -> None:

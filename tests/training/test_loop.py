@@ -359,3 +359,14 @@ def test_cuda_trains_in_every_precision(data: Any, task: Any, make_net: Make, pr
     assert next(net.parameters()).device.type == "cuda"
     assert states[0]["module"]["0.weight"].device.type == "cpu"
     assert result.history[-1].train_loss < 0.5 * result.history[0].train_loss
+
+
+def test_an_epoch_may_be_fewer_steps_than_the_samples_make(data: Any, task: Any, make_net: Make) -> None:
+    """Each goes on with other samples, and the rate runs over the shorter epochs."""
+    steps: list[StepReport] = []
+    recipe = Recipe(epochs=3, epoch_steps=2, batch_size=16, lr=0.1, schedule="linear")
+    result = fit(make_net(), data, task, recipe, on_step=steps.append)
+    assert result.steps == 6 and [step.n_steps for step in steps] == [2] * 6
+    assert [step.lr for step in steps] == pytest.approx([0.1 * (1 - i / 6) for i in range(6)])
+    whole = fit(make_net(), data, task, Recipe(epochs=1, epoch_steps=1000, batch_size=16))
+    assert whole.steps == 6, "no more than there are"

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 from compressor.data.opening import open_data
 from compressor.data.task import Classification
-from compressor.training import Recipe, evaluate, fit, gradient_moments, share_state
+from compressor.asking import Recipe
+from compressor.training import evaluate, fit, gradient_moments, share_state
 
 norm = sys.argv[3] == "norm"
 torch.manual_seed(0)
