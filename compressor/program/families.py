@@ -274,7 +274,8 @@ TAGGED = Family("tagged")
 
 def family_of(target: Any) -> Family | None:
     """The family of an operator; None if none lists it and torch does not tag it as pointwise."""
-    return _FAMILY_OF.get(target, TAGGED if is_pointwise(target) else None)
+    found = _FAMILY_OF.get(target)
+    return TAGGED if found is None and is_pointwise(target) else found
 
 
 def is_pointwise(target: Any) -> bool:
@@ -291,9 +292,8 @@ def works_by_element(target: Any) -> bool:
 
 
 def operator_name(target: Any) -> str:
-    """`max_pool2d` for any overload of it, without the name space; "" for what is no operator of torch's."""
-    schema = getattr(target, "_schema", None)
-    return "" if schema is None else schema.name.split("::")[-1]
+    """`max_pool2d` for any overload of it; with the name space outside of ATen; "" for what has no schema."""
+    return getattr(getattr(target, "_schema", None), "name", "").removeprefix("aten::")
 
 
 def spatial_rank(target: Any) -> int:

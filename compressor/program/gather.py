@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from compressor.errors import UsageError
+from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers
 from compressor.program.module import ProgramModule
@@ -68,7 +69,7 @@ def index_name(layer: Layer) -> str:
 def input_dim(program: Program, node: Node) -> int:
     """The dimension of a contraction's input that its weights sum over."""
     rank = len(_sizes(program, node, "input"))
-    if node.target is aten.linear.default:
+    if node.target in families.LINEAR:
         return rank - 1
     weight_rank = len(_sizes(program, node, "weight"))
     return rank - (weight_rank - 1)

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments
 from compressor.program.program import Program
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Layer:
     """One operator with weights. `out_dim` and `in_dim` are the weight's filter and channel dimensions.
 
+    `kind` is the name of the operator's family, or `parameter`.
     `tensors` names every parameter and buffer it reads, the weight first; a shared weight makes several layers.
     """
 
@@ -34,31 +32,10 @@ class Layer:
     in_dim: int | None
 
 
-_KINDS: dict[Any, tuple[str, str, int, int | None]] = {
-    aten.conv1d.default: ("conv1d", "weight", 0, 1),
-    aten.conv2d.default: ("conv2d", "weight", 0, 1),
-    aten.conv3d.default: ("conv3d", "weight", 0, 1),
-    aten.conv1d.padding: ("conv1d", "weight", 0, 1),
-    aten.conv2d.padding: ("conv2d", "weight", 0, 1),
-    aten.conv3d.padding: ("conv3d", "weight", 0, 1),
-    aten.conv_transpose1d.default: ("conv_transpose1d", "weight", 1, 0),
-    aten.conv_transpose2d.input: ("conv_transpose2d", "weight", 1, 0),
-    aten.conv_transpose3d.input: ("conv_transpose3d", "weight", 1, 0),
-    aten.linear.default: ("linear", "weight", 0, 1),
-    aten.embedding.default: ("embedding", "weight", 1, 0),
-    aten.batch_norm.default: ("batch_norm", "weight", 0, None),
-    aten.instance_norm.default: ("instance_norm", "weight", 0, None),
-    aten.layer_norm.default: ("layer_norm", "weight", 0, None),
-    aten.rms_norm.default: ("rms_norm", "weight", 0, None),
-    aten.group_norm.default: ("group_norm", "weight", 0, None),
-}
-
-CONTRACTIONS = frozenset(
-    {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
-)
+CONTRACTIONS = frozenset(family.name for family in families.WITH_FILTERS.families)
 """Kinds whose weights are multiplied and summed: what filter and unstructured patterns apply to."""
 
-GEMM_KINDS = frozenset({"conv2d", "linear"})
+GEMM_KINDS = frozenset({families.CONV2D.name, families.LINEAR.name})
 """Kinds that can run as a product over some of their columns only, so that a cut column saves work and weights."""
 
 
@@ -90,24 +67,16 @@ def find_layers(program: Program) -> tuple[Layer, ...]:
 
 
 def _layer(node: Node) -> Layer | None:
-    if node.target not in _KINDS:
+    family = families.family_of(node.target)
+    if family is None or family.filter_dim is None:
         return None
-    kind, weight_name, out_dim, in_dim = _KINDS[node.target]
-    bound = arguments(node)
-    read = {name: v for name, v in bound.items() if isinstance(v, Node) and v.op == "get_attr"}
-    weight = read.get(weight_name)
+    read = {name: v for name, v in arguments(node).items() if isinstance(v, Node) and v.op == "get_attr"}
+    weight = read.pop("weight", None)
     if weight is None:
         return None
-    others = [str(v.target) for name, v in read.items() if name != weight_name]
-    return Layer(
-        layer_name(str(weight.target)),
-        kind,
-        node.name,
-        str(weight.target),
-        (str(weight.target), *others),
-        out_dim,
-        in_dim,
-    )
+    name = str(weight.target)
+    tensors = (name, *(str(other.target) for other in read.values()))
+    return Layer(layer_name(name), family.name, node.name, name, tensors, family.filter_dim, family.channel_dim)
 
 
 def layer_name(tensor: str) -> str:

@@ -12,19 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.precision import cast_reads, recast, writes_in_place
-
-aten = torch.ops.aten
-
-_MODE_ARGUMENT = {
-    aten.batch_norm.default: "training",
-    aten.dropout.default: "train",
-    aten.feature_dropout.default: "train",
-    aten.alpha_dropout.default: "train",
-    aten.feature_alpha_dropout.default: "train",
-    aten.rrelu.default: "training",
-}
 
 
 class ProgramModule(fx.GraphModule):
@@ -75,7 +65,8 @@ class ProgramModule(fx.GraphModule):
 
 
 def _set_mode(node: Node, mode: bool) -> bool:
-    name = _MODE_ARGUMENT.get(node.target)  # type: ignore[arg-type]
+    family = families.family_of(node.target)
+    name = None if family is None else family.mode
     if name is None:
         return False
     bound = arguments(node)

@@ -15,12 +15,12 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from compressor.program import families
 from compressor.program.arguments import arguments
 
 aten = torch.ops.aten
 
-_SLICES = (aten.slice.Tensor, aten.select.int)
-_FILLS = {aten.zero_.default: aten.zeros_like.default, aten.fill_.Scalar: aten.full_like.default}
+_SLICES = families.SLICE | families.SELECT
 
 
 def write_slices_out(
@@ -109,14 +109,15 @@ def _tensors(structure: Any) -> list[Tensor]:
 def _written_value(node: Node, make: Callable[..., Node], functional_form: Callable[[Node], Any]) -> Node | None:
     written = node.args[0]
     assert isinstance(written, Node)
-    if node.target is aten.copy_.default:
+    if node.target in families.COPY_INTO:
         source, target = arguments(node)["src"], written.meta["val"]
         if source.meta["val"].dtype != target.dtype:
             source = make(aten.to.dtype, source, target.dtype)
         return source if source.meta["val"].shape == target.shape else make(aten.expand_as.default, source, written)
-    fill = _FILLS.get(node.target)  # type: ignore[arg-type]
-    if fill is not None:
-        return make(fill, *node.args)
+    if node.target in families.ZERO_INTO:
+        return make(aten.zeros_like.default, *node.args)
+    if node.target in families.FILL_INTO:
+        return make(aten.full_like.default, *node.args)
     functional = functional_form(node)
     return None if functional is None else make(functional, *node.args, **node.kwargs)
 
@@ -127,7 +128,7 @@ def _put_back(view: Node, value: Node, make: Callable[..., Node]) -> Node:
     source = bound["self"]
     sizes = source.meta["val"].shape
     dim = bound["dim"] % len(sizes)
-    if view.target is aten.select.int:
+    if view.target in families.SELECT:
         index = bound["index"] % sizes[dim] if bound["index"] < 0 else bound["index"]
         start, stop = index, index + 1
         value = make(aten.unsqueeze.default, value, dim)

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.mutation import write_slices_out
 
@@ -28,7 +29,6 @@ _CHECKS = (
     "sym_constrain_range",
     "sym_constrain_range_for_size",
 )
-_NO_OPS = (aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
 SIZE_ARITHMETIC = frozenset(
     {
@@ -64,8 +64,7 @@ def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph,
 def _remove_checks(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         is_guard = node.op == "call_module" and str(node.target).startswith("_guards_fn")
-        packet = getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
-        if is_guard or packet in _CHECKS:
+        if is_guard or families.operator_name(node.target) in _CHECKS:
             graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users and node.target in SIZE_ARITHMETIC:
@@ -168,14 +167,14 @@ def _may_alias(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None:
         return node.op == "call_function" and node.target is operator.getitem
-    if schema.name.removeprefix("aten::") in _ALIASING:
+    if families.operator_name(node.target) in _ALIASING:
         return True
     return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
 def _remove_no_ops(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _NO_OPS:
+        if node.op == "call_function" and node.target in families.NO_OP:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
@@ -188,7 +187,7 @@ def _views_to_reshapes(graph: fx.Graph) -> None:
     if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.nodes):
         return
     for node in graph.nodes:
-        if node.target in (aten.view.default, aten._unsafe_view.default):
+        if node.target in families.VIEW:
             sizes = arguments(node)["size"]
             node.target = aten.reshape.default
             node.args, node.kwargs = (node.args[0], sizes), {}
@@ -196,7 +195,7 @@ def _views_to_reshapes(graph: fx.Graph) -> None:
 
 def _pin_attention_scale(graph: fx.Graph) -> None:
     for node in graph.nodes:
-        if node.target is aten.scaled_dot_product_attention.default and arguments(node)["scale"] is None:
+        if node.target in families.ATTENTION and arguments(node)["scale"] is None:
             width = int(node.args[0].meta["val"].shape[-1])
             set_argument(node, "scale", width**-0.5)
 
@@ -204,7 +203,7 @@ def _pin_attention_scale(graph: fx.Graph) -> None:
 def _pin_norm_epsilon(graph: fx.Graph) -> None:
     """The default depends on the element type; a network does not change when its type does."""
     for node in graph.nodes:
-        if node.target is aten.rms_norm.default and arguments(node)["eps"] is None:
+        if node.target in families.RMS_NORM and arguments(node)["eps"] is None:
             set_argument(node, "eps", torch.finfo(node.args[0].meta["val"].dtype).eps)
 
 

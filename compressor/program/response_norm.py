@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments
 from compressor.program.module import ProgramModule
 from compressor.program.program import Program
 from compressor.program.shapes import TensorShape
 
 aten = torch.ops.aten
+
+_OPENS = families.RESHAPE | families.UNSQUEEZE
+_CLOSES = families.RESHAPE | families.SQUEEZE_DIMS
 
 
 def open_response_norms(program: Program) -> Program:
@@ -75,7 +79,7 @@ def _write(result: Node, source: Node, window: Node, sizes: tuple[int, ...]) -> 
 def _window(program: Program, node: Node) -> tuple[str, int, int] | None:
     """What a pooling over channels reads, how far before a channel its window starts, and its size; None if the node
     is anything else: (N, C, H, W) -> (N, 1, C, H, W) -> padded -> pooled over C -> (N, C, H, W)."""
-    if node.target is not aten.avg_pool3d.default:
+    if node.target not in families.AVG_POOL or families.spatial_rank(node.target) != 3:
         return None
     pool = arguments(node)
     size, rest = pool["kernel_size"][0], list(pool["kernel_size"][1:])
@@ -83,13 +87,13 @@ def _window(program: Program, node: Node) -> tuple[str, int, int] | None:
     padded = pool["self"]
     if rest != [1, 1] or any(step != 1 for step in pool["stride"] or [0]) or not plain:
         return None
-    if padded.target not in (aten.pad.default, aten.constant_pad_nd.default) or arguments(padded).get("value"):
+    if padded.target not in families.PAD or arguments(padded).get("value"):
         return None
     amounts = list(arguments(padded)["pad"])
     opened = padded.args[0]
     if amounts[:4] != [0, 0, 0, 0] or sum(amounts[4:]) != size - 1 or len(amounts) != 6:
         return None
-    source = opened.args[0] if opened.target in (aten.reshape.default, aten.unsqueeze.default) else None
+    source = opened.args[0] if opened.target in _OPENS else None
     result = _result(node)
     if source is None or any(len(step.users) != 1 for step in (opened, padded, node)):
         return None
@@ -104,7 +108,7 @@ def _result(pooling: Node) -> Node:
     result = pooling
     while len(result.users) == 1:
         (reader,) = result.users
-        if reader.target not in (aten.squeeze.dim, aten.reshape.default):
+        if reader.target not in _CLOSES:
             break
         result = reader
     return result

@@ -17,31 +17,18 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
+from compressor.program import families
 from compressor.program.arguments import has_argument
 from compressor.program.module import ProgramModule
 from compressor.program.spec import InputSpec
 
-aten = torch.ops.aten
-
 _META = torch.device("meta")
-_LIKE_FIRST = frozenset(
-    {
-        aten.batch_norm.default, aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardswish.default,
-        aten.hardsigmoid.default, aten.silu.default, aten.gelu.default, aten.sigmoid.default, aten.leaky_relu.default,
-        aten.dropout.default,
-    }
-)  # fmt: skip
+_LIKE_FIRST = families.BATCH_NORM | families.ACTIVATIONS | families.DROPOUT
 """Operators whose result is like their first argument, where all others have one value per channel. Two thirds of the
 time went into these: their meta forms are written in Python."""
 
-_ONE_TYPE = frozenset(
-    {
-        aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
-        aten.conv3d.padding, aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input,
-        aten.linear.default, aten.matmul.default, aten.mm.default, aten.bmm.default, aten.addmm.default,
-    }
-)  # fmt: skip
-"""Operators that want one element type and whose meta forms do not look."""
+_ONE_TYPE = families.WITH_FILTERS | families.PRODUCTS | families.ADDED_PRODUCTS
+"""Operators that want one element type; the meta forms of most do not look."""
 
 _LARGEST_SIZE = 2**63
 _MOST_PARTS = 2**16
@@ -156,7 +143,7 @@ def _refuse_many_parts(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, A
     along = tensor.shape[dim] if isinstance(tensor, Tensor) and -tensor.dim() <= dim < tensor.dim() else 0
     if isinstance(size := values.get("split_size"), int):
         n_parts = -(-along // max(size, 1))
-    elif schema.name == "aten::unbind":
+    elif families.operator_name(node.target) == "unbind":
         n_parts = along
     else:
         given = (values.get(name, 0) for name in ("chunks", "sections", "bins"))

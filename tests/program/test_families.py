@@ -16,7 +16,6 @@ from compressor.compaction.constants import TRANSFERS
 from compressor.cost import terms
 from compressor.exporting import fold_norms
 from compressor.program import families as f
-from compressor.program import layers, module, mutation, normalise, shapes
 from compressor.pruning import dropout, reconstruct
 from compressor.sparsity import readers
 from compressor.timing import operator_onnx
@@ -110,8 +109,6 @@ SAME: dict[str, tuple[Iterable[Any], Iterable[Any]]] = {
     "what combines": (branches._COMBINES, f.ADD | f.SUB | f.MUL),
     "what a norm folds into": (fold_norms._FILTER_DIM, f.WITH_FILTERS),
     "views of heads": (heads._RESHAPES, f.VIEWS),
-    "views that are removed": (normalise._NO_OPS, f.NO_OP),
-    "slices that are written through": (mutation._SLICES, f.SLICE | f.SELECT),
     "products with a cost": (terms._MATMULS, f.MATRIX_PRODUCTS),
     "products that read units": (readers._FIRST_OPERAND, f.MATRIX_PRODUCTS | f.ATTENTION),
     "dropouts whose rate follows": (dropout._DROPOUTS, f.DROPOUT),
@@ -127,17 +124,6 @@ def test_a_family_is_the_list_that_stood_there(what: str) -> None:
 
 WIDER: dict[str, tuple[Iterable[Any], f.Family | f.Group, set[Any]]] = {
     "transfer of windows": (of(TRANSFERS, "window"), f.WINDOWS, {aten.max_pool2d_with_indices.default}),
-    "mode": (
-        module._MODE_ARGUMENT, f.BATCH_NORM | f.DROPOUT | f.ALPHA_DROPOUT | f.RRELU, set(),
-    ),
-    "result like the first": (
-        shapes._LIKE_FIRST, f.BATCH_NORM | f.ACTIVATIONS | f.DROPOUT,
-        {aten.tanh.default, aten.feature_dropout.default},
-    ),
-    "one type": (
-        shapes._ONE_TYPE, f.WITH_FILTERS | f.PRODUCTS | f.ADDED_PRODUCTS,
-        {aten.mv.default, aten.dot.default, aten.baddbmm.default},
-    ),
     "weights that add up to 1 pass": (
         transfer_contract._PASSES_WEIGHTS, f.DROPOUT | f.COPY, {aten.detach.default, aten.feature_dropout.default},
     ),
@@ -193,29 +179,39 @@ def test_the_rule_of_what_works_by_element() -> None:
     assert by_tag(listed) == listed - untagged
 
 
-def test_layers_have_the_dimensions_of_their_families() -> None:
-    for overload, (kind, weight, filter_dim, channel_dim) in layers._KINDS.items():
-        family = f.family_of(overload)
-        assert family is not None and weight == "weight"
-        assert (family.name, family.filter_dim, family.channel_dim) == (kind, filter_dim, channel_dim)
-    assert {o for family in f.FAMILIES if family.filter_dim is not None for o in family} == set(layers._KINDS)
-
-
-def test_operands_and_modes_are_those_of_the_tables() -> None:
+def test_operands_are_those_of_the_tables() -> None:
     for overload, names in terms._MATMULS.items():
         assert f.family_of(overload).operands == names
     for overload, names in heads._PRODUCTS.items():
         assert f.family_of(overload).operands == names
     for overload, name in readers._FIRST_OPERAND.items():
         assert f.family_of(overload).operands[0] == name
-    for overload, mode in module._MODE_ARGUMENT.items():
-        assert f.family_of(overload).mode == mode
 
 
 def test_a_trial_can_be_written_for_its_families() -> None:
     known = f.WITH_FILTERS | f.INDEX_SELECT | f.PAD | f.SLICE | f.RESHAPE | f.CAT | f.RELU
     assert set(known) - set(operator_onnx._WRITERS) == {aten.constant_pad_nd.default, aten.concat.default}
     assert set(operator_onnx._WRITERS) <= set(known)
+
+
+def test_the_arguments_that_a_family_names_are_in_every_schema_of_it() -> None:
+    for family in f.FAMILIES:
+        named = {*family.operands, *((family.mode,) if family.mode else ())}
+        named |= {"weight"} if family.filter_dim is not None else set()
+        for overload in family:
+            assert named <= {argument.name for argument in overload._schema.arguments}, overload
+
+
+def test_what_has_a_training_mode_names_it() -> None:
+    """A `train` that no family names would stay as the capture left it."""
+    assert {family.name for family in f.FAMILIES if family.mode} == {"batch_norm", "rrelu", "dropout", "alpha_dropout"}
+    unnamed = {
+        family.name
+        for family in f.FAMILIES
+        for overload in family
+        if not family.mode and {"train", "training"} & {argument.name for argument in overload._schema.arguments}
+    }
+    assert unnamed == {"recurrent"}
 
 
 def test_every_overload_is_real_and_in_one_family() -> None:
