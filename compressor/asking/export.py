@@ -24,7 +24,7 @@ class ExportForm:
     `batch` fixes the batch dimension, None leaves it open. `fp16` stores and computes in half precision
     between inputs and outputs of the program's own type. `int8` quantises weights, and activations by what is
     seen while running (dynamic) or by `n_calibration` training samples (static). `sparse` stores tensors that
-    are mostly zero as positions and values. `fold_norms` puts batch norms into the layers before them beforehand.
+    are mostly zero as positions and values.
 
     Raises:  UsageError for wishes that cannot be met together.
     """
@@ -35,7 +35,6 @@ class ExportForm:
     int8: Int8 | None = None
     n_calibration: int = 256
     sparse: bool = False
-    fold_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.opset is not None and not LOWEST_OPSET <= self.opset <= HIGHEST_OPSET:

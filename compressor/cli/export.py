@@ -49,7 +49,7 @@ class ExportOptions(GateOptions, OutputOptions, ModelOptions):
         bool,
         option(
             "--fold-norms",
-            help="Put batch norms into the layers before them beforehand; the exporter does most of that by itself.",
+            help="No effect: the exporter puts batch norms into the layers before them by itself. Will be removed.",
         ),
     ] = False
     check_batch: Annotated[
@@ -84,6 +84,8 @@ def export(options: ExportOptions, session: Session) -> None:
     target = choose_target(options, ".pt2" if is_archive else ".onnx")
     from compressor.exporting import export_onnx, export_pt2
 
+    if options.fold_norms:
+        session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
     source = read_source(options, options.model, session)
     data, _ = known_data(source.program, options, session, needed_for=_needs_data(options, gates))
     if not session.is_main:
@@ -108,7 +110,6 @@ def export(options: ExportOptions, session: Session) -> None:
                 int8=options.int8,
                 n_calibration=options.calibration,
                 sparse=options.sparse,
-                fold_norms=options.fold_norms,
                 **shared,
             )
     _show(report, target.name, gates, source, session)

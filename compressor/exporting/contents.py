@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from compressor.asking.export import Precision
+from compressor.program import layer_name
 
 _DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _STATIC_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"})
@@ -20,6 +21,11 @@ def precision_of(model: onnx.ModelProto, program_is_half: bool) -> Precision:
         return "int8 static"
     is_half = any(tensor.data_type == TensorProto.FLOAT16 and len(tensor.dims) for tensor in model.graph.initializer)
     return "fp16" if is_half and not program_is_half else "unchanged"
+
+
+def kept_norms(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Batch norms that are operators of their own in a file, named by their running means; the others are folded."""
+    return tuple(layer_name(node.input[3]) for node in model.graph.node if node.op_type == "BatchNormalization")
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:

@@ -4,6 +4,7 @@ program."""
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ import torch
 from compressor.asking.export import ExportForm, Int8
 from compressor.data.source import DataSource
 from compressor.errors import UsageError, VerificationError
+from compressor.exporting.contents import kept_norms
 from compressor.exporting.convert import input_dtype, to_onnx
-from compressor.exporting.fold_norms import FoldedNorms, fold_norms
 from compressor.exporting.half import to_half
 from compressor.exporting.metadata import PREFIX, stamp
 from compressor.exporting.publish import data_file, publish
@@ -26,7 +27,7 @@ from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
 from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
 from compressor.formats.onnx_weights import count_onnx_parameters
-from compressor.program import Program
+from compressor.program import Program, families
 
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24
 """Weights above this go into a file of their own: protobuf ends at 2 GiB, and the graph needs its share of
@@ -53,9 +54,9 @@ def export_onnx(
     """What was written: the program as ONNX, checked by onnx and run in onnxruntime against torch first.
 
     `batch` fixes the batch; a program with a fixed batch, or a file with one, is checked at that only. `fp16`,
-    `int8`, `sparse` and `fold_norms` as in `ExportForm`. Weights above 2 GB go into `TARGET.data` beside the
-    file. A stream gets the bytes of the file once it passed. `accept` sees the report before the file gets its
-    name; what it raises leaves nothing behind.
+    `int8` and `sparse` as in `ExportForm`; `fold_norms` has no effect and will go. Weights above 2 GB go into
+    `TARGET.data` beside the file. A stream gets the bytes of the file once it passed. `accept` sees the report
+    before the file gets its name; what it raises leaves nothing behind.
 
     Raises:  VerificationError if the file is not valid or disagrees with torch (nothing is written then);
              ModelError if the model has no ONNX form; UsageError for an opset, a batch size, a form or
@@ -63,7 +64,9 @@ def export_onnx(
              do not fit the program.
     """
     started = time.perf_counter()
-    form = ExportForm(opset, batch, fp16, int8, n_calibration, sparse, fold_norms)
+    if fold_norms:
+        warnings.warn("fold_norms has no effect: the exporter folds by itself", DeprecationWarning, stacklevel=2)
+    form = ExportForm(opset, batch, fp16, int8, n_calibration, sparse)
     check_batch_sizes(batch_sizes)
     form.check_batch(program.has_dynamic_batch)
     _check_precision(program, form)
@@ -119,9 +122,7 @@ def _build(
 ) -> ExportReport:
     """Writes and checks the file at `path`; time and final path are for the caller to fill in."""
     module = program.module.clone().to("cpu").eval()
-    folded = fold_norms(program) if form.fold_norms else FoldedNorms(program, 0, ())
-    source = folded.program.module.clone().to("cpu").eval() if folded.n_folded else module
-    model = to_onnx(program, source, form.opset, form.batch)
+    model = to_onnx(program, module, form.opset, form.batch)
     stamp(model, program, data, extra)
     external = sum(_size_bytes(value) for value in model.graph.initializers.values()) > EXTERNAL_ABOVE_BYTES
     if external and form.is_converted:
@@ -134,6 +135,7 @@ def _build(
     comparison = Comparison(program, module, onnx_run(open_onnx(path)), form.precision, form.batch)
     agreement = comparison.agreement(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
+    n_norms, kept = sum(node.target in families.BATCH_NORM for node in module.graph.nodes), kept_norms(written)
     return ExportReport(
         path=None,
         opset=model.opset_imports[""],
@@ -154,8 +156,8 @@ def _build(
         n_sparse=n_sparse,
         plain_size_bytes=plain_size if form.is_converted else None,
         checks=agreement.checks,
-        n_folded_norms=folded.n_folded,
-        kept_norms=folded.skipped,
+        n_folded_norms=n_norms - len(kept),
+        kept_norms=kept,
     )
 
 

@@ -38,8 +38,8 @@ class ExportReport:
     file fixes. `max_rel` is the largest difference from torch relative to the largest |output|, `limit` what
     was allowed; both over all `checks`. `top1_agreement` is the share of up to 1,000 validation samples with
     the same largest output. `n_sparse` tensors are stored as sparse ones; `plain_size_bytes` is what the file
-    measured before it was made sparse, half or int8. `n_folded_norms` batch norms were put into the layers before them
-    on request, `kept_norms` says which were not and why.
+    measured before it was made sparse, half or int8. `n_folded_norms` batch norms were put into the layers before them,
+    `kept_norms` names those that are still operators of their own.
     """
 
     path: str | None

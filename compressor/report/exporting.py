@@ -73,7 +73,7 @@ def _form(report: ExportReport) -> str:
 def _norms(report: ExportReport) -> str:
     if not report.n_folded_norms and not report.kept_norms:
         return ""
-    kept = f"; {len(report.kept_norms)} kept: {report.kept_norms[0]}" if report.kept_norms else ""
+    kept = f"; {len(report.kept_norms)} kept, the first is {report.kept_norms[0]}" if report.kept_norms else ""
     return f"{plural(report.n_folded_norms, 'batch norm')} folded into the layers before them{kept}"
 
 
