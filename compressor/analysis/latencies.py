@@ -23,12 +23,11 @@ from compressor.program import (
     ProgramModule,
     TensorShape,
     arguments,
+    families,
     find_layers,
 )
 
-aten = torch.ops.aten
-
-_MOVES = frozenset({aten.index_select.default, aten.pad.default, aten.slice.Tensor, aten.cat.default})
+_MOVES = families.INDEX_SELECT | families.PAD | families.SLICE | families.CAT
 _MOST_WEIGHTS = 2**28
 """A trial is one protobuf message, which holds 2 GiB at most; a larger layer has no time."""
 
@@ -101,7 +100,7 @@ def _source(value: Node) -> Node:
     """The one value that is moved about until it is `value`; `value` itself where it is made of several."""
     while value.target in _MOVES:
         moved = _before(value.all_input_nodes)
-        behind = {_source(one) if value.target is aten.cat.default else one for one in moved}
+        behind = {_source(one) if value.target in families.CAT else one for one in moved}
         if len(behind) != 1:
             return value
         value = behind.pop()

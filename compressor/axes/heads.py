@@ -15,47 +15,19 @@ import torch
 from torch.fx import Node
 
 from compressor.axes.labels import factor
-from compressor.program import Program, TensorShape, arguments
+from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.shapes import Shapes
-
-aten = torch.ops.aten
 
 At: TypeAlias = tuple[Node, frozenset[int]]
 """Dimensions of a node's value."""
 
-_PRODUCTS = {
-    aten.matmul.default: ("self", "other"),
-    aten.bmm.default: ("self", "mat2"),
-    aten.baddbmm.default: ("batch1", "batch2"),
-    aten.scaled_dot_product_attention.default: ("query", "key", "value"),
-}
-_RESHAPES = frozenset(
-    {
-        aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten._unsafe_view.default,
-        aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.view_as.default,
-        aten.reshape_as.default, aten.ravel.default,
-    }
+_MOVES = families.TRANSPOSE | families.SELECT | families.UNBIND
+_SAME_DIMS = (
+    families.SLICE | families.NARROW | families.SPLIT | families.REPEAT_INTERLEAVE | families.FLIP | families.SOFTMAX
+    | families.FEATURE_NORMS | families.EXPAND | families.REPEAT | families.COPY | families.DROPOUT | families.CAST
+    | families.CAT
 )  # fmt: skip
-_MOVES = frozenset(
-    {
-        aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int, aten.movedim.intlist,
-        aten.swapaxes.default, aten.swapdims.default, aten.mT.default, aten.select.int, aten.unbind.int,
-    }
-)  # fmt: skip
-_SAME_DIMS = frozenset(
-    {
-        aten.slice.Tensor, aten.narrow.default, aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes,
-        aten.chunk.default, aten.tensor_split.sections, aten.repeat_interleave.self_int, aten.flip.default,
-        aten.softmax.int, aten.layer_norm.default, aten.rms_norm.default, aten.expand.default, aten.repeat.default,
-        aten.contiguous.default, aten.clone.default, aten.dropout.default, aten.to.dtype, aten.cat.default,
-    }
-)  # fmt: skip
-_KEEP_BATCH = frozenset(
-    {
-        aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.max_pool2d.default, aten.max_pool3d.default,
-        aten.avg_pool2d.default, aten.avg_pool3d.default,
-    }
-)  # fmt: skip
+_KEEP_BATCH = families.CONVOLUTIONS | families.POOLS
 """Heads may lie in the batch of a convolution that all of them share."""
 
 
@@ -70,7 +42,7 @@ def find_head_splits(program: Program) -> dict[str, frozenset[int]]:
         if not dims or node.op != "call_function" or (node, dims) in seen:
             continue
         seen.add((node, dims))
-        if node.target in _RESHAPES:
+        if node.target in families.VIEWS:
             split, before = _through_reshape(node, dims, program.shapes)
             found[node.name] = found.get(node.name, frozenset()) | split
             waiting.append(before)
@@ -86,11 +58,11 @@ def _sizes(node: Any, shapes: Shapes) -> tuple[int, ...]:
 
 def _batched(node: Node, shapes: Shapes) -> Iterator[At]:
     """Batch dimensions of the operands of a product of activations."""
-    if node.target is aten.einsum.default:
+    if node.target in families.EINSUM:
         yield from _batched_letters(node)
-    elif node.target in _PRODUCTS:
+    elif names := families.operands_of(node.target):
         bound = arguments(node)
-        operands = [bound[name] for name in _PRODUCTS[node.target]]  # type: ignore[index]
+        operands = [bound[name] for name in names]
         if all(len(_sizes(operand, shapes)) > 2 for operand in operands):
             yield from ((operand, frozenset(range(len(_sizes(operand, shapes)) - 2))) for operand in operands)
 
@@ -129,7 +101,7 @@ def _before(node: Node, dims: frozenset[int], shapes: Shapes) -> Iterator[At]:
     """The same dimensions in what the operator reads."""
     if node.target is operator.getitem:
         source, _ = node.args
-        if isinstance(source, Node) and source.target in (_MOVES | _SAME_DIMS):
+        if isinstance(source, Node) and (source.target in _MOVES or source.target in _SAME_DIMS):
             yield from _before(source, dims, shapes)
         return
     rank = len(_sizes(node, shapes)) or None

@@ -10,21 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value
 from compressor.axes.meeting import NO_PARTNER, ids_along, join, unify
 from compressor.axes.table import Arguments, Context, rule
+from compressor.program import families
 
-aten = torch.ops.aten
 
-
-@rule(
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-)  # fmt: skip
+@rule(families.CONVOLUTIONS)
 def convolution(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.C = w.O, x.C = w.I per group, b.O = w.O; depthwise: x.C = w.O."""
     x, weight = a["input"], a["weight"]
@@ -36,7 +31,7 @@ def convolution(ctx: Context, node: Node, a: Arguments) -> Value:
     return _channel_value(ctx, x, out_ids, _is_zero(weight, 0))
 
 
-@rule(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+@rule(families.TRANSPOSED_CONVOLUTIONS)
 def transposed_convolution(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.C = w.O, x.C = w.I (weight is (I, O/groups, K)), b.O = w.O."""
     x, weight, groups = a["input"], a["weight"], a["groups"]
@@ -130,7 +125,7 @@ def _at(ids: Ids, dim: int, rank: int) -> Ids:
     return ids.reshape([-1 if d == dim else 1 for d in range(rank)])
 
 
-@rule(aten.linear.default)
+@rule(families.LINEAR)
 def linear(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.F = w.O, x.F = w.I, b.O = w.O; other dimensions of x pass."""
     x, weight, bias = a["input"], a["weight"], a["bias"]
@@ -143,20 +138,22 @@ def linear(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(out.sizes, tuple(label.with_zero(label.zero and label.dims == (last,)) for label in out.labels))
 
 
-@rule(aten.matmul.default, aten.bmm.default, aten.mm.default, aten.mv.default, aten.dot.default)
+@rule(families.PRODUCTS)
 def matmul(ctx: Context, node: Node, a: Arguments) -> Value:
     """x.K = y.K, batch dimensions united, x.M and y.N pass."""
-    x = a["self"]
-    y = next(a[name] for name in ("other", "mat2", "vec", "tensor") if name in a)
-    return contract(ctx, *_matmul_names(x, y))
+    return contract(ctx, *_matmul_names(*_operands(node, a)))
 
 
-@rule(aten.addmm.default, aten.baddbmm.default)
+@rule(families.ADDED_PRODUCTS)
 def addmm(ctx: Context, node: Node, a: Arguments) -> Value:
     """The matmul row, with the added matrix united along the dimensions it shares."""
-    x, y = next((a[m], a[n]) for m, n in (("mat1", "mat2"), ("batch1", "batch2")) if m in a)
-    product = contract(ctx, *_matmul_names(x, y))
+    product = contract(ctx, *_matmul_names(*_operands(node, a)))
     return unify(ctx, [product, a["self"]], all)
+
+
+def _operands(node: Node, a: Arguments) -> tuple[Value, Value]:
+    x, y = (a[name] for name in families.operands_of(node.target))
+    return x, y
 
 
 def _matmul_names(x: Value, y: Value) -> tuple[list[list[str]], list[Value], list[str]]:
@@ -172,7 +169,7 @@ def _batch_names(n: int) -> list[str]:
     return [f"b{i}" for i in reversed(range(n))]
 
 
-@rule(aten.einsum.default)
+@rule(families.EINSUM)
 def einsum(ctx: Context, node: Node, a: Arguments) -> Value:
     """Letters that two operands share are united; letters of the result pass; an ellipsis or repeated letter pins."""
     left, _, right = a["equation"].replace(" ", "").partition("->")
@@ -185,7 +182,7 @@ def einsum(ctx: Context, node: Node, a: Arguments) -> Value:
     return contract(ctx, specs, operands, list(right))
 
 
-@rule(aten.scaled_dot_product_attention.default)
+@rule(families.ATTENTION)
 def attention(ctx: Context, node: Node, a: Arguments) -> Value:
     """q.E = k.E; softmax pins k.S; v.E passes; heads and batch united, a key's head with those of its queries."""
     query, key, value, mask = a["query"], a["key"], a["value"], a["attn_mask"]
@@ -215,7 +212,7 @@ def _repeated_heads(shared: Value, query: Value) -> Value:
     return Value(sizes, repeated)
 
 
-@rule(aten.embedding.default)
+@rule(families.EMBEDDING)
 def embedding(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.D = w.D; the vocabulary is pinned."""
     weight = a["weight"]

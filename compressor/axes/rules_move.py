@@ -18,18 +18,12 @@ from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked, from_array, reshape_label
 from compressor.axes.meeting import ids_along, unify
 from compressor.axes.table import Arguments, Context, rule
-from compressor.program import arguments
-
-aten = torch.ops.aten
+from compressor.program import arguments, families
 
 _ONE_LEFT = "a single position is taken out of the dimension"
 
 
-@rule(
-    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten._unsafe_view.default,
-    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.view_as.default,
-    aten.reshape_as.default, aten.ravel.default,
-)  # fmt: skip
+@rule(families.VIEWS)
 def view(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids reshaped; a labelled dimension that is split keeps identity along one part, the others are tied to it."""
     x, labels = a["self"], []
@@ -82,17 +76,13 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
     return (Label((made.dims[kept],), first[0], before.zero),)
 
 
-@rule(
-    aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int, aten.movedim.intlist,
-    aten.swapaxes.default, aten.swapdims.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default,
-    aten.flip.default,
-)  # fmt: skip
+@rule(families.TRANSPOSE, families.FLIP)
 def rearrange(ctx: Context, node: Node, a: Arguments) -> Value:
     """The operator run on ids of size 1 where they do not vary."""
     return Value(ctx.out.sizes, _moved(ctx, node, a, a["self"], ()))
 
 
-@rule(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+@rule(families.EXPAND, families.EXPAND_AS)
 def expand(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids pass; a dimension of size 1 that is stretched gets fresh ids, or those of what it is stretched to."""
     x, rank = a["self"], len(ctx.out.sizes)
@@ -114,7 +104,7 @@ def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:
     return Label((dim,), ids, zero)
 
 
-@rule(aten.repeat.default, aten.tile.default)
+@rule(families.REPEAT)
 def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids repeated along the dimensions where they vary."""
     x = a["self"]
@@ -129,11 +119,7 @@ def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, tuple(labels))
 
 
-@rule(
-    aten.slice.Tensor, aten.narrow.default, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
-    aten.split.sizes, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, aten.unbind.int,
-    aten.repeat_interleave.self_int,
-)  # fmt: skip
+@rule(families.PARTS, families.REPEAT_INTERLEAVE)
 def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
     """The operator run on ids along its dimension; elsewhere they pass, shifted if a dimension goes or comes."""
     x = a["self"]
@@ -146,7 +132,7 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
     return Value(ctx.out.sizes, _moved(ctx, node, a, x, dims), x.uniform)
 
 
-@rule(aten.index_select.default)
+@rule(families.INDEX_SELECT)
 def select_positions(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source."""
     x, index = a["self"], a["index"]
@@ -192,13 +178,13 @@ def _run(node: Node, a: Arguments, x: Value, label: Label, dims: Iterable[int]) 
     return [part.numpy() for part in result] if isinstance(result, (tuple, list)) else result.numpy()
 
 
-@rule(aten.cat.default, aten.concat.default, aten.stack.default)
+@rule(families.CAT, families.STACK)
 def concatenate(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids concatenated along the dimension, united along the others."""
     parts: list[Value] = list(a["tensors"])
     rank = len(ctx.out.sizes)
     dim = a["dim"] % rank
-    if node.target is aten.stack.default:
+    if node.target in families.STACK:
         parts = [_unsqueezed(part, dim) for part in parts]
     parts = [part for part in parts if part.rank == rank and part.sizes[dim]]
     labels: list[Label] = []
@@ -231,7 +217,7 @@ def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
     return ids, all(label.zero for label in part.along(dim))
 
 
-@rule(aten.pad.default, aten.constant_pad_nd.default)
+@rule(families.PAD)
 def pad(ctx: Context, node: Node, a: Arguments) -> Value:
     """Fresh ids on both sides of a labelled dimension; they are 0 when the padding is."""
     x, amounts = a["self"], list(a["pad"])
@@ -254,7 +240,7 @@ def pad(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, tuple(labels))
 
 
-@rule(aten.pixel_shuffle.default, aten.pixel_unshuffle.default)
+@rule(families.PIXEL_SHUFFLE)
 def shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids moved between channels and space, then tied so that every remaining channel is whole."""
     x, labels = a["self"], []
@@ -267,7 +253,7 @@ def shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, tuple(labels))
 
 
-@rule(aten.channel_shuffle.default)
+@rule(families.CHANNEL_SHUFFLE)
 def channel_shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     """Equal offsets of all groups are one unit, so that the groups stay equally wide; then the ids are shuffled."""
     x = a["self"]
@@ -280,7 +266,7 @@ def channel_shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, _moved(ctx, node, a, x, ()))
 
 
-@rule(aten.roll.default, aten.unfold.default, aten.diagonal.default, aten.im2col.default)
+@rule(families.DISPLACE)
 def displace(ctx: Context, node: Node, a: Arguments) -> Value:
     """Dimensions that are rolled or unfolded are pinned; the others pass unless their place changes."""
     x = a["self"]
@@ -305,7 +291,7 @@ def _whole_channels(ctx: Context, label: Label, ids: Ids, dim: int) -> tuple[Lab
     return ctx.label_of(np.ascontiguousarray(moved[:, 0]).reshape(shape), label.zero, _ONE_LEFT)
 
 
-@rule(aten.index.Tensor, aten.gather.default, aten.take_along_dim.default)
+@rule(families.INDEX, families.GATHER)
 def index(ctx: Context, node: Node, a: Arguments) -> Value:
     """Dimensions indexed by another tensor are pinned; the others pass where their place is unambiguous."""
     x = a["self"]

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value
 from compressor.axes.meeting import ids_along, join, unify
 from compressor.axes.rules_contract import tie_groups
 from compressor.axes.table import Arguments, Context, rule
-
-aten = torch.ops.aten
+from compressor.program import families
 
 
 def pass_statistics(ctx: Context, labels: Iterable[Label], dims: Iterable[int], what: str) -> None:
@@ -37,7 +35,7 @@ def pass_statistics(ctx: Context, labels: Iterable[Label], dims: Iterable[int], 
             ctx.pin(label, f"{what} where a removed position would not be 0")
 
 
-@rule(aten.layer_norm.default, aten.rms_norm.default)
+@rule(families.FEATURE_NORMS)
 def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     """x.D = w.D = b.D, pinned unless --through-norm: mean and variance are taken over D."""
     x, n = a["input"], len(a["normalized_shape"])
@@ -54,7 +52,7 @@ def _product(sizes: tuple[int, ...]) -> int:
     return n
 
 
-@rule(aten.group_norm.default)
+@rule(families.GROUP_NORM)
 def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     """x.C = w.C = b.C; pinned unless --through-norm or a group is one channel; equal offsets of all groups tied."""
     x, groups = a["input"], a["num_groups"]
@@ -77,7 +75,7 @@ def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     )
 
 
-@rule(aten.batch_norm.default, aten.instance_norm.default)
+@rule(families.CHANNEL_NORMS)
 def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     """x.C = w.C = b.C = running mean.C = running variance.C; what its own statistics are taken over is pinned."""
     x = a["input"]

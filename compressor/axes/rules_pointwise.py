@@ -7,17 +7,14 @@ It must never hold rules of operators that mix positions. Any operator that torc
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from compressor.axes.labels import Value
 from compressor.axes.meeting import ZeroRule, ids_along, unify
 from compressor.axes.table import Arguments, Context, rule, values_in
-
-aten = torch.ops.aten
+from compressor.program import families
 
 _KEEPS_ZERO = frozenset(
     {
@@ -33,23 +30,13 @@ _KEEPS_ZERO = frozenset(
 
 _ZERO_IF_ANY = frozenset({"mul", "multiply", "logical_and", "bitwise_and", "__and__"})
 _INFINITE_AT_ZERO = frozenset({"reciprocal", "rsqrt", "log", "log2", "log10", "digamma", "lgamma", "special_entr"})
-_UNTAGGED = (
-    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.contiguous.default,
-    aten.clone.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten.type_as.default,
-    aten._to_copy.default, aten.detach.default, aten.prelu.default, aten.hardtanh.default, aten.relu6.default,
-    aten.selu.default, aten.celu.default, aten.elu.default, aten.rrelu.default, aten.softplus.default,
-    aten.log_sigmoid.default, aten.hardswish.default, aten.hardsigmoid.default, aten.zeros_like.default,
-    aten.ones_like.default, aten.full_like.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
-    aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.fill.Scalar, aten.fill.Tensor,
-    aten.rand_like.default, aten.randn_like.default, aten.hardshrink.default, aten.softshrink.default,
-)  # fmt: skip
 
 
-@rule(*_UNTAGGED)
+@rule(*families.UNTAGGED)
 def pointwise(ctx: Context, node: Node, a: Arguments) -> Value:
     """All operands united along the dimensions that they share at full size; a size of 1 ties nothing."""
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
-    if name == "prelu":
+    name = families.operator_name(node.target)
+    if node.target in families.PRELU:
         return _prelu(ctx, a)
     operands = values_in(a)
     if name in _INFINITE_AT_ZERO:
@@ -107,7 +94,7 @@ def _prelu(ctx: Context, a: Arguments) -> Value:
     return unify(ctx, [x, slope], lambda zeros: next(iter(zeros), False))
 
 
-@rule(aten.glu.default)
+@rule(families.GLU)
 def gated(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.C = first half of x.C = second half of x.C; other dimensions pass."""
     x = a["self"]
@@ -123,17 +110,9 @@ def gated(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, tuple(labels))
 
 
-@rule(aten._weight_norm.default)
+@rule(families.WEIGHT_NORM)
 def weight_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     """out = v = g; pinned along the dimension that keeps its norms: a removed row has none to be divided by."""
     direction, dim = a["v"], a["v"].normal_dim(a["dim"])
     ctx.pin(direction.along(dim), "division by the norm of a removed position would not be finite")
     return unify(ctx, [direction, a["g"]], any)
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether torch itself says that the operator works element by element, and makes its result anew.
-
-    One that writes into its operand changes what other names of that memory read, which no rule can see.
-    """
-    return torch.Tag.pointwise in getattr(target, "tags", ()) and not target._schema.is_mutable

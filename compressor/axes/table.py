@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.asking.walk import WalkOptions
 from compressor.axes.ids import Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked, from_array
+from compressor.program.families import Family, Group, OperatorTable
 
 Arguments: TypeAlias = dict[str, Any]
 """An operator's arguments by schema name, with the walked value in place of each node."""
 
 Rule: TypeAlias = "Callable[[Context, Node, Arguments], Walked]"
 
-RULES: dict[Any, Rule] = {}
+RULES: OperatorTable[Rule] = OperatorTable("an axis rule")
 
 
 @dataclass
@@ -79,20 +81,12 @@ class Context:
         return (label,)
 
 
-def rule(*overloads: Any) -> Callable[[Rule], Rule]:
-    """Register an axis rule for operator overloads; a second rule for one operator is an error.
+def rule(*operators: Family | Group | OpOverload) -> Callable[[Rule], Rule]:
+    """Register an axis rule for operator families or single overloads; a second rule for one operator is an error.
 
     Raises:  ValueError if an overload already has a rule.
     """
-
-    def register(function: Rule) -> Rule:
-        for overload in overloads:
-            if overload in RULES:
-                raise ValueError(f"{overload} already has an axis rule: {RULES[overload].__name__}")
-            RULES[overload] = function
-        return function
-
-    return register
+    return RULES.register(*operators)
 
 
 def values_in(arguments: Any) -> list[Value]:

@@ -21,7 +21,7 @@ from compressor.axes.heads import find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.table import RULES, Context, values_in
-from compressor.program import Program, TensorShape, arguments
+from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.spec import InputSpec
 
 RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce)
@@ -104,7 +104,7 @@ def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
     if not _has_tensor(ctx.out):
         return ctx.out
     found = RULES.get(node.target)
-    if found is None and rules_pointwise.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
+    if found is None and families.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
         found = rules_pointwise.pointwise
     if found is not None:
         return found(ctx, node, bound)

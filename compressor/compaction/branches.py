@@ -18,15 +18,11 @@ from compressor.compaction.constants import Constants, Walked
 from compressor.compaction.folding import Additions
 from compressor.compaction.readers import place
 from compressor.compaction.result import Branch
-from compressor.program import Program, TensorShape, arguments, layer_name
+from compressor.compaction.transfer_contract import channel_dim
+from compressor.program import Program, TensorShape, arguments, families, layer_name
 
-aten = torch.ops.aten
-
-_COMBINES = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
-_TAKES_ADDITIONS = (
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
-    aten.conv3d.padding, aten.linear.default,
-)  # fmt: skip
+_COMBINES = families.ADD | families.SUB | families.MUL
+_TAKES_ADDITIONS = families.CONVOLUTIONS | families.LINEAR
 
 
 @dataclass(frozen=True)
@@ -110,14 +106,14 @@ def _replace(edit: Additions, node: Node, key: str, constants: Mapping[str, Walk
     whole, alone = shapes[node.name], shapes[rest.name]
     if not isinstance(whole, TensorShape) or whole != alone or not known.value.is_floating_point():
         return None
-    adds = node.target is not aten.mul.Tensor
-    if adds and not (node.target is aten.sub.Tensor and key == "self") and not bool(known.value.any()):
+    adds = node.target not in families.MUL
+    if adds and not (node.target in families.SUB and key == "self") and not bool(known.value.any()):
         node.replace_all_uses_with(rest)
         edit.graph.erase_node(node)
         return "nothing: it was 0"
     if sum(size > 1 for size in known.value.shape) > 1:
         return None
-    if node.target is aten.add.Tensor and bound["alpha"] == 1 and _can_take(rest, node, known):
+    if node.target in families.ADD and bound["alpha"] == 1 and _can_take(rest, node, known):
         into = edit.add_to_output(rest, _per_channel(rest, known, whole))
         node.replace_all_uses_with(rest)
         edit.graph.erase_node(node)
@@ -129,14 +125,13 @@ def _replace(edit: Additions, node: Node, key: str, constants: Mapping[str, Walk
 
 def _can_take(rest: Node, node: Node, known: Constants) -> bool:
     """Whether a bias in `rest` can take the constant: nobody else reads it, and both speak of the same channels."""
-    dim = known.rank - 1 if rest.target is aten.linear.default else 1
+    dim = channel_dim(rest, known)
     others = [d for d, size in enumerate(known.value.shape) if size > 1 and d != dim]
     return rest.target in _TAKES_ADDITIONS and list(rest.users) == [node] and not others
 
 
 def _per_channel(rest: Node, known: Constants, whole: TensorShape) -> Tensor:
-    dim = known.rank - 1 if rest.target is aten.linear.default else 1
-    return known.exact.flatten().expand(whole.sizes[dim])
+    return known.exact.flatten().expand(whole.sizes[channel_dim(rest, known)])
 
 
 def _origin(operand: Node) -> str:

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import Node
+
+from compressor.program.families import Family, Group, OperatorTable
 
 
 class Pair(NamedTuple):
@@ -97,23 +100,15 @@ Arguments: TypeAlias = dict[str, Any]
 Transfer: TypeAlias = "Callable[[Node, Arguments, Any], Found]"
 """What is known of an operator's result, from the node, its arguments and the shape of the result; None: nothing."""
 
-TRANSFERS: dict[Any, Transfer] = {}
+TRANSFERS: OperatorTable[Transfer] = OperatorTable("a transfer")
 
 
-def transfer(*overloads: Any) -> Callable[[Transfer], Transfer]:
-    """Register the transfer of operator overloads; a second one for an operator is an error.
+def transfer(*operators: Family | Group | OpOverload) -> Callable[[Transfer], Transfer]:
+    """Register the transfer of operator families or single overloads; a second one for an operator is an error.
 
     Raises:  ValueError if an overload already has a transfer.
     """
-
-    def register(function: Transfer) -> Transfer:
-        for overload in overloads:
-            if overload in TRANSFERS:
-                raise ValueError(f"{overload} already has a transfer: {TRANSFERS[overload].__name__}")
-            TRANSFERS[overload] = function
-        return function
-
-    return register
+    return TRANSFERS.register(*operators)
 
 
 def nothing(sizes: tuple[int, ...], batch: frozenset[int] = frozenset()) -> Constants:

@@ -28,7 +28,7 @@ from compressor.compaction.constants import (
     settle,
     tensors_in,
 )
-from compressor.program import Program, TensorShape, arguments, infer_shapes
+from compressor.program import Program, TensorShape, arguments, families, infer_shapes
 
 TRANSFER_MODULES = (transfer_contract, transfer_move, transfer_pointwise, transfer_reduce)
 
@@ -98,7 +98,7 @@ def _computes_with_batch(node: Node, of_batch: set[str]) -> bool:
 
 def _found(node: Node, a: Arguments, shape: Any) -> Any:
     found = TRANSFERS.get(node.target)
-    if found is None and transfer_pointwise.works_by_element(node.target):
+    if found is None and families.works_by_element(node.target):
         found = transfer_pointwise.element_by_element
     if found is not None:
         return found(node, a, shape)

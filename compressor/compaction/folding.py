@@ -20,16 +20,10 @@ from compressor.compaction.dead import Verdict
 from compressor.compaction.readers import Reading, place
 from compressor.compaction.result import Folded
 from compressor.compaction.slicing import Sizes
-from compressor.compaction.transfer_contract import TRANSPOSED, factors
-from compressor.program import Program, ProgramModule, arguments, set_argument
+from compressor.compaction.transfer_contract import factors
+from compressor.program import Program, ProgramModule, arguments, families, set_argument
 
 aten = torch.ops.aten
-
-_BIASED = (
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding,
-    aten.conv3d.padding, aten.linear.default, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)  # fmt: skip
 
 
 @dataclass
@@ -62,14 +56,14 @@ class Additions:
 
         Behind a convolution without bias a batch norm takes them into its running mean: no parameter more.
         """
-        bias = arguments(node).get("bias") if node.target in _BIASED else None
+        bias = arguments(node).get("bias") if node.target in families.WITH_FILTERS else None
         if isinstance(bias, Node):
             return self._grow(node, bias, amounts)
         norm = _norm_behind(node)
         if norm is not None and self._is_own(norm):
             self._set(str(norm.target), self._value(str(norm.target)) - amounts)
             return str(norm.target)
-        if node.target in _BIASED:
+        if node.target in families.WITH_FILTERS:
             made = self._parameter(f"{place(node)}.bias", amounts, node)
             set_argument(node, "bias", made)
             return str(made.target)
@@ -132,7 +126,7 @@ class Additions:
 def _norm_behind(node: Node) -> Node | None:
     """The running mean of the batch norm that alone reads `node`, if it normalises with that mean."""
     users = list(node.users)
-    if len(users) != 1 or users[0].target is not aten.batch_norm.default:
+    if len(users) != 1 or users[0].target not in families.BATCH_NORM:
         return None
     bound = arguments(users[0])
     mean = bound["running_mean"]
@@ -146,7 +140,7 @@ def fold_removed(
     dead = ~verdict.keep | verdict.fillers
     edit, done, sizes = Additions(sliced, dict(exact)), [], Sizes(units, verdict.keep)
     for reading in verdict.readings:
-        if reading.node.target in TRANSPOSED:
+        if reading.node.target in families.TRANSPOSED_CONVOLUTIONS:
             continue  # adds another constant at every position: what it reads stays
         gone = (reading.channel_units >= 0) & dead[reading.channel_units]
         constant = reading.source.everywhere(reading.dim) & ~reading.source.zero_everywhere(reading.dim)
@@ -176,7 +170,7 @@ def added_by(reading: Reading, channels: Tensor) -> Tensor:
     a, x = reading.arguments, reading.source
     values = torch.where(channels, x.first_along(reading.dim), torch.zeros((), dtype=torch.float64))
     if "weight" not in a:
-        weight = factors(a)[1]
+        weight = factors(reading.node, a)[1]
         rows_KN = stretch(weight.value, weight.sizes, range(2))[channels].double()
         return a.get("alpha", 1) * (values[channels] @ rows_KN)
     if reading.is_single:

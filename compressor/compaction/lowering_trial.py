@@ -10,18 +10,12 @@ from torch.fx import Node
 
 from compressor.compaction.lowering_forms import Form
 from compressor.compaction.lowering_plan import Candidate
-from compressor.program import InputSpec, Program, ProgramModule, TensorShape, arguments
+from compressor.program import InputSpec, Program, ProgramModule, TensorShape, arguments, families
 
 aten = torch.ops.aten
 
 _FRAME_CHANNELS = 16
-_PASSES_LAYOUT = frozenset(
-    {
-        aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardswish.default, aten.silu.default,
-        aten.leaky_relu.default, aten.gelu.default, aten.sigmoid.default, aten.tanh.default, aten.dropout.default,
-        aten.batch_norm.default, aten.max_pool2d.default, aten.avg_pool2d.default, aten.add.Tensor,
-    }
-)  # fmt: skip
+_PASSES_LAYOUT = families.ACTIVATIONS | families.DROPOUT | families.BATCH_NORM | families.POOLS | families.ADD
 
 
 def trial_program(program: Program, candidate: Candidate, form: Form) -> Program:
@@ -65,4 +59,4 @@ def _follows_convolution(source: Node) -> bool:
     """Whether only operators that keep the runtime's own layout stand between the value and a convolution."""
     while source.target in _PASSES_LAYOUT and source.args and isinstance(source.args[0], Node):
         source = source.args[0]
-    return source.target in (aten.conv2d.default, aten.conv2d.padding)
+    return source.target in families.CONV2D

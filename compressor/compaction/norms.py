@@ -23,12 +23,11 @@ from torch.fx import Node
 
 from compressor.axes import Keep, UnitMap, Value
 from compressor.compaction.slicing import Sizes, rewrites
-from compressor.program import Program, arguments, layer_name, set_argument
+from compressor.program import Program, arguments, families, layer_name, set_argument
 
 aten = torch.ops.aten
 
-_LAYER_NORMS = (aten.layer_norm.default, aten.rms_norm.default)
-_MEANS = (aten.mean.dim, aten.mean.default)
+_TAKE_MEANS = families.FEATURE_NORMS | families.GROUP_NORM | families.MEAN
 
 
 def rescaled_norms(program: Program, units: UnitMap, keep: Keep) -> tuple[str, ...]:
@@ -48,14 +47,14 @@ def _name(node: Node) -> str:
 
 def _lost(node: Node, sizes: Sizes) -> tuple[int, ...]:
     """Dimensions that a mean or a variance is taken over and that get shorter."""
-    if node.target not in (*_LAYER_NORMS, *_MEANS, aten.group_norm.default):
+    if node.target not in _TAKE_MEANS:
         return ()
     bound = arguments(node)
     source = sizes.value(bound["input"] if "input" in bound else bound["self"])
     assert isinstance(source, Value)
-    if node.target in _LAYER_NORMS:
+    if node.target in families.FEATURE_NORMS:
         over: Sequence[int] = range(source.rank - len(bound["normalized_shape"]), source.rank)
-    elif node.target is aten.group_norm.default:
+    elif node.target in families.GROUP_NORM:
         over = [1] if source.sizes[1] > bound["num_groups"] else []
     else:
         over = [source.normal_dim(dim) for dim in bound.get("dim") or range(source.rank)]
@@ -80,7 +79,7 @@ def _become(node: Node, last: Node) -> None:
     node.graph.erase_node(last)
 
 
-@rewrites(*_LAYER_NORMS)
+@rewrites(families.FEATURE_NORMS)
 def _layer_norm(node: Node, sizes: Sizes) -> None:
     dims = _lost(node, sizes)
     if not dims:
@@ -92,7 +91,7 @@ def _layer_norm(node: Node, sizes: Sizes) -> None:
         set_argument(node, "normalized_shape", list(sizes.of(value)[-n:]))
         return
     over = list(range(value.rank - n, value.rank))
-    centred = node.target is aten.layer_norm.default
+    centred = node.target in families.LAYER_NORM
     result = _standardised(write, bound["input"], over, math.prod(value.sizes[-n:]), bound["eps"], centred)
     _become(node, _scaled(write, result, bound["weight"], bound.get("bias")))
 
@@ -118,7 +117,7 @@ def _scaled(write: Callable[..., Node], x: Node, weight: Node | None, bias: Node
     return x if bias is None else write(aten.add.Tensor, x, bias)
 
 
-@rewrites(aten.group_norm.default)
+@rewrites(families.GROUP_NORM)
 def _group_norm(node: Node, sizes: Sizes) -> None:
     """Groups of one channel go with it; wider ones all lose the same offsets."""
     bound, write = arguments(node), _writer(node)
@@ -139,7 +138,7 @@ def _group_norm(node: Node, sizes: Sizes) -> None:
     _become(node, _scaled(write, flat, *scales))
 
 
-@rewrites(*_MEANS)
+@rewrites(families.MEAN)
 def _mean(node: Node, sizes: Sizes) -> None:
     """The sum over what is left, divided by what was there; the mean over the other dimensions stays one."""
     dims = _lost(node, sizes)

@@ -17,15 +17,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from compressor.axes import Ids, Label, UnitMap, Value, rules_contract, rules_move, rules_norm, rules_reduce
-from compressor.axes import rules_pointwise as rules_point
+from compressor.axes import Ids, Label, UnitMap, Value
 from compressor.axes.table import RULES
 from compressor.compaction.constants import Arguments, Constants, Walked, stretch
-from compressor.compaction.transfer_contract import CONVOLUTIONS, TRANSPOSED, channel_dim, factor_names, reads_of
-from compressor.compaction.transfer_pointwise import works_by_element
-from compressor.program import Program, TensorShape, arguments, layer_name
-
-aten = torch.ops.aten
+from compressor.compaction.transfer_contract import channel_dim, reads_of
+from compressor.program import Program, TensorShape, arguments, families, layer_name
+from compressor.program.families import OperatorTable
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -98,13 +95,13 @@ class Survey:
                 self._visit(node)
 
     def _visit(self, node: Node) -> None:
-        found: Any = RULES.get(node.target)
-        if found in _PASSING or (found is None and works_by_element(node.target)):
+        read = READS.get(node.target) or _read_of_unlisted(node.target)
+        if read is _passes:
             return
         self.places[node.name] = place(node)
         walked: Any = self._constants
         bound: Arguments = map_arg(arguments(node), lambda n: walked[n.name])
-        _HANDLERS.get(found, Survey._needs_zeros)(self, node, bound)
+        read(self, node, bound)
 
     def labels(self, node: Any) -> Value | None:
         value = self._units.walk.values.get(node.name) if isinstance(node, Node) else None
@@ -121,7 +118,7 @@ class Survey:
     def _filters(self, node: Node, a: Arguments) -> None:
         x: Constants = a["input"]
         dim, given = channel_dim(node, x), arguments(node)
-        if node.target is not aten.linear.default and x.rank != a["weight"].rank:
+        if node.target not in families.LINEAR and x.rank != a["weight"].rank:
             return self._needs_zeros(node, a)
         shape = self._shapes[node.name]
         assert isinstance(shape, TensorShape)
@@ -129,15 +126,15 @@ class Survey:
         reads = reads_of(node, a)
         if reads is not None:
             self.filters.append(Filters(node, rows, ~reads.any(2).reshape(-1).numpy()))
-        if a.get("groups", 1) > 1 and a["weight"].sizes[1] == 1 and node.target in CONVOLUTIONS:
+        if a.get("groups", 1) > 1 and a["weight"].sizes[1] == 1 and node.target in families.CONVOLUTIONS:
             return None  # depthwise: every channel goes with its filter
-        single = node.target in CONVOLUTIONS and all(size == 1 for size in shape.sizes[2:])
+        single = node.target in families.CONVOLUTIONS and all(size == 1 for size in shape.sizes[2:])
         channels = self._units_along(self.labels(given["input"]), dim, x.sizes[dim])
         return self._read(Reading(node, a, x, dim, channels, rows, reads, single))
 
     def _products(self, node: Node, a: Arguments) -> None:
         """A constant right factor is a linear layer; otherwise one factor must be 0 where a unit goes."""
-        first, second = factor_names(a)
+        first, second = families.operands_of(node.target)
         x, y = a[first], a[second]
         left, right = arguments(node)[first], arguments(node)[second]
         contracted = self._units_along(self.labels(left), x.rank - 1, x.sizes[-1])
@@ -230,30 +227,35 @@ class Survey:
             self._zeros(node, arguments(node)["input"], x, [1])
 
 
-_Handler: TypeAlias = Callable[[Survey, Node, Arguments], None]
+Read: TypeAlias = Callable[[Survey, Node, Arguments], None]
 
-_HANDLERS: dict[Any, _Handler] = {
-    rules_contract.convolution: Survey._filters,
-    rules_contract.transposed_convolution: Survey._filters,
-    rules_contract.linear: Survey._filters,
-    rules_contract.matmul: Survey._products,
-    rules_contract.addmm: Survey._products,
-    rules_contract.attention: Survey._attention,
-    rules_reduce.reduction: Survey._reduction,
-    rules_norm.layer_norm: Survey._layer_norm,
-    rules_norm.group_norm: Survey._group_norm,
-}
 
-_PASSING = frozenset(
-    {
-        rules_contract.embedding, rules_move.view, rules_move.rearrange, rules_move.expand, rules_move.repeat,
-        rules_move.along_one, rules_move.select_positions, rules_move.concatenate, rules_move.pad, rules_move.shuffle,
-        rules_move.channel_shuffle, rules_move.displace, rules_move.index, rules_norm.channel_norm,
-        rules_point.pointwise, rules_point.gated, rules_reduce.window, rules_reduce.softmax, rules_reduce.filled,
-        rules_reduce.constant,
-    }
-)  # fmt: skip
-"""Rules under which a labelled position is made of the same position only, or is pinned."""
+def _passes(survey: Survey, node: Node, a: Arguments) -> None:
+    """Nothing: a labelled position is made of the same position only, or is pinned."""
+
+
+READS: OperatorTable[Read] = OperatorTable("a reading")
+"""What an operator needs of the units that it reads."""
+
+READS.register(families.WITH_FILTERS)(Survey._filters)
+READS.register(families.PRODUCTS, families.ADDED_PRODUCTS)(Survey._products)
+READS.register(families.ATTENTION)(Survey._attention)
+READS.register(families.REDUCTIONS)(Survey._reduction)
+READS.register(families.FEATURE_NORMS)(Survey._layer_norm)
+READS.register(families.GROUP_NORM)(Survey._group_norm)
+READS.register(families.EINSUM, families.WEIGHT_NORM)(Survey._needs_zeros)
+READS.register(
+    families.EMBEDDING, families.VIEWS, families.TRANSPOSE, families.FLIP, families.EXPAND, families.EXPAND_AS,
+    families.REPEAT, families.PARTS, families.REPEAT_INTERLEAVE, families.INDEX_SELECT, families.CAT, families.STACK,
+    families.PAD, families.PIXEL_SHUFFLE, families.CHANNEL_SHUFFLE, families.DISPLACE, families.INDEX, families.GATHER,
+    families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.FILLED,
+    families.UNFILLED, families.NUMBERS, families.TRIANGLE, *families.UNTAGGED,
+)(_passes)  # fmt: skip
+
+
+def _read_of_unlisted(target: Any) -> Read:
+    """An operator that torch tags as pointwise passes, unless a user's own rule says what it does instead."""
+    return _passes if target not in RULES and families.is_pointwise(target) else Survey._needs_zeros
 
 
 def place(node: Node) -> str:
@@ -279,9 +281,9 @@ def _reads_padding(node: Node, a: Arguments, reads: Tensor, x: Constants) -> Ten
 
     Shapes:  -> (groups, filters per group, channels per group)
     """
-    if node.target in TRANSPOSED:
+    if node.target in families.TRANSPOSED_CONVOLUTIONS:
         return reads  # a tap is used at some output positions only
-    if node.target not in CONVOLUTIONS or a["padding"] == "valid":
+    if node.target not in families.CONVOLUTIONS or a["padding"] == "valid":
         return None
     weight: Constants = a["weight"]
     kernel = weight.sizes[2:]

@@ -14,12 +14,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.axes import Keep, UnitMap, Value, Walked
 from compressor.compaction.result import LayerChange
 from compressor.errors import ModelError
-from compressor.program import Program, ProgramModule, TensorShape, arguments, find_layers, set_argument
+from compressor.program import Program, ProgramModule, TensorShape, arguments, families, find_layers, set_argument
+from compressor.program.families import Family, Group, OperatorTable
 
 aten = torch.ops.aten
 
@@ -129,34 +131,22 @@ def _check_size(name: str, shape: Any, value: Walked, sizes: Sizes) -> None:
 
 
 Rewrite: TypeAlias = Callable[[Node, Sizes], None]
-REWRITES: dict[Any, Rewrite] = {}
+REWRITES: OperatorTable[Rewrite] = OperatorTable("a rewrite")
 
 
-def rewrites(*overloads: Any) -> Callable[[Rewrite], Rewrite]:
-    """Register how an operator's shape-bearing arguments follow a removal."""
-
-    def register(function: Rewrite) -> Rewrite:
-        for overload in overloads:
-            if overload in REWRITES:
-                raise ValueError(f"{overload} is rewritten twice")
-            REWRITES[overload] = function
-        return function
-
-    return register
+def rewrites(*operators: Family | Group | OpOverload) -> Callable[[Rewrite], Rewrite]:
+    """Register how an operator's shape-bearing arguments follow a removal. Raises: ValueError as `axes.rule`."""
+    return REWRITES.register(*operators)
 
 
 def _bound(node: Node) -> Mapping[str, Any]:
     return arguments(node)
 
 
-@rewrites(
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.broadcast_to.default,
-    aten.full.default, aten.zeros.default, aten.ones.default, aten.empty.memory_format, aten.new_full.default,
-    aten.new_zeros.default, aten.new_ones.default, aten.new_empty.default,
-)  # fmt: skip
+@rewrites(families.VIEW, families.RESHAPE, families.EXPAND, families.FILLED, families.UNFILLED)
 def _sizes_argument(node: Node, sizes: Sizes) -> None:
     """Constant sizes become the new ones; one that is computed from the batch becomes -1 if it changes."""
-    name = "shape" if node.target is aten.reshape.default else "size"
+    name = "shape" if node.target in families.RESHAPE else "size"
     value = sizes.value(node)
     assert isinstance(value, Value)
     wanted, given = sizes.of(value), list(_bound(node)[name])
@@ -170,7 +160,7 @@ def _sizes_argument(node: Node, sizes: Sizes) -> None:
     set_argument(node, name, given)
 
 
-@rewrites(aten.unflatten.int)
+@rewrites(families.UNFLATTEN)
 def _unflatten(node: Node, sizes: Sizes) -> None:
     value, bound = sizes.value(node), _bound(node)
     assert isinstance(value, Value)
@@ -180,10 +170,7 @@ def _unflatten(node: Node, sizes: Sizes) -> None:
     set_argument(node, "sizes", new)
 
 
-@rewrites(
-    aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, aten.chunk.default,
-    aten.tensor_split.sections, aten.tensor_split.indices,
-)  # fmt: skip
+@rewrites(families.SPLIT)
 def _split(node: Node, sizes: Sizes) -> None:
     """Whatever the operator was, it becomes a split at the new boundaries, if any part changes."""
     parts, bound = sizes.value(node), _bound(node)
@@ -196,7 +183,7 @@ def _split(node: Node, sizes: Sizes) -> None:
         node.args, node.kwargs = (bound["self"], new, dim), {}
 
 
-@rewrites(aten.slice.Tensor)
+@rewrites(families.SLICE)
 def _slice(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)
     source = sizes.value(bound["self"])
@@ -209,7 +196,7 @@ def _slice(node: Node, sizes: Sizes) -> None:
         set_argument(node, "end", int(kept[:stop].sum()))
 
 
-@rewrites(aten.narrow.default)
+@rewrites(families.NARROW)
 def _narrow(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)
     source = sizes.value(bound["self"])
@@ -221,10 +208,7 @@ def _narrow(node: Node, sizes: Sizes) -> None:
         set_argument(node, "length", int(kept[start : start + bound["length"]].sum()))
 
 
-@rewrites(
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-)  # fmt: skip
+@rewrites(families.CONVOLUTIONS)
 def _groups(node: Node, sizes: Sizes) -> None:
     """A depthwise convolution has as many groups as channels; others keep theirs."""
     bound = _bound(node)
@@ -235,7 +219,7 @@ def _groups(node: Node, sizes: Sizes) -> None:
         set_argument(node, "groups", int(sizes.kept(source, dim).sum()))
 
 
-@rewrites(aten.pad.default, aten.constant_pad_nd.default)
+@rewrites(families.PAD)
 def _pad(node: Node, sizes: Sizes) -> None:
     """Padding of a labelled dimension shrinks with the padded channels that go."""
     value, bound = sizes.value(node), _bound(node)
@@ -251,7 +235,7 @@ def _pad(node: Node, sizes: Sizes) -> None:
     set_argument(node, "pad", amounts)
 
 
-@rewrites(aten.squeeze.default)
+@rewrites(families.SQUEEZE)
 def _squeeze(node: Node, sizes: Sizes) -> None:
     """Name the dimensions: one that shrinks to 1 must not vanish too."""
     source = sizes.value(_bound(node)["self"])

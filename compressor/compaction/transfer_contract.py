@@ -12,16 +12,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
-from compressor.program import arguments
+from compressor.program import arguments, families
 
-aten = torch.ops.aten
-
-_PASSES_WEIGHTS = (aten.dropout.default, aten.clone.default, aten.contiguous.default)
-TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-CONVOLUTIONS = (
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default,
-    aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-)  # fmt: skip
+_PASSES_WEIGHTS = families.DROPOUT | families.COPY
 _HALF_A_GIGABYTE = 2**27
 
 
@@ -30,7 +23,7 @@ def reads_of(node: Node, a: Arguments) -> Tensor | None:
 
     Shapes:  -> (groups, filters per group, channels per group)
     """
-    weight: Constants = a["weight"] if "weight" in a else factors(a)[1]
+    weight: Constants = a["weight"] if "weight" in a else factors(node, a)[1]
     if not weight.all_known:
         return None
     nonzero = stretch(weight.value, weight.sizes, range(weight.rank)) != 0
@@ -39,13 +32,13 @@ def reads_of(node: Node, a: Arguments) -> Tensor | None:
     if nonzero.dim() > 2:
         nonzero = nonzero.flatten(2).any(2)
     groups = a.get("groups", 1)
-    if node.target in TRANSPOSED:
+    if node.target in families.TRANSPOSED_CONVOLUTIONS:
         return nonzero.reshape(groups, -1, nonzero.shape[1]).movedim(1, 2)
     return nonzero.reshape(groups, -1, nonzero.shape[1])
 
 
 def channel_dim(node: Node, x: Constants) -> int:
-    return x.rank - 1 if node.target is aten.linear.default else 1
+    return x.rank - 1 if node.target in families.LINEAR else 1
 
 
 def known_filters(reads: Tensor, known: Tensor) -> Tensor:
@@ -54,13 +47,13 @@ def known_filters(reads: Tensor, known: Tensor) -> Tensor:
     return ~torch.cat([part[:, hidden].any(1) for part, hidden in zip(reads, unknown, strict=True)])
 
 
-@transfer(*CONVOLUTIONS, *TRANSPOSED, aten.linear.default)
+@transfer(families.WITH_FILTERS)
 def filters(node: Node, a: Arguments, out: Any) -> Found:
     """A filter's output is its bias, if it reads only zeros; if it reads other constants, the operator computes it."""
     x, weight, bias = a["input"], a["weight"], a["bias"]
     dim = channel_dim(node, x)
     reads = reads_of(node, a)
-    unbatched = node.target is not aten.linear.default and x.rank != weight.rank
+    unbatched = node.target not in families.LINEAR and x.rank != weight.rank
     if reads is None or unbatched or (bias is not None and not bias.all_known):
         return None
     known = known_filters(reads, x.everywhere(dim))
@@ -81,9 +74,9 @@ def filters(node: Node, a: Arguments, out: Any) -> Found:
 def _computed(node: Node, a: Arguments, known: Tensor, dim: int) -> Tensor | None:
     """The operator on what is known, 0 elsewhere; right in the `known` filters. None where that would take too much."""
     x, weight = a["input"], a["weight"]
-    spatial = () if node.target is aten.linear.default else range(2, x.rank)
+    spatial = () if node.target in families.LINEAR else range(2, x.rank)
     value = stretch(x.exact, x.sizes, [dim, *spatial])
-    if a.get("groups", 1) > 1 or node.target in TRANSPOSED:
+    if a.get("groups", 1) > 1 or node.target in families.TRANSPOSED_CONVOLUTIONS:
         if value.numel() + weight.value.numel() > _HALF_A_GIGABYTE // 8:
             return None
         return run(node, a, lambda c: value if c is x else c.exact)
@@ -99,13 +92,10 @@ def _computed(node: Node, a: Arguments, known: Tensor, dim: int) -> Tensor | Non
     return torch.zeros(sizes, dtype=torch.float64).index_copy(dim, rows, made)
 
 
-@transfer(
-    aten.matmul.default, aten.bmm.default, aten.mm.default, aten.mv.default, aten.dot.default, aten.addmm.default,
-    aten.baddbmm.default,
-)  # fmt: skip
+@transfer(families.PRODUCTS, families.ADDED_PRODUCTS)
 def products(node: Node, a: Arguments, out: Any) -> Found:
     """Known where for every product both factors are known, or one is known to be 0; a softmax's add up to 1."""
-    x, y = factors(a)
+    x, y = factors(node, a)
     if _is_softmax(node.args[0]) and y.rank == len(out.sizes) > 1:
         return _mean_of_equals(y)
     if not (x.any_known or y.any_known) or (x.rank - 1) in x.batch:
@@ -128,22 +118,16 @@ def _is_softmax(node: Any) -> bool:
     """Whether the last dimension of a value holds weights that add up to 1."""
     while isinstance(node, Node) and node.target in _PASSES_WEIGHTS and not arguments(node).get("train", False):
         node = node.args[0]
-    return isinstance(node, Node) and node.target is aten.softmax.int and arguments(node)["dim"] == -1
+    return isinstance(node, Node) and node.target in families.SOFTMAX and arguments(node)["dim"] == -1
 
 
-def factors(a: Arguments) -> tuple[Constants, Constants]:
+def factors(node: Node, a: Arguments) -> tuple[Constants, Constants]:
     """The two operands that are multiplied."""
-    first, second = factor_names(a)
+    first, second = families.operands_of(node.target)
     return a[first], a[second]
 
 
-def factor_names(a: Arguments) -> tuple[str, str]:
-    """Names of the two arguments that are multiplied, the left one first."""
-    left = next(name for name in ("mat1", "batch1", "self") if name in a)
-    return left, next(name for name in ("mat2", "batch2", "other", "vec", "tensor") if name in a)
-
-
-@transfer(aten.scaled_dot_product_attention.default)
+@transfer(families.ATTENTION)
 def attention(node: Node, a: Arguments, out: Any) -> Found:
     """A feature of the values that is the same for every key is a mean of equals: itself."""
     value, mask = a["value"], a["attn_mask"]
@@ -177,7 +161,7 @@ def _attends_somewhere(mask: Constants) -> bool:
     return bool(seen.any(-1).all())
 
 
-@transfer(aten.embedding.default)
+@transfer(families.EMBEDDING)
 def embedding(node: Node, a: Arguments, out: Any) -> Found:
     """A feature that is the same for every word."""
     weight = a["weight"]

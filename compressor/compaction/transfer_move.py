@@ -15,15 +15,10 @@ from torch.fx import Node
 
 from compressor.axes.labels import factor
 from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
+from compressor.program import families
 
-aten = torch.ops.aten
 
-
-@transfer(
-    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten._unsafe_view.default,
-    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.view_as.default,
-    aten.reshape_as.default, aten.ravel.default,
-)  # fmt: skip
+@transfer(families.VIEWS)
 def view(node: Node, a: Arguments, out: Any) -> Found:
     """Reshaped; only the runs of dimensions along which something differs are expanded."""
     x = a["self"]
@@ -44,24 +39,20 @@ def _each(x: Constants, move: Callable[[Tensor], Tensor]) -> Found:
     return Pair(move(x.exact), move(x.known)) if x.any_known else None
 
 
-@transfer(
-    aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int, aten.movedim.intlist,
-    aten.swapaxes.default, aten.swapdims.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default,
-    aten.flip.default,
-)  # fmt: skip
+@transfer(families.TRANSPOSE, families.FLIP)
 def rearrange(node: Node, a: Arguments, out: Any) -> Found:
     """The operator on tensors of size 1 where nothing differs."""
     return _each(a["self"], lambda t: node.target(**{**a, "self": t}))  # type: ignore[operator]
 
 
-@transfer(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+@transfer(families.EXPAND, families.EXPAND_AS)
 def expand(node: Node, a: Arguments, out: Any) -> Found:
     """Nothing differs along a stretched dimension."""
     x = a["self"]
     return _each(x, lambda t: t.reshape((1,) * (len(out.sizes) - x.rank) + tuple(t.shape)))
 
 
-@transfer(aten.repeat.default, aten.tile.default)
+@transfer(families.REPEAT)
 def repeat(node: Node, a: Arguments, out: Any) -> Found:
     """Repeated along the dimensions where something differs."""
     x, rank = a["self"], len(out.sizes)
@@ -76,17 +67,14 @@ def repeat(node: Node, a: Arguments, out: Any) -> Found:
 
 
 @transfer(
-    aten.slice.Tensor, aten.narrow.default, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
-    aten.split.sizes, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices, aten.unbind.int,
-    aten.repeat_interleave.self_int, aten.channel_shuffle.default, aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default, aten.index_select.default,
-)  # fmt: skip
+    families.PARTS, families.REPEAT_INTERLEAVE, families.CHANNEL_SHUFFLE, families.PIXEL_SHUFFLE, families.INDEX_SELECT
+)
 def along_some(node: Node, a: Arguments, out: Any) -> Found:
     """The operator on tensors that have their full size along the dimensions it works on."""
     x = a["self"]
     if not x.any_known or ("index" in a and isinstance(a["index"], Constants) and not a["index"].all_known):
         return None
-    if node.target is aten.channel_shuffle.default:
+    if node.target in families.CHANNEL_SHUFFLE:
         dims: Sequence[int] = [1]
     elif "dim" in a:
         dims = x.normal_dims(a["dim"])
@@ -104,7 +92,7 @@ def _unknown(x: Constants, dims: Sequence[int]) -> Tensor:
     return stretch(~x.known, x.sizes, dims).double()
 
 
-@transfer(aten.roll.default, aten.unfold.default, aten.diagonal.default, aten.im2col.default)
+@transfer(families.DISPLACE)
 def displace(node: Node, a: Arguments, out: Any) -> Found:
     """The operator on tensors of full size."""
     x = a["self"]
@@ -114,7 +102,7 @@ def displace(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(run(node, a, lambda c: c.along(every).value), run(node, a, lambda c: _unknown(c, every)) == 0)
 
 
-@transfer(aten.cat.default, aten.concat.default, aten.stack.default)
+@transfer(families.CAT, families.STACK)
 def concatenate(node: Node, a: Arguments, out: Any) -> Found:
     """Concatenated; a part of which nothing is known stays unknown."""
     rank = len(out.sizes)
@@ -122,7 +110,7 @@ def concatenate(node: Node, a: Arguments, out: Any) -> Found:
     parts: list[Constants] = list(a["tensors"])
     if not any(part.any_known for part in parts):
         return None
-    if node.target is aten.stack.default:
+    if node.target in families.STACK:
         pairs = [Pair(part.exact.unsqueeze(dim), part.known.unsqueeze(dim)) for part in parts]
     else:
         pairs = [part.along([dim]) for part in parts if part.rank == rank]
@@ -135,7 +123,7 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return torch.cat([p.to(kind).expand([*sizes[:dim], p.shape[dim], *sizes[dim + 1 :]]) for p in parts], dim)
 
 
-@transfer(aten.pad.default, aten.constant_pad_nd.default)
+@transfer(families.PAD)
 def pad(node: Node, a: Arguments, out: Any) -> Found:
     """A constant padding is known; copies are known where what they copy is."""
     x, amounts = a["self"], list(a["pad"])
@@ -152,7 +140,7 @@ def pad(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(F.pad(value, amounts, value=fill), F.pad((~known).double(), amounts) == 0)
 
 
-@transfer(aten.index.Tensor)
+@transfer(families.INDEX)
 def index(node: Node, a: Arguments, out: Any) -> Found:
     """The operator with the constant indices it has."""
     x, indices = a["self"], [i for i in a["indices"] if i is not None]

@@ -11,31 +11,23 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from compressor.axes.rules_pointwise import is_pointwise, pointwise
-from compressor.axes.table import RULES
 from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, tensors_in, transfer
-
-aten = torch.ops.aten
+from compressor.program import families
 
 _FIRST_ONLY = frozenset({"to", "type_as", "clone", "contiguous", "detach", "_to_copy", "positive"})
 _MODES = ("train", "training")
 
 
-def works_by_element(target: Any) -> bool:
-    """Whether an operator is element by element and says the same every time."""
-    return RULES.get(target) is pointwise or is_pointwise(target)
-
-
 def element_by_element(node: Node, a: Arguments, out: Any) -> Found:
     """Known where all operands are."""
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    name = families.operator_name(node.target)
     if any(mode in a for mode in _MODES):
         first = tensors_in(a)[0]
         return None if any(a.get(mode) for mode in _MODES) or name == "rrelu" else Pair(first.exact, first.known)
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None
     operands = tensors_in(a)[:1] if name in _FIRST_ONLY else tensors_in(a)
-    if name in ("full_like", "zeros_like", "ones_like"):
+    if node.target in families.FILLED_LIKE:
         return Pair(run(node, a, lambda c: c.exact), torch.ones((1,) * len(out.sizes), dtype=torch.bool))
     if not all(operand.any_known for operand in operands):
         return None
@@ -43,7 +35,7 @@ def element_by_element(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(run(node, a, lambda c: c.exact), known)
 
 
-@transfer(aten.mul.Tensor)
+@transfer(families.MUL)
 def product(node: Node, a: Arguments, out: Any) -> Found:
     """Known where both factors are, and where one is known to be 0: every activation is taken to be finite."""
     x, y = a["self"], a["other"]
@@ -54,7 +46,7 @@ def product(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(x.exact * y.exact, (x.known & y.known) | x.is_zero | y.is_zero)
 
 
-@transfer(aten.prelu.default)
+@transfer(families.PRELU)
 def prelu(node: Node, a: Arguments, out: Any) -> Found:
     """Known where the operand is; the slope belongs to dimension 1."""
     x = a["self"]

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
-
-aten = torch.ops.aten
+from compressor.program import families
 
 _OF_EQUALS = frozenset({"mean", "amax", "amin", "max", "min", "median", "any", "all"})
 """Reductions that leave one of many equal values as it is."""
@@ -22,20 +21,14 @@ _SAY_WHERE = frozenset({"max", "min", "median"})
 """Reductions whose second result is the position of the first: of equal values any, as the kernel at hand likes."""
 
 
-@transfer(
-    aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default, aten.amax.default, aten.amin.default,
-    aten.max.dim, aten.min.dim, aten.max.default, aten.min.default, aten.var.correction, aten.var.dim,
-    aten.std.correction, aten.std.dim, aten.var_mean.correction, aten.linalg_vector_norm.default,
-    aten.norm.ScalarOpt_dim, aten.prod.dim_int, aten.logsumexp.default, aten.argmax.default, aten.argmin.default,
-    aten.any.dim, aten.all.dim, aten.median.dim,
-)  # fmt: skip
+@transfer(families.REDUCTIONS)
 def reduction(node: Node, a: Arguments, out: Any) -> Found:
     """Known where everything that is reduced is; of many equal values the one that was taken is not."""
     x = a["self"]
     dims = x.normal_dims(a.get("dim"))
     if not x.any_known or set(dims) & x.batch:
         return None
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    name = families.operator_name(node.target)
     kept = bool(a.get("keepdim", False))
     unknown = _reduced(~x.known, dims, kept)
     over = () if name in _OF_EQUALS and all(x.value.shape[dim] == 1 for dim in dims) else dims
@@ -50,7 +43,7 @@ def _reduced(flags: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return reduced > 0
 
 
-@transfer(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten.cumsum.default)
+@transfer(families.SCANS)
 def over_one(node: Node, a: Arguments, out: Any) -> Found:
     """Known where everything along the dimension is."""
     x = a["self"]
@@ -61,15 +54,7 @@ def over_one(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(run(node, a, lambda c: stretch(c.exact, c.sizes, [dim])), ~unknown)
 
 
-@transfer(
-    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.avg_pool1d.default,
-    aten.avg_pool2d.default, aten.avg_pool3d.default, aten.adaptive_avg_pool1d.default,
-    aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default, aten.adaptive_max_pool1d.default,
-    aten.adaptive_max_pool2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec,
-    aten.upsample_nearest1d.vec, aten.upsample_bicubic2d.vec, aten.upsample_nearest2d.default,
-    aten.upsample_bilinear2d.default, aten.reflection_pad2d.default, aten.replication_pad2d.default,
-    aten.upsample_linear1d.vec, aten.upsample_trilinear3d.vec, aten.upsample_nearest3d.vec,
-)  # fmt: skip
+@transfer(families.WINDOWS)
 def window(node: Node, a: Arguments, out: Any) -> Found:
     """Known in channels that are; a value that is the same everywhere stays itself unless zeros are averaged in.
 
@@ -78,8 +63,7 @@ def window(node: Node, a: Arguments, out: Any) -> Found:
     x: Constants = a["self"] if "self" in a else a["input"]
     if not x.any_known:
         return None
-    name = node.target._schema.name  # type: ignore[union-attr]
-    spatial = tuple(range(x.rank - next((n for n in (1, 2, 3) if f"{n}d" in name), 2), x.rank))
+    spatial = tuple(range(x.rank - families.spatial_rank(node.target), x.rank))
     known = ~_reduced(~x.known, spatial, True)
     value = torch.where(known, x.exact, torch.zeros_like(x.exact))
     if all(value.shape[dim] == 1 for dim in spatial) and not _averages_zeros(a):
@@ -94,7 +78,7 @@ def _averages_zeros(a: Arguments) -> bool:
     return bool((a.get("count_include_pad") and padded) or a.get("divisor_override"))
 
 
-@transfer(aten.batch_norm.default)
+@transfer(families.BATCH_NORM)
 def batch_norm(node: Node, a: Arguments, out: Any) -> Found:
     """Known in channels that are, and where the weight is 0; with statistics of its own only there."""
     x, weight, bias = a["input"], a["weight"], a["bias"]
@@ -108,14 +92,14 @@ def batch_norm(node: Node, a: Arguments, out: Any) -> Found:
     return Pair(made, stretch(x.known, x.sizes, [1]) | silent)
 
 
-@transfer(aten.layer_norm.default, aten.rms_norm.default)
+@transfer(families.FEATURE_NORMS)
 def layer_norm(node: Node, a: Arguments, out: Any) -> Found:
     """Known where the weight is 0."""
     x, n = a["input"], len(a["normalized_shape"])
     return _where_scaled_by_zero(x, a["weight"], a.get("bias"), tuple(range(x.rank - n, x.rank)))
 
 
-@transfer(aten.group_norm.default, aten.instance_norm.default)
+@transfer(families.GROUP_NORM, families.INSTANCE_NORM)
 def group_norm(node: Node, a: Arguments, out: Any) -> Found:
     """Known where the weight is 0."""
     return _where_scaled_by_zero(a["input"], a["weight"], a["bias"], (1,))
@@ -142,11 +126,7 @@ def _where_scaled_by_zero(
     return Pair(value, silent)
 
 
-@transfer(
-    aten.full.default, aten.zeros.default, aten.ones.default, aten.new_full.default, aten.new_zeros.default,
-    aten.new_ones.default, aten.scalar_tensor.default, aten.arange.default, aten.arange.start, aten.arange.start_step,
-    aten.linspace.default, aten.eye.default, aten.eye.m,
-)  # fmt: skip
+@transfer(families.FILLED, families.NUMBERS)
 def made(node: Node, a: Arguments, out: Any) -> Found:
     """What a graph makes from numbers is a constant."""
     tensor = run(node, a, lambda c: c.exact)

@@ -9,21 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.fx import Node
 
-from compressor.program import CONTRACTIONS, Program, TensorShape, arguments, find_layers
+from compressor.program import CONTRACTIONS, Program, TensorShape, arguments, families, find_layers
 from compressor.units import Macs
 
-aten = torch.ops.aten
-
-_MATMULS: dict[Any, tuple[str, str]] = {
-    aten.matmul.default: ("self", "other"),
-    aten.bmm.default: ("self", "mat2"),
-    aten.mm.default: ("self", "mat2"),
-    aten.addmm.default: ("mat1", "mat2"),
-    aten.baddbmm.default: ("batch1", "batch2"),
-}
+COUNTED = families.WITH_FILTERS | families.MATRIX_PRODUCTS | families.ATTENTION
+"""What has a term: everything that multiplies and sums, as far as it is known here."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +75,13 @@ def _weight_term(program: Program, node: str, weight: str, kind: str, batch: int
 
 
 def _product_terms(program: Program, node: Node, batch: int) -> list[Term]:
-    matmul = _MATMULS.get(node.target)  # type: ignore[arg-type]
-    if matmul is not None:
+    if node.target in families.MATRIX_PRODUCTS:
         bound = arguments(node)
-        x, y = (bound[name] for name in matmul)
+        x, y = (bound[name] for name in families.operands_of(node.target))
         x_dims = range(len(_sizes(program, x)))
         columns = [Factor(y.name, len(_sizes(program, y)) - 1, False)] if len(_sizes(program, y)) > 1 else []
         return [Term(node.name, 1 / batch, (*(Factor(x.name, dim, False) for dim in x_dims), *columns))]
-    if node.target is aten.scaled_dot_product_attention.default:
+    if node.target in families.ATTENTION:
         bound = arguments(node)
         query, key, value = bound["query"], bound["key"], bound["value"]
         rank = len(_sizes(program, query))

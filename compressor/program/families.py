@@ -278,12 +278,22 @@ def family_of(target: Any) -> Family | None:
     return TAGGED if found is None and is_pointwise(target) else found
 
 
+def operands_of(target: Any) -> tuple[str, ...]:
+    """Names of the arguments that an operator multiplies, in order; () for one of no such family."""
+    family = _FAMILY_OF.get(target)
+    return () if family is None else family.operands
+
+
 def is_pointwise(target: Any) -> bool:
     """Whether torch itself says that the operator works element by element, and makes its result anew.
 
     One that writes into its operand changes what other names of that memory read, which no rule can see.
     """
     return torch.Tag.pointwise in getattr(target, "tags", ()) and not target._schema.is_mutable
+
+
+UNTAGGED = tuple(overload for overload in BY_ELEMENT if not is_pointwise(overload))
+"""What works element by element although torch does not say so."""
 
 
 def works_by_element(target: Any) -> bool:

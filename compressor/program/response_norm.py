@@ -72,8 +72,8 @@ def _write(result: Node, source: Node, window: Node, sizes: tuple[int, ...]) -> 
 
     flat = call(aten.reshape.default, source, [-1, sizes[1], sizes[2] * sizes[3]])
     mean = call(aten.matmul.default, window, flat)
-    result.target, result.kwargs = aten.reshape.default, {}
-    result.args = (mean, [-1, *sizes[1:]])
+    result.target = aten.reshape.default
+    result.args, result.kwargs = (mean, [-1, *sizes[1:]]), {}
 
 
 def _window(program: Program, node: Node) -> tuple[str, int, int] | None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from compressor.program import CONTRACTIONS, Layer, Program, arguments, find_layers, set_argument
-
-aten = torch.ops.aten
-
-_DROPOUTS = (aten.dropout.default, aten.feature_dropout.default)
+from compressor.program import CONTRACTIONS, Layer, Program, arguments, families, find_layers, set_argument
 
 
 def rescale_dropout(program: Program, before: Program) -> tuple[Program, dict[str, float]]:
@@ -24,12 +19,13 @@ def rescale_dropout(program: Program, before: Program) -> tuple[Program, dict[st
 
     Source:  Han et al. 2015, sec. 3.2.
     """
-    rate_before = {node.name: arguments(node)["p"] for node in before.module.graph.nodes if node.target in _DROPOUTS}
+    dropouts = [node for node in before.module.graph.nodes if node.target in families.DROPOUT]
+    rate_before = {node.name: arguments(node)["p"] for node in dropouts}
     layers = {layer.node: layer for layer in find_layers(program) if layer.kind in CONTRACTIONS}
     tuned = program.clone()
     rates: dict[str, float] = {}
     for node in tuned.module.graph.nodes:
-        if node.target not in _DROPOUTS:
+        if node.target not in families.DROPOUT:
             continue
         readers = [layers[reader] for reader in _readers(node, layers)]
         connections = sum(_kept(program, layer, program.masks) for layer in readers)

@@ -11,10 +11,7 @@ from torch.fx import Node
 
 from compressor.data import Batch, DataSource
 from compressor.errors import DataError
-from compressor.program import Program, ProgramModule, arguments, set_argument
-
-aten = torch.ops.aten
-
+from compressor.program import Program, ProgramModule, arguments, families, set_argument
 
 Names = tuple[str, str]
 """Mean and variance of one batch norm, as the module names them."""
@@ -140,7 +137,7 @@ def _norms(module: ProgramModule) -> list[Node]:
     return [
         node
         for node in module.graph.nodes
-        if node.target is aten.batch_norm.default and isinstance(arguments(node)["running_mean"], Node)
+        if node.target in families.BATCH_NORM and isinstance(arguments(node)["running_mean"], Node)
     ]
 
 

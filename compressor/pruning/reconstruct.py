@@ -19,23 +19,15 @@ from torch.nn import functional as F
 
 from compressor.data import DataSource
 from compressor.errors import DataError
-from compressor.program import Layer, Program, arguments, find_layers
+from compressor.program import Layer, Program, arguments, families, find_layers
 from compressor.pruning.lockstep import Lockstep
-
-aten = torch.ops.aten
 
 _CHUNK = 32
 """Samples that are unfolded at a time: a patch matrix is 9 to 25 times its image."""
 _ROWS_PER_COLUMN = 6
 _LEAST_ROWS = 8192
 """Equations for each unknown of a filter, and at least so many: beyond it the answer no longer moves."""
-_FITTED: dict[Any, str] = {
-    aten.linear.default: "linear",
-    aten.conv2d.default: "conv2d",
-    aten.conv2d.padding: "conv2d",
-    aten.conv1d.default: "conv1d",
-    aten.conv1d.padding: "conv1d",
-}
+_FITTED = families.LINEAR | families.CONV1D | families.CONV2D
 
 
 @dataclass(frozen=True)
@@ -190,11 +182,11 @@ def _equations(
 
     Shapes:  -> (R, groups * K), (R, O)
     """
-    if _FITTED[node.target] == "linear":
+    if node.target in families.LINEAR:
         rows, targets = x.reshape(-1, x.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
         picked = _sample(len(rows), _n_rows(shape[1]), random, x.device)
         return rows[picked].float(), targets[picked].float()
-    if _FITTED[node.target] == "conv1d":
+    if node.target in families.CONV1D:
         x, wanted, shape = x.unsqueeze(2), wanted.unsqueeze(2), torch.Size((shape[0], shape[1], 1, shape[2]))
         bound = {**bound, **{key: _flat(bound[key], across) for key, across in _ACROSS.items()}}
     stride, dilation = _pair(bound["stride"]), _pair(bound["dilation"])

@@ -6,29 +6,16 @@ its own. What passes a unit on (activations, pooling, splits, concatenation) doe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from compressor.axes import Ids, Keep, UnitMap, Value, Walked
-from compressor.program import CONTRACTIONS, Program, arguments, find_layers
+from compressor.program import CONTRACTIONS, Program, arguments, families, find_layers
 
-aten = torch.ops.aten
-
-_FIRST_OPERAND = {
-    aten.scaled_dot_product_attention.default: "query",
-    aten.matmul.default: "self",
-    aten.bmm.default: "self",
-    aten.mm.default: "self",
-    aten.addmm.default: "mat1",
-    aten.baddbmm.default: "batch1",
-}
-"""Products, and the operand whose last dimension is summed over. The same unit may come out again by another operand
-(queries and values of one packed layer), so that what goes in and what comes out do not tell."""
-
-_PARTS = ("getitem", "slice", "select", "split", "chunk", "unbind", "narrow", "index", "unfold", "tensor_split")
+_PARTS = families.PARTS | families.INDEX_SELECT | families.INDEX | families.DISPLACE
 """Operators that pass on a part: what is missing behind them is not read, another part has it."""
 
 
@@ -40,13 +27,15 @@ def read_without_weights(program: Program, units: UnitMap) -> Keep:
     for node in program.module.graph.nodes:
         if node.op != "call_function" or node.name in contractions:
             continue
-        operand = _FIRST_OPERAND.get(node.target)
-        if operand is not None:
-            source = arguments(node)[operand]
+        operands = families.operands_of(node.target)
+        if operands:
+            # The last dimension of the first one is summed over. The same unit may come out again by another operand
+            # (queries and values of one packed layer), so that what goes in and what comes out do not tell.
+            source = arguments(node)[operands[0]]
             value = values.get(source.name) if isinstance(source, Node) else None
             if isinstance(value, Value) and value.rank:
                 found[_units(units, [label.ids for label in value.along(value.rank - 1)])] = True
-        elif not any(part in str(node.target) for part in _PARTS):
+        elif node.target is not operator.getitem and node.target not in _PARTS:
             read = _units(units, [ids for source in node.all_input_nodes for ids in _ids(values.get(source.name))])
             found[np.setdiff1d(read, _units(units, list(_ids(values.get(node.name)))))] = True
     return found

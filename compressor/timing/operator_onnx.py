@@ -11,20 +11,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.fx import Node
 
 from compressor.errors import ModelError
-from compressor.program import Program, TensorShape, arguments
-
-aten = torch.ops.aten
+from compressor.program import Program, TensorShape, arguments, families
+from compressor.program.families import OperatorTable
 
 OPSET, IR_VERSION = 20, 10
 _LAST = 2**62
 
 Bound: TypeAlias = dict[str, Any]
 Write: TypeAlias = "Callable[[OperatorModel, Node, Bound], None]"
+
+WRITERS: OperatorTable[Write] = OperatorTable("a writer")
+"""How the operators that trials consist of are written."""
 
 
 class OperatorModel:
@@ -64,7 +65,7 @@ def operator_model(program: Program, batch: int) -> bytes:
             value = tensors[str(node.target)].detach().cpu()
             model.constant(node.name, (value.float() if value.is_floating_point() else value).numpy())
         elif node.op == "call_function":
-            write = _WRITERS.get(node.target)
+            write = WRITERS.get(node.target)
             if write is None:
                 raise ModelError(f"{node.target} is no operator of a trial")
             write(model, node, arguments(node))
@@ -80,6 +81,7 @@ def _names(*nodes: Node | None) -> list[str]:
     return [node.name for node in nodes if node is not None]
 
 
+@WRITERS.register(families.CONVOLUTIONS, families.TRANSPOSED_CONVOLUTIONS)
 def _convolution(model: OperatorModel, node: Node, a: Bound) -> None:
     operator = "ConvTranspose" if "output_padding" in a else "Conv"
     more: dict[str, Any] = {"output_padding": list(a["output_padding"])} if "output_padding" in a else {}
@@ -93,6 +95,7 @@ def _convolution(model: OperatorModel, node: Node, a: Bound) -> None:
     )  # fmt: skip
 
 
+@WRITERS.register(families.LINEAR)
 def _linear(model: OperatorModel, node: Node, a: Bound) -> None:
     if model.rank(a["input"]) == 2:
         model.add("Gemm", _names(a["input"], a["weight"], a["bias"]), node.name, transB=1)
@@ -106,10 +109,12 @@ def _linear(model: OperatorModel, node: Node, a: Bound) -> None:
         model.add("Add", [f"{node.name}.product", a["bias"].name], node.name)
 
 
+@WRITERS.register(families.INDEX_SELECT)
 def _index_select(model: OperatorModel, node: Node, a: Bound) -> None:
     model.add("Gather", _names(a["self"], a["index"]), node.name, axis=a["dim"])
 
 
+@WRITERS.register(families.PAD)
 def _pad(model: OperatorModel, node: Node, a: Bound) -> None:
     """torch names the last dimension first, each as (before, after); ONNX all befores, then all afters."""
     rank, amounts = model.rank(a["self"]), a["pad"]
@@ -120,6 +125,7 @@ def _pad(model: OperatorModel, node: Node, a: Bound) -> None:
     model.add("Pad", [a["self"].name, pads], node.name)
 
 
+@WRITERS.register(families.SLICE)
 def _slice(model: OperatorModel, node: Node, a: Bound) -> None:
     end = _LAST if a["end"] is None else min(a["end"], _LAST)
     values = (("starts", a["start"] or 0), ("ends", end), ("axes", a["dim"]), ("steps", a["step"]))
@@ -127,30 +133,17 @@ def _slice(model: OperatorModel, node: Node, a: Bound) -> None:
     model.add("Slice", [a["self"].name, *given], node.name)
 
 
+@WRITERS.register(families.RESHAPE)
 def _reshape(model: OperatorModel, node: Node, a: Bound) -> None:
     shape = model.constant(f"{node.name}.shape", np.array(a["shape"], dtype=np.int64))
     model.add("Reshape", [a["self"].name, shape], node.name)
 
 
+@WRITERS.register(families.CAT)
 def _cat(model: OperatorModel, node: Node, a: Bound) -> None:
     model.add("Concat", _names(*a["tensors"]), node.name, axis=a["dim"])
 
 
+@WRITERS.register(families.RELU)
 def _relu(model: OperatorModel, node: Node, a: Bound) -> None:
     model.add("Relu", [a["self"].name], node.name)
-
-
-_WRITERS: dict[Any, Write] = {
-    **dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default), _convolution),
-    **dict.fromkeys((aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding), _convolution),
-    **dict.fromkeys(
-        (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), _convolution
-    ),
-    aten.linear.default: _linear,
-    aten.index_select.default: _index_select,
-    aten.pad.default: _pad,
-    aten.slice.Tensor: _slice,
-    aten.reshape.default: _reshape,
-    aten.cat.default: _cat,
-    aten.relu.default: _relu,
-}

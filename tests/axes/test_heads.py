@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import operator
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compressor.asking import PruneSettings, WalkOptions
-from compressor.axes import UnitMap, find_units
+from compressor.axes import UnitMap, find_units, heads
 from compressor.axes.heads import find_head_splits
 from compressor.compaction import compact
 from compressor.errors import PatternError
 from compressor.exporting import export_onnx
 from compressor.formats import load, save
-from compressor.program import InputSpec, Program, arguments
+from compressor.program import InputSpec, Program, ProgramModule, arguments, families
 from compressor.pruning import prune
 from tests.axes.attention_networks import (
     HEADS,
@@ -38,6 +41,7 @@ from tests.axes.attention_networks import (
     program_of,
 )
 
+aten = torch.ops.aten
 HEAD = WalkOptions(keep_heads=True)
 LIMIT = 1e-12
 TOKENS = (InputSpec("x", (None, 9, 7)),)
@@ -244,3 +248,98 @@ def test_names_of_a_head() -> None:
     assert names_of(units, head) == {
         "query.weight", "query.bias", "key.weight", "key.bias", "value.weight", "value.bias", "dense.weight",
     }  # fmt: skip
+
+
+def _calls(call: Callable[..., Any], x: Any, weight: Any) -> dict[Any, Callable[[], Any]]:
+    """How each operator that heads are followed through is called on (B, H, T, D), heads along the second dimension."""
+    first = operator.getitem
+    return {
+        aten.slice.Tensor: lambda: call(aten.slice.Tensor, x, 3, 0, 4),
+        aten.narrow.default: lambda: call(aten.narrow.default, x, 3, 0, 4),
+        aten.split.Tensor: lambda: call(first, call(aten.split.Tensor, x, 3, 2), 0),
+        aten.split.sizes: lambda: call(first, call(aten.split.sizes, x, [4, 2], 2), 0),
+        aten.split_with_sizes.default: lambda: call(first, call(aten.split_with_sizes.default, x, [4, 2], 2), 0),
+        aten.chunk.default: lambda: call(first, call(aten.chunk.default, x, 2, 2), 0),
+        aten.tensor_split.sections: lambda: call(first, call(aten.tensor_split.sections, x, 2, 2), 0),
+        aten.tensor_split.indices: lambda: call(first, call(aten.tensor_split.indices, x, [2], 2), 0),
+        aten.repeat_interleave.self_int: lambda: call(aten.repeat_interleave.self_int, x, 2, 2),
+        aten.flip.default: lambda: call(aten.flip.default, x, [3]),
+        aten.softmax.int: lambda: call(aten.softmax.int, x, -1),
+        aten._softmax.default: lambda: call(aten._softmax.default, x, -1, False),
+        aten.layer_norm.default: lambda: call(aten.layer_norm.default, x, [5]),
+        aten.rms_norm.default: lambda: call(aten.rms_norm.default, x, [5]),
+        aten.expand.default: lambda: call(aten.expand.default, x, [2, 4, 6, 5]),
+        aten.broadcast_to.default: lambda: call(aten.broadcast_to.default, x, [2, 4, 6, 5]),
+        aten.repeat.default: lambda: call(aten.repeat.default, x, [1, 1, 2, 1]),
+        aten.tile.default: lambda: call(aten.tile.default, x, [1, 1, 2, 1]),
+        aten.dropout.default: lambda: call(aten.dropout.default, x, 0.5, False),
+        aten.feature_dropout.default: lambda: call(aten.feature_dropout.default, x, 0.5, False),
+        aten.to.dtype: lambda: call(aten.to.dtype, x, torch.float32),
+        aten.to.dtype_layout: lambda: call(aten.to.dtype_layout, x, dtype=torch.float32),
+        aten.to.device: lambda: call(aten.to.device, x, torch.device("cpu"), torch.float32),
+        aten.cat.default: lambda: call(aten.cat.default, [x, x], 2),
+        aten.concat.default: lambda: call(aten.concat.default, [x, x], 2),
+        aten.permute.default: lambda: call(aten.permute.default, x, [0, 1, 3, 2]),
+        aten.transpose.int: lambda: call(aten.transpose.int, x, 0, 1),
+        aten.movedim.int: lambda: call(aten.movedim.int, x, 1, 0),
+        aten.movedim.intlist: lambda: call(aten.movedim.intlist, x, [1], [0]),
+        aten.swapaxes.default: lambda: call(aten.swapaxes.default, x, 0, 1),
+        aten.swapdims.default: lambda: call(aten.swapdims.default, x, 0, 1),
+        aten.numpy_T.default: lambda: call(aten.permute.default, call(aten.numpy_T.default, x), [3, 2, 0, 1]),
+        aten.select.int: lambda: call(aten.select.int, x, 0, 1),
+        aten.unbind.int: lambda: call(first, call(aten.unbind.int, x, 0), 1),
+        aten.conv1d.padding: lambda: call(aten.conv1d.padding, x, weight, None, [1], "same"),
+        aten.conv2d.padding: lambda: call(aten.conv2d.padding, x, weight, None, [1, 1], "same"),
+        aten.conv3d.padding: lambda: call(aten.conv3d.padding, x, weight, None, [1, 1, 1], "same"),
+        aten.conv1d.default: lambda: call(aten.conv1d.default, x, weight),
+        aten.conv2d.default: lambda: call(aten.conv2d.default, x, weight),
+        aten.conv3d.default: lambda: call(aten.conv3d.default, x, weight),
+        aten.max_pool2d_with_indices.default: lambda: call(
+            first, call(aten.max_pool2d_with_indices.default, x, [2, 2]), 0
+        ),
+        **{
+            pool: lambda pool=pool: call(pool, x, [2] * families.spatial_rank(pool))
+            for pool in families.POOLS
+            if pool not in (aten.max_pool2d_with_indices.default,)
+        },
+    }
+
+
+def product_behind(overload: Any) -> Program:
+    """A view that splits heads off, one operator, and a product of activations over what comes out of it."""
+    graph, tensors = fx.Graph(), {}
+    in_batch = overload in heads._KEEP_BATCH
+    n = families.spatial_rank(overload)
+    shape = [4, 3, *[6] * n] if in_batch else [2, 4, 6, 5]
+    x = graph.placeholder("x")
+    split = graph.call_function(aten.reshape.default, (x, shape))
+    weight = None
+    if overload in families.CONVOLUTIONS:
+        tensors["weight"] = nn.Parameter(torch.randn(3, 3, *[3] * n))
+        weight = graph.get_attr("weight")
+
+    def call(target: Any, *args: Any, **kwargs: Any) -> Any:
+        return graph.call_function(target, args, kwargs)
+
+    passed = _calls(call, split, weight).get(overload, lambda: call(overload, split))()
+    graph.output(call(aten.matmul.default, passed, call(aten.transpose.int, passed, -2, -1)))
+    sizes = (12, *shape[2:]) if in_batch else (2, 24, 5)
+    return Program(ProgramModule(tensors, graph), (InputSpec("x", sizes),))
+
+
+FOLLOWED = [*heads._SAME_DIMS, *heads._MOVES, *heads._KEEP_BATCH]
+
+
+@pytest.mark.parametrize("overload", [o for o in FOLLOWED if o not in (aten.t.default,)], ids=str)
+def test_heads_are_followed_through_every_operator_of_a_family(overload: Any) -> None:
+    """`t` has no more than two dimensions, and `max_pool2d_with_indices` is not followed: it has two results."""
+    found = find_head_splits(product_behind(overload))
+    expected = (
+        {} if overload is aten.max_pool2d_with_indices.default else {"reshape_default": frozenset({_place(overload)})}
+    )
+    assert found == expected
+
+
+def _place(overload: Any) -> int:
+    """Where the heads lie behind the reshape."""
+    return 0 if overload in heads._KEEP_BATCH else 1

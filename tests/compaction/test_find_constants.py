@@ -104,6 +104,13 @@ def _spelled_out(net: Operators, h: Tensor) -> Tensor:
     return weights @ tokens
 
 
+def _passed_on(net: Operators, h: Tensor) -> Tensor:
+    """Weights that add up to 1, through everything that leaves them as they are."""
+    tokens = h.flatten(2).transpose(1, 2)
+    weights = torch.ops.aten._softmax.default(tokens @ tokens.transpose(1, 2), -1, False)
+    return F.dropout1d(weights.detach().clone(), 0.1, training=net.training) @ tokens
+
+
 FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "norm": lambda net, h: net.norm(h),
     "layer": lambda net, h: net.layer(h),
@@ -115,6 +122,9 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "scaled": lambda net, h: h * net.scale,
     "gate": lambda net, h: h * h.mean((2, 3), keepdim=True).sigmoid(),
     "max_pool": lambda net, h: F.max_pool2d(h, 3, 2, 1),
+    "max_pool_found": lambda net, h: F.max_pool2d(h, 3, 2, 1, return_indices=True)[0],
+    "max_pool_found_padded": lambda net, h: F.max_pool2d(F.pad(h, (1, 0)), 3, 2, return_indices=True)[0],
+    "max_pool_at": lambda net, h: F.max_pool2d(h, 3, 2, 1, return_indices=True)[1],
     "avg_pool": lambda net, h: F.avg_pool2d(h, 3, 2, 1),
     "avg_pool_inside": lambda net, h: F.avg_pool2d(h, 3, 2, 1, count_include_pad=False),
     "adaptive": lambda net, h: F.adaptive_avg_pool2d(h, 2),
@@ -159,6 +169,8 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "attended": _attended,
     "masked": _masked,
     "spelled_out": _spelled_out,
+    "passed_on": _passed_on,
+    "alpha": lambda net, h: F.feature_alpha_dropout(h, 0.5, training=net.training),
     "words": lambda net, h: net.words(h[:, 0].clamp(0, 8).long()),
     "compared": lambda net, h: (h > 1).float(),
     "chosen": lambda net, h: torch.where(h > 1, h, -h),
@@ -199,7 +211,8 @@ KNOWN = {
     "attended": 2 / 4, "masked": 1 / 4, "spelled_out": 2 / 4, "words": 1 / 4, "compared": 2 / 4, "chosen": 2 / 4,
     "strange": 0, "gate": 2 / 4, "einsum": 0,
     "adaptive_max": 2 / 4, "adaptive_max_line": 2 / 4, "adaptive_max_padded": 2 / 4, "adaptive_max_at": 0,
-    "largest_at": 0, "middle": 2 / 4, "middle_at": 0,
+    "largest_at": 0, "middle": 2 / 4, "middle_at": 0, "max_pool_found": 2 / 4, "max_pool_found_padded": 2 / 4,
+    "max_pool_at": 0, "passed_on": 2 / 4, "alpha": 2 / 4,
 }  # fmt: skip
 """Share of the elements that must be found."""
 
@@ -225,6 +238,7 @@ def test_what_is_the_same_everywhere_has_no_map(program: Program, constants: Map
         (aten.reshape.default, "reshape"),
         (aten.cat.default, "cat"),
         (aten.adaptive_max_pool2d.default, "getitem"),
+        (aten.max_pool2d_with_indices.default, "getitem"),
         (aten.median.dim, "getitem"),
     ],
 )

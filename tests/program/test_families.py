@@ -1,197 +1,126 @@
-"""Operator families: every overload in one of them, and no table beside them."""
+"""Operator families: every overload in one of them, and no list of overloads beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from compressor.analysis import latencies
-from compressor.axes import heads
-from compressor.axes.table import RULES
-from compressor.compaction import branches, folding, lowering_trial, norms, slicing, transfer_contract
-from compressor.compaction.constants import TRANSFERS
-from compressor.cost import terms
-from compressor.exporting import fold_norms
 from compressor.program import families as f
-from compressor.pruning import dropout, reconstruct
-from compressor.sparsity import readers
-from compressor.timing import operator_onnx
 
 aten = torch.ops.aten
+SOURCE = Path(__file__).parents[2] / "compressor"
+
+WRITES_ATEN = ("program/families.py", "formats/onnx_import/")
+"""Where lists of overloads stand: the families, and what an ONNX operator becomes (calls that are written)."""
 
 
-def of(table: dict[Any, Any], name: str) -> set[Any]:
-    """Overloads that a table maps to a function of that name."""
-    return {overload for overload, function in table.items() if function.__name__ == name}
+def parents(tree: ast.AST) -> Mapping[ast.AST, ast.AST]:
+    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
 
-def by_tag(overloads: Iterable[Any]) -> set[Any]:
-    return {overload for overload in overloads if f.is_pointwise(overload)}
+def overloads_in(tree: ast.AST) -> Iterator[tuple[ast.Attribute, str]]:
+    """Every `aten.NAME.OVERLOAD` of a module, however aten is reached."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            home = node.value.value
+            if (home.attr if isinstance(home, ast.Attribute) else getattr(home, "id", "")) == "aten":
+                yield node, f"aten.{node.value.attr}.{node.attr}"
 
 
-SAME: dict[str, tuple[Iterable[Any], Iterable[Any]]] = {
-    "axis rule of convolutions": (of(RULES, "convolution"), f.CONVOLUTIONS),
-    "axis rule of transposed ones": (of(RULES, "transposed_convolution"), f.TRANSPOSED_CONVOLUTIONS),
-    "axis rule of linear": (of(RULES, "linear"), f.LINEAR),
-    "axis rule of matmul": (of(RULES, "matmul"), f.PRODUCTS),
-    "axis rule of addmm": (of(RULES, "addmm"), f.ADDED_PRODUCTS),
-    "axis rule of einsum": (of(RULES, "einsum"), f.EINSUM),
-    "axis rule of attention": (of(RULES, "attention"), f.ATTENTION),
-    "axis rule of embedding": (of(RULES, "embedding"), f.EMBEDDING),
-    "axis rule of views": (of(RULES, "view"), f.VIEWS),
-    "axis rule of rearranging": (of(RULES, "rearrange"), f.TRANSPOSE | f.FLIP),
-    "axis rule of expand": (of(RULES, "expand"), f.EXPAND | f.EXPAND_AS),
-    "axis rule of repeat": (of(RULES, "repeat"), f.REPEAT),
-    "axis rule of parts": (of(RULES, "along_one"), f.PARTS | f.REPEAT_INTERLEAVE),
-    "axis rule of index_select": (of(RULES, "select_positions"), f.INDEX_SELECT),
-    "axis rule of cat": (of(RULES, "concatenate"), f.CAT | f.STACK),
-    "axis rule of pad": (of(RULES, "pad"), f.PAD),
-    "axis rule of pixel shuffles": (of(RULES, "shuffle"), f.PIXEL_SHUFFLE),
-    "axis rule of channel shuffle": (of(RULES, "channel_shuffle"), f.CHANNEL_SHUFFLE),
-    "axis rule of displacement": (of(RULES, "displace"), f.DISPLACE),
-    "axis rule of indexing": (of(RULES, "index"), f.INDEX | f.GATHER),
-    "axis rule of layer norms": (of(RULES, "layer_norm"), f.FEATURE_NORMS),
-    "axis rule of group norm": (of(RULES, "group_norm"), f.GROUP_NORM),
-    "axis rule of channel norms": (of(RULES, "channel_norm"), f.CHANNEL_NORMS),
-    "axis rule of weight norm": (of(RULES, "weight_norm"), f.WEIGHT_NORM),
-    "axis rule of gates": (of(RULES, "gated"), f.GLU),
-    "axis rule of reductions": (of(RULES, "reduction"), f.REDUCTIONS),
-    "axis rule of windows": (of(RULES, "window"), f.WINDOWS),
-    "axis rule of softmax": (of(RULES, "softmax"), f.SCANS | f.SORT),
-    "axis rule of filled values": (of(RULES, "filled"), f.FILLED | f.UNFILLED),
-    "axis rule of constants": (of(RULES, "constant"), f.NUMBERS | f.TRIANGLE),
-    "transfer of filters": (of(TRANSFERS, "filters"), f.WITH_FILTERS),
-    "transfer of products": (of(TRANSFERS, "products"), f.PRODUCTS | f.ADDED_PRODUCTS),
-    "transfer of attention": (of(TRANSFERS, "attention"), f.ATTENTION),
-    "transfer of embedding": (of(TRANSFERS, "embedding"), f.EMBEDDING),
-    "transfer of views": (of(TRANSFERS, "view"), f.VIEWS),
-    "transfer of rearranging": (of(TRANSFERS, "rearrange"), f.TRANSPOSE | f.FLIP),
-    "transfer of expand": (of(TRANSFERS, "expand"), f.EXPAND | f.EXPAND_AS),
-    "transfer of repeat": (of(TRANSFERS, "repeat"), f.REPEAT),
-    "transfer of parts": (
-        of(TRANSFERS, "along_some"),
-        f.PARTS | f.REPEAT_INTERLEAVE | f.CHANNEL_SHUFFLE | f.PIXEL_SHUFFLE | f.INDEX_SELECT,
-    ),
-    "transfer of displacement": (of(TRANSFERS, "displace"), f.DISPLACE),
-    "transfer of cat": (of(TRANSFERS, "concatenate"), f.CAT | f.STACK),
-    "transfer of pad": (of(TRANSFERS, "pad"), f.PAD),
-    "transfer of indexing": (of(TRANSFERS, "index"), f.INDEX),
-    "transfer of mul": (of(TRANSFERS, "product"), f.MUL),
-    "transfer of prelu": (of(TRANSFERS, "prelu"), f.PRELU),
-    "transfer of reductions": (of(TRANSFERS, "reduction"), f.REDUCTIONS),
-    "transfer of softmax": (of(TRANSFERS, "over_one"), f.SCANS),
-    "transfer of batch norm": (of(TRANSFERS, "batch_norm"), f.BATCH_NORM),
-    "transfer of layer norms": (of(TRANSFERS, "layer_norm"), f.FEATURE_NORMS),
-    "transfer of group norm": (of(TRANSFERS, "group_norm"), f.GROUP_NORM | f.INSTANCE_NORM),
-    "transfer of values made": (of(TRANSFERS, "made"), f.FILLED | f.NUMBERS),
-    "rewrite of sizes": (
-        of(slicing.REWRITES, "_sizes_argument"), f.VIEW | f.RESHAPE | f.EXPAND | f.FILLED | f.UNFILLED,
-    ),
-    "rewrite of unflatten": (of(slicing.REWRITES, "_unflatten"), f.UNFLATTEN),
-    "rewrite of splits": (of(slicing.REWRITES, "_split"), f.SPLIT),
-    "rewrite of slices": (of(slicing.REWRITES, "_slice"), f.SLICE),
-    "rewrite of narrow": (of(slicing.REWRITES, "_narrow"), f.NARROW),
-    "rewrite of groups": (of(slicing.REWRITES, "_groups"), f.CONVOLUTIONS),
-    "rewrite of pad": (of(slicing.REWRITES, "_pad"), f.PAD),
-    "rewrite of squeeze": (of(slicing.REWRITES, "_squeeze"), f.SQUEEZE),
-    "rewrite of layer norms": (of(slicing.REWRITES, "_layer_norm"), f.FEATURE_NORMS),
-    "rewrite of group norm": (of(slicing.REWRITES, "_group_norm"), f.GROUP_NORM),
-    "rewrite of means": (of(slicing.REWRITES, "_mean"), f.MEAN),
-    "layer norms": (norms._LAYER_NORMS, f.FEATURE_NORMS),
-    "means": (norms._MEANS, f.MEAN),
-    "convolutions of transfers": (transfer_contract.CONVOLUTIONS, f.CONVOLUTIONS),
-    "transposed convolutions of transfers": (transfer_contract.TRANSPOSED, f.TRANSPOSED_CONVOLUTIONS),
-    "what has a bias": (folding._BIASED, f.WITH_FILTERS),
-    "what takes additions": (branches._TAKES_ADDITIONS, f.CONVOLUTIONS | f.LINEAR),
-    "what combines": (branches._COMBINES, f.ADD | f.SUB | f.MUL),
-    "what a norm folds into": (fold_norms._FILTER_DIM, f.WITH_FILTERS),
-    "views of heads": (heads._RESHAPES, f.VIEWS),
-    "products with a cost": (terms._MATMULS, f.MATRIX_PRODUCTS),
-    "products that read units": (readers._FIRST_OPERAND, f.MATRIX_PRODUCTS | f.ATTENTION),
-    "dropouts whose rate follows": (dropout._DROPOUTS, f.DROPOUT),
-    "fitted layers": (reconstruct._FITTED, f.CONV1D | f.CONV2D | f.LINEAR),
-}  # fmt: skip
+def lists(text: str) -> list[str]:
+    """Overloads that a module lists or recognises: in a table, a decorator, a comparison or a literal.
+
+    One that is written (an argument of a call inside a function, a new target) is no list.
+    """
+    tree = ast.parse(text)
+    parent_of = parents(tree)
+    return [name for node, name in overloads_in(tree) if _is_listed(node, parent_of)]
 
 
-@pytest.mark.parametrize("what", SAME)
-def test_a_family_is_the_list_that_stood_there(what: str) -> None:
-    before, family = SAME[what]
-    assert set(before) == set(family)
+def _is_listed(node: ast.AST, parent_of: Mapping[ast.AST, ast.AST]) -> bool:
+    is_argument = False
+    while node in parent_of:
+        above = parent_of[node]
+        is_argument |= isinstance(above, ast.Call)
+        if isinstance(above, (ast.Compare, ast.Tuple, ast.List, ast.Set, ast.Dict)) and not is_argument:
+            return True
+        if isinstance(above, (ast.FunctionDef, ast.Lambda)):
+            return isinstance(above, ast.FunctionDef) and node in above.decorator_list
+        node = above
+    return True
 
 
-WIDER: dict[str, tuple[Iterable[Any], f.Family | f.Group, set[Any]]] = {
-    "transfer of windows": (of(TRANSFERS, "window"), f.WINDOWS, {aten.max_pool2d_with_indices.default}),
-    "weights that add up to 1 pass": (
-        transfer_contract._PASSES_WEIGHTS, f.DROPOUT | f.COPY, {aten.detach.default, aten.feature_dropout.default},
-    ),
-    "the runtime's layout passes": (
-        lowering_trial._PASSES_LAYOUT, f.ACTIVATIONS | f.DROPOUT | f.BATCH_NORM | f.POOLS | f.ADD,
-        {
-            aten.hardsigmoid.default, aten.feature_dropout.default, aten.max_pool1d.default, aten.max_pool3d.default,
-            aten.avg_pool1d.default, aten.avg_pool3d.default, aten.max_pool2d_with_indices.default,
-        },
-    ),
-    "moves before a layer": (
-        latencies._MOVES, f.INDEX_SELECT | f.PAD | f.SLICE | f.CAT,
-        {aten.constant_pad_nd.default, aten.concat.default},
-    ),
-    "products of heads": (
-        heads._PRODUCTS, f.MATRIX_PRODUCTS | f.ATTENTION, {aten.mm.default, aten.addmm.default},
-    ),
-    "moves of heads": (
-        heads._MOVES, f.TRANSPOSE | f.SELECT | f.UNBIND, {aten.numpy_T.default, aten.adjoint.default},
-    ),
-    "heads pass": (
-        heads._SAME_DIMS,
-        f.SLICE | f.NARROW | f.SPLIT | f.REPEAT_INTERLEAVE | f.FLIP | f.SOFTMAX | f.FEATURE_NORMS | f.EXPAND | f.REPEAT
-        | f.COPY | f.DROPOUT | f.CAST | f.CAT,
-        {
-            aten.tensor_split.indices, aten._softmax.default, aten.broadcast_to.default, aten.tile.default,
-            aten.detach.default, aten.feature_dropout.default, aten.to.dtype_layout, aten.to.device,
-            aten._to_copy.default, aten.concat.default,
-        },
-    ),
-    "heads in the batch": (
-        heads._KEEP_BATCH, f.CONVOLUTIONS | f.POOLS,
-        {
-            aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding, aten.max_pool1d.default,
-            aten.avg_pool1d.default, aten.max_pool2d_with_indices.default,
-        },
-    ),
-}  # fmt: skip
+def test_overloads_are_listed_in_the_families_only() -> None:
+    found: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        place = path.relative_to(SOURCE).as_posix()
+        if not place.startswith(WRITES_ATEN) and (listed := lists(path.read_text(encoding="utf-8"))):
+            found[place] = listed
+    assert found == {}
 
 
-@pytest.mark.parametrize("what", WIDER)
-def test_what_a_family_adds_to_the_list_that_stood_there(what: str) -> None:
-    before, family, added = WIDER[what]
-    assert set(family) - set(before) == added
-    assert set(before) <= set(family)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MINE = (aten.relu.default, aten.tanh.default)",
+        "ONE = torch.ops.aten.relu.default",
+        "@rule(aten.relu.default)\ndef f(node): ...",
+        "def f(node):\n    return node.target is aten.relu.default",
+        "def f(node):\n    return node.target in (aten.relu.default, aten.tanh.default)",
+        "def f(node):\n    return {aten.relu.default: 1}.get(node.target)",
+    ],
+)
+def test_twin_a_list_beside_the_families_is_found(text: str) -> None:
+    assert lists(text)[0] == "aten.relu.default"
 
 
-def test_the_rule_of_what_works_by_element() -> None:
-    """Its list held operators that torch tags, too: a tag needs no entry."""
-    listed = of(RULES, "pointwise")
-    untagged = set(f.BY_ELEMENT) - by_tag(f.BY_ELEMENT)
-    assert untagged - listed == {aten.feature_alpha_dropout.default}
-    assert by_tag(listed) == listed - untagged
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(graph, x):\n    return graph.call_function(aten.relu.default, (x,))",
+        "def f(node):\n    node.target = aten.reshape.default",
+        "def f(make, x):\n    return [make(aten.slice.Tensor, x, 0)]",
+        "def f(name):\n    return getattr(torch.ops.aten, name)",
+    ],
+)
+def test_an_overload_that_is_written_is_no_list(text: str) -> None:
+    assert lists(text) == []
 
 
-def test_operands_are_those_of_the_tables() -> None:
-    for overload, names in terms._MATMULS.items():
-        assert f.family_of(overload).operands == names
-    for overload, names in heads._PRODUCTS.items():
-        assert f.family_of(overload).operands == names
-    for overload, name in readers._FIRST_OPERAND.items():
-        assert f.family_of(overload).operands[0] == name
+def test_every_overload_is_real_and_in_one_family() -> None:
+    listed = [overload for family in f.FAMILIES for overload in family]
+    assert all(isinstance(overload, torch._ops.OpOverload) for overload in listed)
+    assert len(set(listed)) == len(listed)
+    assert len({family.name for family in f.FAMILIES}) == len(f.FAMILIES)
+    assert all(f.family_of(overload) in f.FAMILIES for overload in listed)
 
 
-def test_a_trial_can_be_written_for_its_families() -> None:
-    known = f.WITH_FILTERS | f.INDEX_SELECT | f.PAD | f.SLICE | f.RESHAPE | f.CAT | f.RELU
-    assert set(known) - set(operator_onnx._WRITERS) == {aten.constant_pad_nd.default, aten.concat.default}
-    assert set(operator_onnx._WRITERS) <= set(known)
+def test_twin_an_overload_in_two_families_is_an_error() -> None:
+    known = f._Known()
+    known.add("one", aten.relu.default)
+    with pytest.raises(ValueError, match=r"aten\.relu\.default is in two families: one and two"):
+        known.add("two", aten.tanh.default, aten.relu.default)
+
+
+def test_membership_of_families_and_groups() -> None:
+    assert aten.conv2d.padding in f.CONV2D and aten.conv2d.padding in f.WITH_FILTERS
+    assert aten.conv1d.default not in f.CONV2D and "conv1d.weight" not in f.WITH_FILTERS
+    both = f.CONV1D | f.CONVOLUTIONS | f.LINEAR
+    assert [family.name for family in both.families] == ["conv1d", "conv2d", "conv3d", "linear"]
+    assert list(f.CONV1D | f.LINEAR) == [aten.conv1d.default, aten.conv1d.padding, aten.linear.default]
+
+
+def test_what_torch_tags_as_pointwise_has_a_family_without_an_entry() -> None:
+    assert f.family_of(aten.mish.default) is f.TAGGED and f.works_by_element(aten.mish.default)
+    assert f.family_of(aten.relu_.default) is None, "it writes into its operand"
+    assert f.family_of(aten.fft_rfft2.default) is None and f.family_of("x") is None
+    assert aten.prelu.default in f.UNTAGGED and f.works_by_element(aten.prelu.default)
+    assert aten.relu.default not in f.UNTAGGED
 
 
 def test_the_arguments_that_a_family_names_are_in_every_schema_of_it() -> None:
@@ -214,9 +143,29 @@ def test_what_has_a_training_mode_names_it() -> None:
     assert unnamed == {"recurrent"}
 
 
-def test_every_overload_is_real_and_in_one_family() -> None:
-    listed = [overload for family in f.FAMILIES for overload in family]
-    assert all(isinstance(overload, torch._ops.OpOverload) for overload in listed)
-    assert len(set(listed)) == len(listed)
-    assert len({family.name for family in f.FAMILIES}) == len(f.FAMILIES)
-    assert all(f.family_of(overload) in f.FAMILIES for overload in listed)
+@pytest.mark.parametrize(
+    ("overload", "rank"),
+    [
+        (aten.max_pool1d.default, 1), (aten.conv3d.padding, 3), (aten.upsample_bilinear2d.vec, 2),
+        (aten.relu.default, 2),
+    ],
+)  # fmt: skip
+def test_the_dimensions_that_a_window_slides_along(overload: Any, rank: int) -> None:
+    assert f.spatial_rank(overload) == rank
+
+
+def test_names_of_operators() -> None:
+    assert f.operator_name(aten.max_pool2d.default) == "max_pool2d"
+    assert f.operator_name(len) == "" and f.operator_name("conv.weight") == ""
+
+
+def test_a_table_has_one_entry_per_overload() -> None:
+    table: f.OperatorTable[Any] = f.OperatorTable("a number")
+
+    @table.register(f.CONV1D, aten.relu.default)
+    def one() -> int:
+        return 1
+
+    assert set(table) == {aten.conv1d.default, aten.conv1d.padding, aten.relu.default}
+    with pytest.raises(ValueError, match=r"aten\.conv1d\.padding already has a number: one"):
+        table.register(aten.tanh.default, aten.conv1d.padding)(one)
