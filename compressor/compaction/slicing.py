@@ -208,6 +208,17 @@ def _narrow(node: Node, sizes: Sizes) -> None:
         set_argument(node, "length", int(kept[start : start + bound["length"]].sum()))
 
 
+@rewrites(families.SELECT)
+def _select(node: Node, sizes: Sizes) -> None:
+    """The position that is taken stays; those before it may go."""
+    bound = _bound(node)
+    source = sizes.value(bound["self"])
+    assert isinstance(source, Value)
+    kept = sizes.kept(source, source.normal_dim(bound["dim"]))
+    if not kept.all():
+        set_argument(node, "index", int(kept[: bound["index"] % len(kept)].sum()))
+
+
 @rewrites(families.CONVOLUTIONS)
 def _groups(node: Node, sizes: Sizes) -> None:
     """A depthwise convolution has as many groups as channels; others keep theirs."""

@@ -277,6 +277,16 @@ def every_second() -> nn.Module:
     return Net(lambda m, x: pooled(m.out(m.b(m.a(x)[:, ::2]))), a=conv(3, 8), b=conv(4, 6), out=conv(6, 4))
 
 
+def selected() -> nn.Module:
+    """Single channels by their numbers, from the front and from the back, beside a reader of all of them."""
+
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(m.a(x))
+        return pooled(m.out(x)), m.line((x[:, 5] - 2 * x[:, -2]).flatten(1))
+
+    return Net(forward, a=conv(3, 9), out=conv(9, 4), line=nn.Linear(144, 3))
+
+
 def moved_channels() -> nn.Module:
     """`flip` is index arithmetic that can be followed; a roll along channels is not, and pins."""
 

@@ -57,6 +57,7 @@ CASES = {
     "MultiheadAttention": Case(
         nets.module_attention, (TOKENS,), (("attention.in_proj_weight", 0), ("attention.out_proj.weight", 1))
     ),
+    "single channels": Case(nets.selected, (IMAGE,), (("a.weight", 0), ("out.weight", 1))),
     "pixel shuffle": Case(
         nets.layer_chain(nets.conv(3, 24), nn.PixelShuffle(2), nn.ReLU(), nets.conv(6, 4)),
         (IMAGE,),
