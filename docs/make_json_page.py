@@ -1,4 +1,4 @@
-"""Writes the tables of json.md from the result dataclasses and golden files: `python docs/make_json_page.py`."""
+"""The tables of json.md, from the result dataclasses and golden files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
@@ -17,11 +16,9 @@ from compressor.compaction.result import CompactReport
 from compressor.exporting.result import ExportReport
 from compressor.pruning.result import PruneReport, RetrainReport
 from compressor.timing.result import BenchReport
+from docs.generated import HERE, Part, table
 
-HERE = Path(__file__).parent
-PAGE = HERE / "json.md"
 GOLDEN = HERE.parent / "tests" / "cli" / "golden"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 HEADS: Mapping[str, str] = {
     "schema": "text: `compress.COMMAND/VERSION`",
@@ -56,13 +53,6 @@ def page() -> str:
     return "\n\n".join([*parts, *(_dataclass(kind) for kind in _all_dataclasses())])
 
 
-def updated(text: str) -> str:
-    """The page with its tables as the code is now."""
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{page()}\n\n{END}{tail}"
-
-
 def undocumented(command: str, body: Mapping[str, Any]) -> list[str]:
     """Top-level keys of a real answer that no table of the page explains."""
     kind = RESULTS[command]
@@ -73,16 +63,14 @@ def undocumented(command: str, body: Mapping[str, Any]) -> list[str]:
 def _command(name: str) -> str:
     body = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     hints = get_type_hints(RESULTS[name])
-    rows = [f"| `{key}` | {HEADS[key] if key in HEADS else _type(hints[key])} |" for key in body]
-    table = "\n".join(["| Key | Value |", "|---|---|", *rows])
-    return f"### `compress {name} --json`\n\n{_doc(RESULTS[name])}\n\n{table}"
+    rows = ((f"`{key}`", HEADS[key] if key in HEADS else _type(hints[key])) for key in body)
+    return f"### `compress {name} --json`\n\n{_doc(RESULTS[name])}\n\n{table(('Key', 'Value'), rows)}"
 
 
 def _dataclass(kind: type) -> str:
     hints = get_type_hints(kind)
-    rows = [f"| `{field.name}` | {_type(hints[field.name])} |" for field in fields(kind)]
-    table = "\n".join(["| Key | Value |", "|---|---|", *rows])
-    return f"### {kind.__name__}\n\n{_doc(kind)}\n\n{table}"
+    rows = ((f"`{field.name}`", _type(hints[field.name])) for field in fields(kind))
+    return f"### {kind.__name__}\n\n{_doc(kind)}\n\n{table(('Key', 'Value'), rows)}"
 
 
 def _doc(kind: type) -> str:
@@ -137,5 +125,4 @@ def _type(hint: Any) -> str:
     return {str: "text", float: "number", int: "whole number"}.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+PART = Part("json.md", "tables", page)

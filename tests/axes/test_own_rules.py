@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -24,7 +22,6 @@ from tests.axes.attention_networks import difference, masked_and_compact, progra
 from tests.axes.attention_networks import random_keep as keep_of
 
 aten = torch.ops.aten
-DOCS = Path(__file__).parents[2] / "docs"
 TOKENS = (InputSpec("x", (None, 6, 5, 3)),)
 
 
@@ -139,27 +136,6 @@ def test_a_rule_for_an_operator_outside_aten() -> None:
     masked, small, units, _ = masked_and_compact(damped(), compressor.axes.WalkOptions())
     assert units.n_units == 12 + 16
     assert difference(masked, small) <= 1e-12
-
-
-def make_rules_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_rules_table", DOCS / "make_rules_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_table_in_the_documentation_is_that_of_the_rules() -> None:
-    maker = make_rules_table()
-    page = (DOCS / "axes.md").read_text(encoding="utf-8")
-    assert maker.updated(page) == page, "run: python docs/make_rules_table.py"
-
-
-def test_a_new_rule_would_change_the_table() -> None:
-    maker = make_rules_table()
-    before = maker.table()
-    RULES[aten.fft_rfft2.default] = RULES[aten.linear.default]
-    assert maker.table() != before
 
 
 def test_every_rule_says_in_one_row_what_it_does() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 from onnx import defs
 
@@ -20,16 +16,6 @@ from compressor.formats.onnx_import.table import (
     imports,
     refusal,
 )
-
-DOCS = Path(__file__).parents[3] / "docs"
-
-
-def make_onnx_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_onnx_table", DOCS / "make_onnx_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_second_importer_of_an_operator_is_an_error() -> None:
@@ -54,22 +40,6 @@ def test_all_are_standard_operators_and_none_is_refused_too() -> None:
     assert set(REFUSED) <= standard
     assert not set(IMPORTERS) & set(REFUSED)
     assert set(SIZE_IMPORTERS) <= set(IMPORTERS)
-
-
-def test_the_table_in_the_documentation_is_that_of_the_importers() -> None:
-    maker = make_onnx_table()
-    page = (DOCS / "onnx.md").read_text(encoding="utf-8")
-    assert maker.updated(page) == page, "run: python docs/make_onnx_table.py"
-
-
-def test_a_new_importer_would_change_the_table() -> None:
-    maker = make_onnx_table()
-    before = maker.table()
-    try:
-        IMPORTERS["Det"] = IMPORTERS["Conv"]
-        assert maker.table() != before
-    finally:
-        del IMPORTERS["Det"]
 
 
 def test_every_importer_says_in_one_row_what_it_does() -> None:
