@@ -25,14 +25,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import fx
 
 from compressor.asking import PruneSettings
 from compressor.atomic import atomic_write
 from compressor.compaction import CompactReport, compact
 from compressor.exporting.convert import to_onnx
 from compressor.models import build
-from compressor.program import InputSpec, Program, ProgramModule, TensorShape, capture, find_layers
+from compressor.program import Excerpt, InputSpec, Program, TensorShape, between, capture, find_layers
 from compressor.pruning import prune
 from compressor.timing import OperatorClock, default_cache
 from compressor.timing.environment import environment
@@ -158,25 +157,16 @@ def cut(program: Program, way: str, ratio: float, clock: OperatorClock) -> Case:
 
 def part(program: Program, source: str, result: str) -> Program:
     """The nodes between two values as a program of their own, `source` its input."""
-    graph, made = fx.Graph(), {}
-    nodes = {node.name: node for node in program.module.graph.nodes}
+    nodes, tensors = {node.name: node for node in program.module.graph.nodes}, program.module.tensors()
     shape = program.shapes[source]
     assert isinstance(shape, TensorShape)
-    made[nodes[source]] = graph.placeholder("x")
-    needed, open_nodes = set(), [nodes[result]]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node.name != source and node not in needed:
-            needed.add(node)
-            open_nodes.extend(node.all_input_nodes if node.target is not _BATCH else ())
-    for node in program.module.graph.nodes:
-        if node.target is _BATCH and node in needed:
-            made[node] = graph.call_function(_BATCH, (made[nodes[source]], 0))
-        elif node in needed:
-            made[node] = graph.node_copy(node, lambda n: made[n])
-    graph.output((made[nodes[result]],))
-    tensors = {name: t for name, t in program.module.tensors().items() if any(n.target == name for n in graph.nodes)}
-    return Program(ProgramModule(tensors, graph), (InputSpec("x", (None, *shape.sizes[1:])),))
+    cut = Excerpt((None, *shape.sizes[1:]))
+    made = {nodes[source]: cut.input}
+    sizes = [node for node in nodes.values() if node.target is _BATCH]
+    if any(node in sizes for node in between(made, nodes[result])):  # read off the part's own input
+        made.update(dict.fromkeys(sizes, cut.call(_BATCH, cut.input, 0)))
+    cut.copy(between(made, nodes[result]), made, lambda node: tensors[str(node.target)])
+    return cut.program(made[nodes[result]])
 
 
 def pieces(dense: Program) -> dict[str, tuple[str, str]]:

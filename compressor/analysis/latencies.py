@@ -6,23 +6,22 @@ compaction may have put them there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 from torch.fx import Node
 
 from compressor.cost import Stopwatch
 from compressor.program import (
     CONTRACTIONS,
-    InputSpec,
+    Excerpt,
     Layer,
     Program,
-    ProgramModule,
     TensorShape,
     arguments,
+    between,
     families,
     find_layers,
 )
@@ -79,21 +78,13 @@ def _trial(program: Program, layer: Layer, node: Node, batch: int) -> Program | 
     own = program.module.tensors()
     if own[layer.weight].numel() > _MOST_WEIGHTS:
         return None
-    tensors: dict[str, Tensor] = {}
-    graph = fx.Graph()
-    made: dict[Node, Node] = {source: graph.placeholder("x")}
-    for each in _between(source, node):
-        if each.op == "get_attr":
-            name = f"layer.{len(tensors)}"
-            tensors[name] = _plain(own[str(each.target)])
-            made[each] = graph.get_attr(name)
-        elif callable(each.target) and (each is node or each.target in _MOVES):
-            made[each] = graph.call_function(each.target, *_copied(each, made))
-        else:
-            return None
-    graph.output((made[node],))
-    sizes = (shape.sizes[0] // sampled * batch, *shape.sizes[1:])  # windows and tokens may lie along the batch
-    return Program(ProgramModule(tensors, graph), (InputSpec("x", sizes),))
+    nodes = between((source,), node)
+    if any(each is not node and each.op != "get_attr" and each.target not in _MOVES for each in nodes):
+        return None
+    trial = Excerpt((shape.sizes[0] // sampled * batch, *shape.sizes[1:]))  # windows and tokens may lie along the batch
+    made = {source: trial.input}
+    trial.copy(nodes, made, lambda each: _plain(own[str(each.target)]))
+    return trial.program(made[node])
 
 
 def _source(value: Node) -> Node:
@@ -111,25 +102,6 @@ def _before(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in nodes if node.op != "get_attr"]
 
 
-def _between(source: Node, last: Node) -> list[Node]:
-    """What is computed from `source` up to `last`, in the order of the graph."""
-    needed, waiting = {last}, [last]
-    while waiting:
-        for one in waiting.pop().all_input_nodes:
-            if one is not source and one not in needed:
-                needed.add(one)
-                waiting.append(one)
-    return [node for node in last.graph.nodes if node in needed]
-
-
-def _copied(node: Node, made: Mapping[Node, Node]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args: Any = fx.map_arg(node.args, lambda one: made[one])
-    kwargs: Any = fx.map_arg(node.kwargs, lambda one: made[one])
-    return args, kwargs
-
-
 def _plain(tensor: Tensor) -> Tensor:
     """Weights of one ordinary size: what they are is of no matter, but arithmetic on denormal numbers is slow."""
-    if not tensor.is_floating_point():
-        return tensor
-    return nn.Parameter(torch.full(tensor.shape, 0.01), requires_grad=False)
+    return torch.full(tensor.shape, 0.01) if tensor.is_floating_point() else tensor

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from compressor.compaction.lowering_forms import Form
 from compressor.compaction.lowering_plan import Candidate
-from compressor.program import InputSpec, Program, ProgramModule, TensorShape, arguments, families
+from compressor.program import Excerpt, Program, TensorShape, arguments, families
 
 aten = torch.ops.aten
 
@@ -25,34 +22,20 @@ def trial_program(program: Program, candidate: Candidate, form: Form) -> Program
     runtime passes values between convolutions in a layout of its own, which a dense form can read as it is and a
     gather cannot. It is the same for every form.
     """
-    bound = arguments(candidate.node)
-    tensors: dict[str, Tensor] = {}
-    graph = fx.Graph()
-
-    def parameter(name: str, value: Tensor) -> Node:
-        tensors[name] = nn.Parameter(value.detach().clone(), requires_grad=False)
-        return graph.get_attr(name)
-
-    def call(target: Any, *args: Any) -> Node:
-        return graph.call_function(target, args)
-
+    bound, own = arguments(candidate.node), program.module.tensors()
     shape = program.shapes[bound["input"].name]
     assert isinstance(shape, TensorShape)
-    sizes = list(shape.sizes[1:])
-    x = graph.placeholder("x")
-    if candidate.geometry is not None and _follows_convolution(bound["input"]):
-        frame = parameter("frame.weight", torch.full((sizes[0], _FRAME_CHANNELS, 1, 1), 0.01))
-        x = call(aten.relu.default, call(aten.conv2d.default, x, frame))
-        sizes[0] = _FRAME_CHANNELS
-    own = program.module.tensors()
-    weight = parameter("layer.weight", form.weight(own[candidate.layer.weight]))
-    bias = parameter("layer.bias", own[str(bound["bias"].target)]) if isinstance(bound["bias"], Node) else None
-    indices: dict[str, Node] = {}
-    for end, index in form.indices.items():
-        tensors[f"layer.{end}"] = index
-        indices[end] = graph.get_attr(f"layer.{end}")
-    graph.output((form.write(call, x, weight, bias, indices),))
-    return Program(ProgramModule(tensors, graph), (InputSpec("x", (None, *sizes)),))
+    channels, *space = shape.sizes[1:]
+    framed = candidate.geometry is not None and _follows_convolution(bound["input"])
+    trial = Excerpt((None, _FRAME_CHANNELS if framed else channels, *space))
+    x = trial.input
+    if framed:
+        frame = trial.tensor("frame.weight", torch.full((channels, _FRAME_CHANNELS, 1, 1), 0.01))
+        x = trial.call(aten.relu.default, trial.call(aten.conv2d.default, x, frame))
+    weight = trial.tensor("layer.weight", form.weight(own[candidate.layer.weight]))
+    bias = trial.tensor("layer.bias", own[str(bound["bias"].target)]) if isinstance(bound["bias"], Node) else None
+    indices = {end: trial.tensor(f"layer.{end}", index) for end, index in form.indices.items()}
+    return trial.program(form.write(trial.call, x, weight, bias, indices))
 
 
 def _follows_convolution(source: Node) -> bool:

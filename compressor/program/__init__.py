@@ -5,6 +5,7 @@ It must never hold knowledge of axes, patterns or file formats.
 
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.capture import capture
+from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
 from compressor.program.module import ProgramModule
@@ -17,6 +18,7 @@ from compressor.program.spec import InputSpec, parse_input
 
 __all__ = [
     "CONTRACTIONS",
+    "Excerpt",
     "InputSpec",
     "Layer",
     "Program",
@@ -25,6 +27,7 @@ __all__ = [
     "Step",
     "TensorShape",
     "arguments",
+    "between",
     "capture",
     "default_type",
     "find_layers",

@@ -12,21 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import LatencyTable, Stopwatch, macs_of_layers, width_grid
-from compressor.program import (
-    CONTRACTIONS,
-    InputSpec,
-    Layer,
-    Program,
-    ProgramModule,
-    TensorShape,
-    arguments,
-    find_layers,
-)
+from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, arguments, find_layers
 
 BLOCK = 16
 """Widths are measured at multiples of this: the block of the CPU's kernels (8 or 16), which a width in between fills
@@ -112,18 +102,15 @@ def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_ch
         sizes[dim] = groups
     else:
         sizes[dim] = n_channels * (groups if not layer.kind.startswith("conv_transpose") else 1)
-    tensors: dict[str, Tensor] = {"layer.weight": nn.Parameter(torch.full(weight_sizes, 0.01), requires_grad=False)}
-    graph = fx.Graph()
-    changed: dict[str, Any] = {"input": graph.placeholder("x"), "weight": graph.get_attr("layer.weight")}
+    trial = Excerpt((None, *sizes))
+    weight = trial.tensor("layer.weight", torch.full(weight_sizes, 0.01))
+    changed: dict[str, Any] = {"input": trial.input, "weight": weight}
     if isinstance(bound.get("bias"), Node):
         n_out = n_filters * (groups if layer.kind.startswith("conv_transpose") else 1)
-        tensors["layer.bias"] = nn.Parameter(torch.zeros(n_out), requires_grad=False)
-        changed["bias"] = graph.get_attr("layer.bias")
+        changed["bias"] = trial.tensor("layer.bias", torch.zeros(n_out))
     if "groups" in bound:
         changed["groups"] = groups
-    assert callable(node.target)
-    graph.output((graph.call_function(node.target, (), {**bound, **changed}),))
-    return Program(ProgramModule(tensors, graph), (InputSpec("x", (None, *sizes)),))
+    return trial.program(trial.call(node.target, **{**bound, **changed}))
 
 
 def preferred_multiple(program: Program, stopwatch: Stopwatch, batch: int = 1) -> int:
