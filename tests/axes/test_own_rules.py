@@ -12,6 +12,7 @@ from torch.fx import Node
 
 import compressor
 from compressor.analysis import analyze
+from compressor.asking import WalkOptions
 from compressor.axes import Arguments, Context, Value, find_units, unify
 from compressor.axes.table import RULES
 from compressor.compaction import slice_program
@@ -88,7 +89,7 @@ def test_a_rule_of_ones_own_frees_it() -> None:
     register_transforms()
     program = program_of(Spectrum(), TOKENS)
     assert analyze(program).unknown_operators == ()
-    masked, small, units, _ = masked_and_compact(program, compressor.axes.WalkOptions())
+    masked, small, units, _ = masked_and_compact(program, WalkOptions())
     assert units.n_units == 12 + 16
     assert small.n_parameters < program.n_parameters
     assert difference(masked, small) <= 1e-12
@@ -133,7 +134,7 @@ def test_a_rule_for_an_operator_outside_aten() -> None:
     def elementwise(ctx: Context, node: Node, a: Arguments) -> Value:
         return unify(ctx, [a["x"]], all)
 
-    masked, small, units, _ = masked_and_compact(damped(), compressor.axes.WalkOptions())
+    masked, small, units, _ = masked_and_compact(damped(), WalkOptions())
     assert units.n_units == 12 + 16
     assert difference(masked, small) <= 1e-12
 
