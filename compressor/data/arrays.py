@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.data.order import augmentation_draws, batch_slices, epoch_order
-from compressor.data.source import Batch, Split
+from compressor.data.passes import NumberedSource, Pass
+from compressor.data.source import Batch
 from compressor.errors import DataError
 
 # A split up to this size is moved to the accelerator whole, at the start of an epoch: one copy instead of one
@@ -41,7 +41,7 @@ class Arrays(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ArraySource:
+class ArraySource(NumberedSource):
     """A DataSource over tensors; uint8 inputs stay uint8 in memory and become [0, 1] per batch.
 
     `shift_pad` > 0 turns on the augmentation that CIFAR nets are trained with: pad by that many black pixels,
@@ -93,30 +93,15 @@ class ArraySource:
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         return (tuple(self.train.inputs.shape[1:]),)
 
-    def batches(
-        self,
-        split: Split,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-        augment: bool = False,
-        limit: int | None = None,
-        device: str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
-        """Batches as DataSource.batches describes."""
-        part = self.train if split == "train" else self.val
-        order = epoch_order(len(part.inputs), split, seed=seed, epoch=epoch, limit=limit, shard=shard)
-        inputs = part.inputs[:limit]
-        target = part.target[:limit].to(device)
+    def fetched(self, asked: Pass) -> Iterator[Batch]:
+        part, device = self.train if asked.split == "train" else self.val, asked.device
+        inputs = part.inputs[: asked.limit]
+        target = part.target[: asked.limit].to(device)
         if inputs.nbytes <= _RESIDENT_BYTES:
             inputs = inputs.to(device)
-        sample_N = order.sample_N.to(inputs.device)
-        draws_N3 = None
-        if augment and split == "train" and self.augments:
-            draws_N3 = augmentation_draws(len(inputs), seed=seed, epoch=epoch)[order.position_N].to(device)
-        for part_slice in batch_slices(len(sample_N), batch_size, split):
+        sample_N = asked.order.sample_N.to(inputs.device)
+        draws_N3 = None if asked.draws_N3 is None else asked.draws_N3.to(device)
+        for part_slice in asked.slices:
             picked = sample_N[part_slice]
             x = inputs.index_select(0, picked).to(device)
             if draws_N3 is not None:

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from compressor.data.order import batch_slices, epoch_order, mixed_seed
-from compressor.data.source import Batch, Split
+from compressor.data.order import mixed_seed
+from compressor.data.passes import NumberedSource, Pass
+from compressor.data.source import Batch
 from compressor.errors import DataError
 from compressor.reference import load_reference, resolve_path, split_reference
 
 
 @dataclass(frozen=True, eq=False)
-class DatasetSource:
+class DatasetSource(NumberedSource):
     """A DataSource over two map-style data sets whose items are (input, ..., target).
 
     `augment` is the data set's own affair and ignored here; what it draws from torch's generator in `train`
@@ -46,30 +47,18 @@ class DatasetSource:
     def n_val(self) -> int:
         return len(self.val)
 
-    def batches(
-        self,
-        split: Split,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-        augment: bool = False,
-        limit: int | None = None,
-        device: str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
-        """Batches as DataSource.batches describes; targets may be any structure of tensors."""
-        dataset = self.train if split == "train" else self.val
-        order = epoch_order(len(dataset), split, seed=seed, epoch=epoch, limit=limit, shard=shard)
-        for part in batch_slices(len(order.sample_N), batch_size, split):
+    def fetched(self, asked: Pass) -> Iterator[Batch]:
+        """Targets may be any structure of tensors."""
+        dataset, order = self.train if asked.split == "train" else self.val, asked.order
+        for part in asked.slices:
             items: list[Any] = []
             with torch.random.fork_rng(devices=[]):
                 pairs = zip(order.sample_N[part].tolist(), order.position_N[part].tolist(), strict=True)
                 for sample, position in pairs:
                     # Not torch.manual_seed, which reseeds the accelerators too, and with them dropout.
-                    torch.default_generator.manual_seed(mixed_seed("sample", seed, epoch, position))
+                    torch.default_generator.manual_seed(mixed_seed("sample", asked.seed, asked.epoch, position))
                     items.append(dataset[sample])
-            yield _to_device(_as_batch(default_collate(items), self.ref), device)
+            yield _to_device(_as_batch(default_collate(items), self.ref), asked.device)
 
 
 def open_function(ref: str, base: Path | None) -> DatasetSource:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from compressor.data.arrays import IMAGENET, normalise
-from compressor.data.order import augmentation_draws, batch_slices, epoch_order
-from compressor.data.source import Batch, Split
+from compressor.data.passes import NumberedSource, Pass
+from compressor.data.source import Batch
 from compressor.errors import DataError
 
 _CROP = 224
@@ -29,7 +29,7 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif",
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSource:
+class FolderSource(NumberedSource):
     """A DataSource over image files with their class numbers.
 
     Shorter side resized to 256, centre crop of 224, ImageNet normalisation; for models of another input size both in
@@ -81,31 +81,13 @@ class FolderSource:
     def n_val(self) -> int:
         return len(self.val)
 
-    def batches(
-        self,
-        split: Split,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-        augment: bool = False,
-        limit: int | None = None,
-        device: str = "cpu",
-        shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
-        """Batches as DataSource.batches describes.
-
-        Raises:  DataError naming the file that cannot be decoded.
-        """
-        files = self.train if split == "train" else self.val
-        order = epoch_order(len(files), split, seed=seed, epoch=epoch, limit=limit, shard=shard)
-        draws_N3 = None
-        if augment and split == "train":
-            draws_N3 = augmentation_draws(len(files), seed=seed, epoch=epoch)
+    def fetched(self, asked: Pass) -> Iterator[Batch]:
+        """Raises:  DataError naming the file that cannot be decoded."""
+        files, device = self.train if asked.split == "train" else self.val, asked.device
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for part in batch_slices(len(order.sample_N), batch_size, split):
-                picked = [files[i] for i in order.sample_N[part].tolist()]
-                draws = [None] * len(picked) if draws_N3 is None else draws_N3[order.position_N[part]].tolist()
+            for part in asked.slices:
+                picked = [files[i] for i in asked.order.sample_N[part].tolist()]
+                draws = [None] * len(picked) if asked.draws_N3 is None else asked.draws_N3[part].tolist()
                 sizes = [(self.resize, self.crop)] * len(picked)
                 images = list(pool.map(decode, [path for path, _ in picked], draws, sizes))
                 target_N = torch.tensor([label for _, label in picked]).to(device)
