@@ -18,9 +18,8 @@ import typer
 
 from compressor.cli import commands
 from compressor.cli.options import RunOptions
-from compressor.cli.printing import read_printing
 from compressor.cli.session import Session, printable
-from compressor.errors import CompressError
+from compressor.errors import CompressError, named_line
 
 INTERRUPTED = 130
 BROKEN_PIPE = 1
@@ -116,7 +115,7 @@ class _Ending:
         self._wants_json = self._wants_json or options.json
         self._session = Session(name, options)
         try:
-            read_printing(options)  # an unknown form is refused before the work, not after it
+            _ = options.printing  # an unknown form is refused before the work, not after it
             with self._session.resources:
                 function(options, self._session)
             sys.stdout.flush()
@@ -172,9 +171,8 @@ class _Ending:
         verbose = self._session is not None and self._session.options.verbose
         if verbose or os.environ.get("COMPRESS_DEBUG"):
             typer.echo("".join(traceback.format_exception(error)), err=True)
-        lines = str(error).strip().splitlines()
-        text = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
-        message = f"this is a bug in compress: {text}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
+        found = named_line(error, 300)
+        message = f"this is a bug in compress: {found}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
         return self.failed(type(error).__name__, message, 1)
 
     def _where_to_resume(self) -> str:

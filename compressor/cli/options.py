@@ -16,7 +16,7 @@ import typer
 
 from compressor.asking import Recipe, build
 from compressor.cli.config import config_callback
-from compressor.cli.printing import table_forms
+from compressor.cli.printing import Printing, read_printing, table_forms
 
 T = TypeVar("T")
 
@@ -81,6 +81,11 @@ class RunOptions:
     verbose: Annotated[
         bool, option("--verbose", "-v", panel=_RUN, help="Every row of every table; tracebacks of bugs.")
     ] = False
+
+    @property
+    def printing(self) -> Printing:
+        """In which form the result goes out. Raises: UsageError as `read_printing`."""
+        return read_printing(self.table, json=self.json, output=getattr(self, "output", None))
 
     def request(self, kind: type[T], **more: Any) -> T:
         """What was asked, as the value that the library takes; `more` is said by the command itself.

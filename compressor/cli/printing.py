@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from compressor.errors import UsageError
-
-if TYPE_CHECKING:
-    from compressor.cli.options import RunOptions
 
 Form = Literal["text", "markdown", "csv", "json"]
 _FORMS: Mapping[str, Form] = MappingProxyType({"text": "text", "markdown": "markdown", "csv": "csv"})
@@ -26,21 +23,21 @@ class Printing:
     name: str | None = None
 
 
-def read_printing(options: RunOptions) -> Printing:
-    """What the options ask for.
+def read_printing(table: str | None, *, json: bool, output: str | None = None) -> Printing:
+    """What the options --table and --json ask for, beside a model that goes to `output`.
 
     Raises:  UsageError for an unknown form, for two at once, and for data on a standard output that
              takes the model.
     """
-    if options.table is None:
-        return Printing("json" if options.json else "text")
-    match = _TABLE.fullmatch(options.table)
+    if table is None:
+        return Printing("json" if json else "text")
+    match = _TABLE.fullmatch(table)
     if match is None or (match["name"] and match["form"] != "csv"):
-        raise UsageError(f"--table {options.table}: write text, markdown, csv, or csv:NAME for another table")
-    if options.json:
-        raise UsageError(f"--json and --table {options.table} both want standard output; choose one of them")
-    if match["form"] != "text" and getattr(options, "output", None) == "-":
-        raise UsageError(f"-o - and --table {options.table} both want standard output; write the model with -o FILE")
+        raise UsageError(f"--table {table}: write text, markdown, csv, or csv:NAME for another table")
+    if json:
+        raise UsageError(f"--json and --table {table} both want standard output; choose one of them")
+    if match["form"] != "text" and output == "-":
+        raise UsageError(f"-o - and --table {table} both want standard output; write the model with -o FILE")
     return Printing(_FORMS[match["form"]], match["name"])
 
 

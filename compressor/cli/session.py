@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compressor.cli.printing import read_printing
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -46,7 +44,7 @@ class Session:
         """The result on stdout: JSON, CSV, Markdown, or a table, which moves to stderr for a model on stdout."""
         if not self.is_main:
             return
-        printing = read_printing(self.options)
+        printing = self.options.printing
         if printing.form == "json":
             from compressor.report.jsonable import to_json
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compressor.cli.options import OutputOptions, RunOptions
-from compressor.cli.printing import Printing, read_printing, table_forms
+from compressor.cli.printing import Printing, table_forms
 from compressor.errors import UsageError
 
 
@@ -32,7 +32,7 @@ class Options(OutputOptions, RunOptions):
     ],
 )
 def test_forms_are_read(options: dict[str, Any], expected: Printing) -> None:
-    assert read_printing(Options(**options)) == expected
+    assert Options(**options).printing == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_forms_are_read(options: dict[str, Any], expected: Printing) -> None:
 )
 def test_what_cannot_be_printed_is_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        read_printing(Options(**options))
+        _ = Options(**options).printing
 
 
 def test_csv_of_a_command_has_the_numbers_of_its_json(run: Any) -> None:

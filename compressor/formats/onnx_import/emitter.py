@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.naming import Names, is_made_up, layer_of
-from compressor.formats.onnx_import.table import Op
+from compressor.formats.onnx_import.node import Op
 from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of
 from compressor.program.arguments import has_argument
 
