@@ -9,8 +9,8 @@ from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
 from compressor.report.lowering import lowering_lines
-from compressor.report.text import duration, metrics, percent, plural, shape, shorten
-from compressor.units import format_bytes, format_count, format_macs, format_ratio
+from compressor.report.text import duration, few, metrics, percent, plural, shape, shorten
+from compressor.units import format_bytes, format_count, format_fewer, format_macs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,20 +44,16 @@ def _totals(report: CompactReport) -> Table:
         format_count(report.dense_params),
         format_count(report.masked_params),
         format_count(report.compact_params),
-        _ratio(report.dense_params, report.compact_params),
+        format_fewer(report.dense_params, report.compact_params, "all gone"),
     )
     table.add_row(
         "MACs",
         format_macs(report.dense_macs),
         "",
         format_macs(report.compact_macs),
-        _ratio(report.dense_macs, report.compact_macs),
+        format_fewer(report.dense_macs, report.compact_macs, "all gone"),
     )
     return table
-
-
-def _ratio(dense: int, kept: int) -> str:
-    return format_ratio(dense / kept) if kept else "all gone"
 
 
 def _headline(report: CompactReport) -> list[str]:
@@ -107,10 +103,9 @@ def _short_table(
 
 
 def _not_equal(rescaled: Sequence[str]) -> str:
-    shown = ", ".join(rescaled[:3]) + (f" and {len(rescaled) - 3} more" if len(rescaled) > 3 else "")
     return (
         f"NOT equal to the masked model, and not verified: {plural(len(rescaled), 'norm')} over fewer features"
-        f" (--through-norm rescale): {shown}; retrain it"
+        f" (--through-norm rescale): {few(rescaled, 3)}; retrain it"
     )
 
 

@@ -16,8 +16,6 @@ from rich.text import Text
 WIDTH = 100
 """Columns of every table; a terminal that has less wraps."""
 
-_NUMBERS = "right"
-
 
 def print_to(stream: TextIO, body: RenderableType) -> None:
     """Prints in the manner that fits the stream."""

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from compressor.report.console import lines, make_table
 from compressor.report.text import percent, plural, shorten
-from compressor.units import format_ratio, format_seconds
+from compressor.units import format_fewer, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,7 +82,7 @@ def _beside(first: Profile, other: Profile, every_row: bool) -> Table:
 
 def _add(table: Table, name: str, a: float | None, b: float | None, first: Profile, other: Profile) -> None:
     cells = [*_time(a, first, name), *_time(b, other, name)]
-    table.add_row(name, *cells, format_ratio(a / b) if a and b else "")
+    table.add_row(name, *cells, format_fewer(a, b))
 
 
 def _time(seconds: float | None, profile: Profile, name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressor.report.console import group, lines, make_table
 from compressor.report.sparklines import sparkline
-from compressor.report.text import metric, plural, shorten
+from compressor.report.text import few, metric, plural, shorten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +35,7 @@ def sensitivity_table(scan: Sensitivity) -> RenderableType:
             f"{metric(scan.metric, scan.dense)} with nothing cut, on {plural(scan.n_samples, 'sample')}"
         ),
         table,
-        lines(f"not reached in time: {_few(scan.unmeasured)}" if scan.unmeasured else None),
+        lines(f"not reached in time: {few(scan.unmeasured)}" if scan.unmeasured else None),
     )
 
 
@@ -58,8 +58,3 @@ def value_range(scan: Sensitivity) -> tuple[float, float]:
     """The smallest and the largest number of all curves, the dense network among them."""
     values = [scan.dense, *(value for curve in scan.curves.values() for _, value in curve if math.isfinite(value))]
     return min(values), max(values)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more

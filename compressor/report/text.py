@@ -22,6 +22,11 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def few(names: Sequence[str], most: int = 6) -> str:
+    """`conv1, conv2 and 7 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def shape(sizes: Sequence[int | None]) -> str:
     """`(None, 20, 24, 24)` -> `N×20×24×24`; a scalar is `1`."""
     return "×".join("N" if size is None else str(size) for size in sizes) or "1"

@@ -28,7 +28,7 @@ def bench_table(
     report: BenchReport, requirements: Mapping[str, bool] | None = None, *, every_row: bool = False
 ) -> RenderableType:
     """A table and a summary per configuration, profiles, requirements, warnings, and where it was measured."""
-    parts = [part for timings in _configurations(report.timings) for part in _configuration(timings)]
+    parts = [part for timings in configurations(report.timings) for part in _configuration(timings)]
     return group(
         *parts,
         *profile_tables(report.profiles, every_row=every_row),
@@ -38,16 +38,21 @@ def bench_table(
     )
 
 
-def _configurations(timings: Sequence[Timing]) -> Iterator[list[Timing]]:
+def configurations(timings: Sequence[Timing]) -> Iterator[list[Timing]]:
+    """Timings that were taken in the same way, and so can be compared."""
     for _, rows in groupby(timings, key=lambda timing: (timing.provider, timing.threads, timing.batch)):
         yield list(rows)
 
 
-def _configuration(timings: list[Timing]) -> Iterator[RenderableType | None]:
+def configuration_name(timings: Sequence[Timing]) -> str:
     first = timings[0]
-    yield lines(f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}", style="bold")
+    return f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}"
+
+
+def _configuration(timings: list[Timing]) -> Iterator[RenderableType | None]:
+    yield lines(configuration_name(timings), style="bold")
     yield _latencies(timings)
-    yield lines(*(_compared(timing, first) for timing in timings[1:]))
+    yield lines(*(_compared(timing, timings[0]) for timing in timings[1:]))
 
 
 def _latencies(timings: list[Timing]) -> Table:

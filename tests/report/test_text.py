@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.report.text import duration, metric, metrics, percent, plural, shape, shorten
+from compressor.report.text import duration, few, metric, metrics, percent, plural, shape, shorten
 
 
 def test_shorten_keeps_both_ends_and_the_width() -> None:
@@ -17,6 +17,10 @@ def test_shorten_keeps_both_ends_and_the_width() -> None:
 @pytest.mark.parametrize("width", range(2, 12))
 def test_shorten_never_exceeds_the_width(width: int) -> None:
     assert len(shorten("abcdefghijkl", width)) == width
+
+
+def test_few_names_and_how_many_more() -> None:
+    assert few(("a", "b"), 2) == "a, b" and few(("a", "b", "c"), 2) == "a, b and 1 more" and few(()) == ""
 
 
 def test_shape_shows_the_batch_as_n() -> None:

@@ -11,7 +11,7 @@ from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, Tile, bars, figure, folded, note, page, section, table
 from compressor.report.html.parts import axis_of, primary, provenance
 from compressor.report.sensitivity import nearest, typical_shares
-from compressor.report.text import metric, percent, plural, shape
+from compressor.report.text import few, metric, percent, plural, shape
 from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -156,14 +156,10 @@ def _couplings(found: Analysis) -> Markup | None:
 
 def _groups(groups: tuple[UnitGroup, ...]) -> Markup:
     columns = (Column("Units"), Column("Parameters each"), Column("Removed together from", "text"))
-    rows = [(format_count(g.n_units), f"{g.params_per_unit:,.0f}", _few(g.layers)) for g in groups]
+    rows = [(format_count(g.n_units), f"{g.params_per_unit:,.0f}", few(g.layers)) for g in groups]
     if len(rows) <= 24:
         return table(columns, rows)
     return tag("div", table(columns, rows[:20]), folded(f"{len(rows) - 20} more", table(columns, rows[20:])))
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _pinned(found: Analysis) -> Markup | None:

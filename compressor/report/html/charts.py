@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from compressor.report.html.labels import CHAR, place_names
 from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.scale import Format, Scale, around, rounded, short, spread
+from compressor.report.text import shorten
+
+At: TypeAlias = tuple[float, float]
 
 WIDTH = 360
 _HEIGHT = 220
@@ -85,10 +89,15 @@ class Point:
     radius: float = 4.5
 
 
-def picture(title: str, description: str, height: float, *parts: Child, width: float = WIDTH) -> Markup:
-    """The drawing with what a screen reader says about it."""
+def picture(
+    title: str, description: str, height: float, *parts: Child, width: float = WIDTH, at: At | None = None
+) -> Markup:
+    """The drawing with what a screen reader says about it; `at` a place it is part of another one."""
     named = (tag("title", title), tag("desc", description))
-    return tag("svg", *named, *parts, viewBox=f"0 0 {width:g} {height:g}", role="img")
+    place: dict[str, float] = (
+        {} if at is None else {"x": at[0], "y": at[1], "width": float(width), "height": float(height)}
+    )
+    return tag("svg", *named, *parts, **place, viewBox=f"0 0 {width:g} {height:g}", role="img")
 
 
 def line_chart(
@@ -190,10 +199,16 @@ class Interval:
 
 
 def interval_chart(
-    title: str, description: str, rows: Sequence[Interval], x: Axis, reference: float | None = None
+    title: str,
+    description: str,
+    rows: Sequence[Interval],
+    x: Axis,
+    reference: float | None = None,
+    *,
+    at: At | None = None,
 ) -> Markup:
     """One row per item: its name, below it the interval as a bar, the value as a dot, its number at the right."""
-    height = 34.0 * len(rows) + _BOTTOM + 6
+    height = interval_height(len(rows))
     values = [v for row in rows for v in (row.value, row.low, row.high, row.tail or row.value)]
     values += [reference] if reference is not None else []
     scale = x.scale(values, 10.0, WIDTH - 12.0)
@@ -205,8 +220,8 @@ def interval_chart(
     for i, row in enumerate(rows):
         y = 34.0 * i + 26
         if reference is not None:
-            at = scale(reference)
-            parts.append(tag("line", x1=at, x2=at, y1=y - 6, y2=y + 6, class_="reference"))
+            equal = scale(reference)
+            parts.append(tag("line", x1=equal, x2=equal, y1=y - 6, y2=y + 6, class_="reference"))
         parts += [
             tag("text", _clipped(row.name, 210), tag("title", row.name), x=10.0, y=y - 10, class_="row"),
             tag("text", row.told, x=WIDTH - 12.0, y=y - 10, text_anchor="end", class_=f"value {row.style}"),
@@ -216,7 +231,11 @@ def interval_chart(
                 class_=f"dot {row.style}"),
         ]  # fmt: skip
     label = tag("text", x.label, x=WIDTH - 12.0, y=height - 4, text_anchor="end", class_="axis")
-    return picture(title, description, height, parts, label)
+    return picture(title, description, height, parts, label, at=at)
+
+
+def interval_height(n_rows: int) -> float:
+    return 34.0 * n_rows + _BOTTOM + 6
 
 
 class _Frame:
@@ -250,8 +269,4 @@ def _tick(text: str, x: float, y: float, right: float) -> Markup:
 
 def _clipped(text: str, width: float) -> str:
     """The text as far as it fits, both ends of it: they tell names apart."""
-    n = max(int(width / CHAR), 3)
-    if len(text) <= n:
-        return text
-    head = (n - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (n - 1 - head) :]}"
+    return shorten(text, max(int(width / CHAR), 3))

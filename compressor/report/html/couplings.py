@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compressor.report.html.charts import WIDTH, picture
 from compressor.report.html.markup import Markup, tag
+from compressor.report.text import shorten
 
 if TYPE_CHECKING:
     from compressor.analysis.result import LayerRow, UnitGroup
@@ -41,8 +42,8 @@ def couplings(groups: Sequence[UnitGroup], layers: Sequence[LayerRow]) -> tuple[
         y = _TOP + row_height * i
         parts.append(tag("line", x1=_NAMES, x2=WIDTH - 4.0, y1=y, y2=y, class_="grid"))
         parts.append(
-            tag("text", _clip(names[row]), tag("title", names[row]), x=_NAMES - 8, y=y + 3.5, text_anchor="end",
-                class_="row")
+            tag("text", shorten(names[row], _NAME_LENGTH), tag("title", names[row]), x=_NAMES - 8, y=y + 3.5,
+                text_anchor="end", class_="row")
         )  # fmt: skip
     for i, (group, rows) in enumerate(tracks):
         ys = [_TOP + row_height * at[row] for row in rows if row in at]
@@ -71,10 +72,3 @@ def _track(group: UnitGroup, ys: Sequence[float], x: float, gap: float) -> Marku
         [tag("circle", cx=x, cy=y, r=min(3.6, gap / 2.6), class_=f"dot {style}") for y in ys],
         label,
     )
-
-
-def _clip(name: str) -> str:
-    if len(name) <= _NAME_LENGTH:
-        return name
-    head = (_NAME_LENGTH - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (_NAME_LENGTH - 1 - head) :]}"

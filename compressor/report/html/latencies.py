@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from compressor.report.html.markup import Child, Markup
 from compressor.report.html.page import Column, bars, table
 from compressor.report.text import percent
-from compressor.units import format_ratio, format_seconds
+from compressor.units import format_fewer, format_seconds
 
 Seconds = Mapping[str, float]
 """By layer."""
@@ -46,8 +46,8 @@ def times_beside(before: Seconds, after: Seconds, titles: tuple[str, str] = ("Be
             for seconds, total in zip(pair, totals, strict=True)
             for text in (_time(seconds), _share(seconds, total))
         ]
-        rows.append((name, _bar(name, parts, most), *cells, _ratio(*pair)))
-    return table(columns, rows, ("all", "", _time(totals[0]), "", _time(totals[1]), "", _ratio(*totals)))
+        rows.append((name, _bar(name, parts, most), *cells, format_fewer(*pair)))
+    return table(columns, rows, ("all", "", _time(totals[0]), "", _time(totals[1]), "", format_fewer(*totals)))
 
 
 def _bar(name: str, parts: list[tuple[float, str]], most: float) -> Markup:
@@ -63,7 +63,3 @@ def _time(seconds: float | None) -> str:
 
 def _share(seconds: float | None, total: float) -> str:
     return percent(seconds / total) if seconds and total else ""
-
-
-def _ratio(before: float | None, after: float | None) -> str:
-    return format_ratio(before / after) if before and after else ""

@@ -16,8 +16,8 @@ from compressor.report.html.charts import Axis, Line, Mark, Point, line_chart, p
 from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, bars, charts, figure, folded, section, table
 from compressor.report.html.scale import share, short
-from compressor.report.text import metric, metrics, percent
-from compressor.units import format_count, format_macs, format_ratio
+from compressor.report.text import metric, metrics
+from compressor.units import format_count, format_fewer, format_macs
 
 _NO_METRICS = frozenset({"loss", "n", "asked", "got", "of", "removed", "still_zeroed", "params", "macs", "before"})
 """Numbers in a step of the history that are not what the model is measured by."""
@@ -51,8 +51,8 @@ def layer_sizes(rows: Sequence[LayerSizes], lead: str, kept: str = "Weight") -> 
         table(
             columns,
             [_layer_row(row, most_params, most_macs) for row in shown],
-            ("all", "", "", format_count(totals[0]), format_count(totals[1]), _ratio(totals[0], totals[1]), "",
-             format_macs(totals[2]), format_macs(totals[3])),
+            ("all", "", "", format_count(totals[0]), format_count(totals[1]),
+             format_fewer(totals[0], totals[1], "gone"), "", format_macs(totals[2]), format_macs(totals[3])),
         ),
     )  # fmt: skip
 
@@ -68,14 +68,10 @@ def _layer_row(row: LayerSizes, most_params: int, most_macs: int) -> tuple[Child
     return (
         row.name, row.shape,
         bars([(params / most_params, "dense"), (kept / most_params, "kept")], told),
-        format_count(params), format_count(kept), _ratio(params, kept),
+        format_count(params), format_count(kept), format_fewer(params, kept, "gone"),
         bars([(macs / most_macs, "dense"), (kept_macs / most_macs, "kept2")], told_macs),
         format_macs(macs), format_macs(kept_macs),
     )  # fmt: skip
-
-
-def _ratio(before: int, after: int) -> str:
-    return format_ratio(before / after) if after else "gone"
 
 
 def axis_of(name: str, label: str | None = None) -> Axis:
@@ -258,8 +254,5 @@ def command_line(command: str, options: Mapping[str, Any]) -> str:
 
 def before_after(before: int, after: int) -> str:
     """`from 431,080, 13.0x fewer`."""
-    return f"from {format_count(before)}, {_ratio(before, after)} fewer" if before != after else "unchanged"
-
-
-def removed_share(before: int, after: int) -> str:
-    return percent(1 - after / before) if before else "0 %"
+    times = format_fewer(before, after, "gone")
+    return f"from {format_count(before)}, {times} fewer" if before != after else "unchanged"

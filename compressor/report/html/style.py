@@ -18,9 +18,10 @@ _DARK = """
   --wash: #16302d; --bad: #ff8a80;
 """
 
-STYLE = (
-    ":root {" + _LIGHT + "}\n"
-    "@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) {" + _DARK + "} }\n"
+_COLOURS = (
+    ":root {" + _LIGHT + "}\n@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) {" + _DARK + "} }\n"
+)
+_BEFORE = (
     ":root[data-theme=dark] {" + _DARK + "}\n"
     """
 * { box-sizing: border-box; }
@@ -94,7 +95,9 @@ ol.history li { background: var(--card); border: 1px solid var(--rule); border-r
 ol.history .aside { color: var(--soft); font-size: 13px; margin-top: 4px; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: 13px; border-top: 1px solid var(--rule); padding-top: 16px;
   padding-bottom: 40px; margin-top: 44px; overflow-wrap: anywhere; }
-svg text { font-size: 11px; fill: var(--ink); }
+"""
+)
+_DRAWINGS = """svg text { font-size: 11px; fill: var(--ink); }
 svg .name, svg .row, svg .value, svg .mark { paint-order: stroke; stroke: var(--card); stroke-width: 3px;
   stroke-linejoin: round; }
 svg .tick, svg .axis { fill: var(--soft); font-size: 10.5px; }
@@ -112,13 +115,12 @@ svg .faint { stroke: var(--before); stroke-width: 1; opacity: .7; }
 svg .dense { fill: var(--before); } svg .kept { fill: var(--s1); } svg .kept2 { fill: var(--s3); }
 svg .row { fill: var(--ink); } svg .value { font-weight: 600; }
 svg .dot { stroke: var(--card); stroke-width: 1.5; }
-"""
-    + "\n".join(
-        f"svg .line.{s}, svg .thin.{s}, svg .thick.{s} {{ stroke: var(--{s}); }} "
-        f"svg .dot.{s}, svg .name.{s}, svg .value.{s} {{ fill: var(--{s}); }}"
-        for s in ("s1", "s2", "s3", "s4", "s5", "s6")
-    )
-    + """
+""" + "\n".join(
+    f"svg .line.{s}, svg .thin.{s}, svg .thick.{s} {{ stroke: var(--{s}); }} "
+    f"svg .dot.{s}, svg .name.{s}, svg .value.{s} {{ fill: var(--{s}); }}"
+    for s in ("s1", "s2", "s3", "s4", "s5", "s6")
+)
+_AFTER = """
 @media (max-width: 640px) {
   main, header, footer { padding-left: 16px; padding-right: 16px; }
   header { padding-top: 22px; }
@@ -133,7 +135,19 @@ svg .dot { stroke: var(--card); stroke-width: 1.5; }
 @media print { button { display: none; } section { break-inside: avoid; }
   .scroll, .tall { overflow: visible; max-height: none; } }
 """
+
+STYLE = _COLOURS + _BEFORE + _DRAWINGS + _AFTER
+"""Of a page."""
+
+DRAWING_STYLE = (
+    _COLOURS
+    + _DRAWINGS
+    + """
+svg { font: 11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+svg .page { fill: var(--card); } svg .head { font-size: 13px; font-weight: 600; }
+"""
 )
+"""Of a drawing that stands alone."""
 
 SCRIPT = """
 const root = document.documentElement, button = document.getElementById("theme");

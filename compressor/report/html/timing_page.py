@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from compressor.report.html.charts import Axis, Interval, Point, interval_chart, point_chart
+from compressor.report.html.charts import Axis, Point, point_chart
 from compressor.report.html.latencies import times_alone, times_beside
 from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, Tile, charts, figure, note, page, section, stack, table
 from compressor.report.html.parts import axis_of, provenance
+from compressor.report.html.timing_charts import latency_chart, plain_name, speedup_chart, style_of
 from compressor.report.profiles import row_times
 from compressor.report.text import metric, plural
+from compressor.report.timing import configuration_name, configurations
 from compressor.units import format_bytes, format_count, format_ratio, format_seconds
 
 if TYPE_CHECKING:
@@ -34,28 +35,19 @@ def bench_page(report: BenchReport, about: About, requirements: Mapping[str, boo
     )
     sections: list[Child] = [
         _requirements(requirements or {}),
-        [_configuration(timings) for timings in _configurations(report.timings)],
+        [_configuration(timings) for timings in configurations(report.timings)],
         list(_profiles(report.profiles)) or _hint(report),
         [note(f"Warning: {warning.message}; {warning.hint}.") for warning in report.warnings],
         provenance(about),
     ]
-    names = [_plain(timing.subject.name) for timing in next(iter(_configurations(report.timings)), [])]
+    names = [plain_name(timing.subject.name) for timing in next(iter(configurations(report.timings)), [])]
     title = f"{names[0]} against {', '.join(names[1:])}" if len(names) > 1 else "".join(names)
     return page(about, title, lead, _tiles(report.timings), sections)
 
 
-def _configurations(timings: Sequence[Timing]) -> Iterator[list[Timing]]:
-    for _, rows in groupby(timings, key=lambda timing: (timing.provider, timing.threads, timing.batch)):
-        yield list(rows)
-
-
-def _plain(name: str) -> str:
-    return PurePath(name).name
-
-
 def _tiles(timings: Sequence[Timing]) -> list[Tile]:
     """The last model against the first, in the first configuration."""
-    first_group = next(_configurations(timings), [])
+    first_group = next(configurations(timings), [])
     if not first_group:
         return []
     first, last = first_group[0], first_group[-1]
@@ -85,41 +77,21 @@ def _requirements(requirements: Mapping[str, bool]) -> Markup | None:
 
 
 def _configuration(timings: list[Timing]) -> Markup:
-    first = timings[0]
-    title = f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}"
+    title = configuration_name(timings)
     lead = "The models were measured in turns, so that whatever else the machine did met all of them."
     flat, against = (_latency(timings), _speedup(timings)), list(_against(timings))
     return section(title, lead, charts(*([stack(*flat), *against] if against else flat)), _values(timings))
 
 
-def _style(i: int, n: int) -> str:
-    return "s5" if i == 0 and n > 1 else ("s1", "s3", "s2", "s4")[max(i - 1, 0) % 4]
-
-
 def _latency(timings: list[Timing]) -> Markup:
-    rows = [
-        Interval(
-            _plain(t.subject.name), t.median_s, max(t.median_s - t.mad_s, t.min_s), t.median_s + t.mad_s,
-            format_seconds(t.median_s), _style(i, len(timings)), t.p90_s,
-        )
-        for i, t in enumerate(timings)
-    ]  # fmt: skip
-    told = "; ".join(f"{row.name} {row.told}" for row in rows)
-    x = Axis("one inference", lambda v: format_seconds(v) if v > 0 else "0", zero=True)
-    return figure("Latency", "median ± MAD, line to p90", interval_chart("Latency", told, rows, x))
+    return figure("Latency", "median ± MAD, line to p90", latency_chart(timings))
 
 
 def _speedup(timings: list[Timing]) -> Markup | None:
     if len(timings) < 2:
         return None
-    rows = [
-        Interval(_plain(t.subject.name), t.speedup, t.speedup_low, t.speedup_high, format_ratio(t.speedup),
-                 _style(i, len(timings)))
-        for i, t in enumerate(timings) if i > 0
-    ]  # fmt: skip
-    told = "; ".join(f"{row.name} {row.told}, 95 % from {row.low:.2f}x to {row.high:.2f}x" for row in rows)
-    drawing = interval_chart("Speed-up", told, rows, Axis("times as fast", lambda v: f"{v:g}x", zero=True), 1.0)
-    return figure("Speed-up", f"against {_plain(timings[0].subject.name)}, 95 % interval", drawing)
+    against = plain_name(timings[0].subject.name)
+    return figure("Speed-up", f"against {against}, 95 % interval", speedup_chart(timings))
 
 
 def _against(timings: list[Timing]) -> Iterator[Markup]:
@@ -131,7 +103,7 @@ def _against(timings: list[Timing]) -> Iterator[Markup]:
     latency, size = Axis("latency", format_seconds, log=True), Axis("size of the file", _bytes, log=True, binary=True)
     radii = _radii([t for _, t in known])
     by_latency = [
-        Point(_plain(t.subject.name), t.median_s, t.accuracy or 0.0, _style(i, len(timings)),
+        Point(plain_name(t.subject.name), t.median_s, t.accuracy or 0.0, style_of(i, len(timings)),
               _bytes(t.subject.size_bytes), radius)
         for (i, t), radius in zip(known, radii, strict=True)
     ]  # fmt: skip
@@ -160,8 +132,8 @@ def _profiles(profiles: Sequence[Profile]) -> Iterator[Markup]:
     """Layer by layer, one model or each beside the first, for every configuration."""
     for (provider, threads, batch), same in groupby(profiles, key=lambda p: (p.provider, p.threads, p.batch)):
         first, *others = same
-        times, name = row_times(first), _plain(first.subject.name)
-        tables = [times_beside(times, row_times(p), (name, _plain(p.subject.name))) for p in others]
+        times, name = row_times(first), plain_name(first.subject.name)
+        tables = [times_beside(times, row_times(p), (name, plain_name(p.subject.name))) for p in others]
         yield section(
             f"Where the time goes: {provider}, {plural(threads, 'thread')}, batch {batch}",
             "By layer, from the runtime's own profiler, which slows everything down a little: the shares count. In "
