@@ -81,3 +81,15 @@ class GateError(CompressError):
 
 class VerificationError(GateError):
     pass
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what a library raised, short enough to quote; the error's class where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:most]
+
+
+def named_line(error: BaseException, most: int = 200) -> str:
+    """`ValueError: its first line`; the class alone where it says nothing."""
+    name, line = type(error).__name__, first_line(error, most)
+    return name if line == name else f"{name}: {line}"

@@ -67,9 +67,19 @@ def format_count(n: int) -> str:
     return f"{n:,}"
 
 
+def format_dtype(dtype: object) -> str:
+    """`torch.float32` -> `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def format_ratio(ratio: float) -> str:
     """`13.04` -> `13.0x`; three significant digits below 10."""
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+
+
+def format_fewer(before: float | None, after: float | None, none: str = "") -> str:
+    """How many times less is left, `none` where nothing is or nothing is known."""
+    return format_ratio(before / after) if before and after else none
 
 
 def format_macs(macs: int) -> str:

@@ -1,11 +1,12 @@
-"""Times as users write them; ratios are tested where they are asked for."""
+"""Times as users write them, and quantities as text; ratios are tested where they are asked for."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 from compressor.errors import UsageError
-from compressor.units import parse_duration
+from compressor.units import format_dtype, format_fewer, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,12 @@ def test_times_are_read(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a time; write it as 90s, 5m or"):
         parse_duration(text)
+
+
+def test_how_many_times_less_is_left() -> None:
+    assert format_fewer(39.0, 3.0) == "13.0x" and format_fewer(3, 2) == "1.50x"
+    assert format_fewer(3, 0, "gone") == "gone" and format_fewer(None, 2) == "" and format_fewer(2, None) == ""
+
+
+def test_types_are_named_without_their_module() -> None:
+    assert format_dtype(torch.bfloat16) == "bfloat16" and format_dtype("float32") == "float32"

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from compressor.data import Batch, DataSource, Task
 from compressor.data.source import Split
 from compressor.data.task import Classification
-from compressor.errors import CompressError, DataError
+from compressor.errors import CompressError, DataError, first_line
 from compressor.program import InputSpec
+from compressor.units import format_dtype
 
 _SAMPLES = 2
 
@@ -50,7 +51,7 @@ def _check_inputs(batch: Batch, inputs: Sequence[InputSpec], where: str) -> None
             )
         if tensor.is_floating_point() != spec.torch_dtype.is_floating_point:
             raise DataError(
-                f"{where}: gives {_type(tensor)} inputs but the model takes {spec.dtype} ({spec.name}); "
+                f"{where}: gives {format_dtype(tensor.dtype)} inputs but the model takes {spec.dtype} ({spec.name}); "
                 f"store them as {spec.dtype}"
             )
 
@@ -60,7 +61,7 @@ def _measured(module: nn.Module, batch: Batch, data: DataSource, task: Task, spl
     try:
         outputs = module(*batch.inputs)
     except RuntimeError as error:
-        raise DataError(f"{data.ref}: the model cannot take the first {split} samples: {_line(error)}") from error
+        raise DataError(f"{data.ref}: the model cannot take the first {split} samples: {first_line(error)}") from error
     _check_classes(outputs, data, task)
     shown = f"outputs {_describe(outputs)} and targets {_describe(batch.target)}"
     try:
@@ -68,7 +69,7 @@ def _measured(module: nn.Module, batch: Batch, data: DataSource, task: Task, spl
     except CompressError as error:
         raise type(error)(f"{data.ref}: {error}") from error
     except Exception as error:  # the task is the user's code
-        raise DataError(f"task {task.name} raised {type(error).__name__} on {shown}: {_line(error)}") from error
+        raise DataError(f"task {task.name} raised {type(error).__name__} on {shown}: {first_line(error)}") from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise DataError(f"task {task.name}: loss must be a tensor of one number, got {_describe(loss)}")
     _check_metrics(metrics, task)
@@ -100,7 +101,7 @@ def _check_metrics(metrics: Any, task: Task) -> None:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"{_type(value)} {_size(tuple(value.shape)) or 'scalar'}"
+        return f"{format_dtype(value.dtype)} {_size(tuple(value.shape)) or 'scalar'}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_describe(part)}" for key, part in list(value.items())[:4]) + "}"
     if isinstance(value, (tuple, list)):
@@ -108,14 +109,5 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
 def _size(sizes: tuple[int | None, ...]) -> str:
     return "×".join(map(str, sizes))
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else "no message"

@@ -297,7 +297,7 @@ class PruneSettings(Cut, Healing):
 
     @property
     def rates(self) -> Literal["magnitude", "filter", "random"]:
-        """What a selector compares (`sparsity.SCORES`)."""
+        """What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
         if self.method == "random":
             return "random"
         return "filter" if self.score in NEEDS_UNITS else "magnitude"

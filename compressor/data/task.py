@@ -15,6 +15,7 @@ from torch import Tensor
 from compressor.data.source import Batch
 from compressor.errors import DataError, UntrustedCodeError
 from compressor.reference import load_reference, split_reference
+from compressor.units import format_dtype
 
 _MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
 
@@ -135,7 +136,7 @@ def _check_range(logits: Tensor, target: Tensor) -> None:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return str(value.dtype).removeprefix("torch.")
+        return format_dtype(value.dtype)
     if isinstance(value, tuple | list):
         return f"{len(value)} values"
     return type(value).__name__

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import ModelError, UsageError, named_line
 from compressor.program import Program
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
@@ -209,8 +209,7 @@ def innermost_line(error: BaseException) -> str:
     advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
+    return named_line(error)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from compressor.exporting.sparse import to_sparse
 from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program, families
+from compressor.units import format_dtype
 
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24
 """Weights above this go into a file of their own: protobuf ends at 2 GiB, and the graph needs its share of
@@ -100,7 +101,7 @@ def _check_precision(program: Program, form: ExportForm) -> None:
     dtype = input_dtype(program)
     if form.precision != "unchanged" and dtype != torch.float32:
         option = "--fp16" if form.fp16 else "--int8"
-        found = "no floating weights" if dtype is None else str(dtype).removeprefix("torch.") + " weights"
+        found = "no floating weights" if dtype is None else format_dtype(dtype) + " weights"
         raise UsageError(f"{option} converts float32 weights, and the model has {found}; leave it out")
 
 

@@ -30,6 +30,7 @@ from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
 from compressor.models import Built, build, fill, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
+from compressor.units import format_dtype
 
 INITIAL = "init"
 """The source that stands for an architecture's own initial weights."""
@@ -221,7 +222,7 @@ def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
         value = node.meta.get("val") if node.op == "placeholder" else None
         if isinstance(value, Tensor) and value.dim():
             sizes = [size if isinstance(size, int) else 2 for size in value.shape[1:]]
-            specs.append(InputSpec(node.name, (None, *sizes), str(value.dtype).removeprefix("torch.")))
+            specs.append(InputSpec(node.name, (None, *sizes), format_dtype(value.dtype)))
     return tuple(specs)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.units import format_dtype
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|meta)(:\d{1,3})?", re.ASCII)
 _INT64 = 2**63
@@ -21,9 +22,9 @@ _LONGEST_TEXT = 10_000
 _MARKER = "# COUNTER"
 """torch.fx deletes every generated line that holds this comment, even inside a string."""
 
-_DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
-_LAYOUTS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.layout)}
-_FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
+_DTYPES = {format_dtype(v): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
+_LAYOUTS = {format_dtype(v): v for v in vars(torch).values() if isinstance(v, torch.layout)}
+_FORMATS = {format_dtype(v): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
 _CLOSED: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "dtype": (torch.dtype, _DTYPES),
     "layout": (torch.layout, _LAYOUTS),
@@ -57,7 +58,7 @@ def encode(value: Any) -> Any:
         return {"device": str(value)}
     for tag, (kind, _) in _CLOSED.items():
         if isinstance(value, kind):
-            return {tag: str(value).removeprefix("torch.")}
+            return {tag: format_dtype(value)}
     raise ModelError(f"an argument of type {type(value).__name__} cannot be kept in a checkpoint")
 
 

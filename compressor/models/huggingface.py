@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import ModelError, UsageError, named_line
 from compressor.models.external import imported_beside_any_torch
 from compressor.models.inputs import InputHint
 
@@ -38,7 +38,7 @@ def build_transformers(directory: str, arch_args: Mapping[str, object]) -> Found
     try:
         module = kind.from_config(config) if kind is transformers.AutoModel else kind(config)
     except Exception as cause:
-        raise ModelError(f"{directory}: building it raised {_line(cause)}") from cause
+        raise ModelError(f"{directory}: building it raised {named_line(cause)}") from cause
     _return_tensors(module)
     return module, None, _hints(module, config)
 
@@ -60,7 +60,7 @@ def fill_transformers(
                 output_loading_info=True,
             )  # fmt: skip
         except Exception as cause:
-            raise ModelError(f"{directory}: the weights cannot be put into the model: {_line(cause)}") from cause
+            raise ModelError(f"{directory}: the weights cannot be put into the model: {named_line(cause)}") from cause
     _return_tensors(module)
     named = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
     trouble = {what: sorted(map(_name, told.get(key) or ())) for what, key in named.items()}
@@ -85,7 +85,7 @@ def _described(directory: str, arch_args: Mapping[str, object]) -> tuple[Any, An
             str(folder), local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **arch_args
         )
     except Exception as cause:  # transformers raises anything on a configuration that it does not know
-        raise ModelError(f"{folder / CONFIG}: cannot be read: {_line(cause)}") from cause
+        raise ModelError(f"{folder / CONFIG}: cannot be read: {named_line(cause)}") from cause
     if unknown:
         raise UsageError(f"--arch-arg {', '.join(unknown)}: {folder / CONFIG} has no such entry")
     return transformers, config, _class(transformers, config, folder)
@@ -152,8 +152,3 @@ def _hints(module: nn.Module, config: Any) -> tuple[InputHint, ...]:
         height, width = (side, side) if isinstance(side, int) else tuple(side)[:2]
         return (InputHint(name, (channels, height, width)),)
     return ()
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

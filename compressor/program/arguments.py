@@ -10,7 +10,6 @@ import operator
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 _PYTHON_SIGNATURES: dict[Any, tuple[str, ...]] = {operator.getitem: ("self", "index")}
@@ -62,10 +61,3 @@ def set_argument(node: Node, name: str, value: Any) -> None:
         node.update_arg(position, value)
     else:
         node.update_kwarg(name, value)
-
-
-def is_aten(target: Any, *overloads: Any) -> bool:
-    """Whether the target is one of the overloads, or any ATen overload when none is named."""
-    if overloads:
-        return target in overloads
-    return isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"

@@ -16,11 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from compressor.errors import ModelError
+from compressor.errors import ModelError, first_line
 from compressor.program import families
 from compressor.program.arguments import has_argument
 from compressor.program.module import ProgramModule
 from compressor.program.spec import InputSpec
+from compressor.units import format_dtype
 
 _META = torch.device("meta")
 _LIKE_FIRST = families.BATCH_NORM | families.ACTIVATIONS | families.DROPOUT
@@ -121,13 +122,12 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     _refuse_many_parts(node, args, kwargs)
     types = {arg.dtype for arg in args if isinstance(arg, Tensor)} if node.target in _ONE_TYPE else ()
     if len(types) > 1:
-        told = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in types))
+        told = ", ".join(sorted(map(format_dtype, types)))
         raise ModelError(f"{node.name}: {node.target} does not fit its inputs: it takes one type, not {told}")
     try:
         result = node.target(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{node.name}: {node.target} does not fit its inputs: {first[:200]}") from error
+        raise ModelError(f"{node.name}: {node.target} does not fit its inputs: {first_line(error)}") from error
     if isinstance(result, int) and abs(result) >= _LARGEST_SIZE:  # a forged chain of products would grow without end
         raise ModelError(f"{node.name}: {node.target} computes a size that no tensor can have")
     return result

@@ -6,7 +6,7 @@ from compressor.sparsity.choice import Choice, Selection, Selector, matching_lay
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
 from compressor.sparsity.latency import LatencyBudget, layer_trial, preferred_multiple
 from compressor.sparsity.masks import apply_masks, kept_units, mask_units, merge_masks
-from compressor.sparsity.scores import SCORES, score_units
+from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import make_selector
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "NEEDS_GRADIENTS",
     "NEEDS_UNITS",
     "PER_SAMPLE",
-    "SCORES",
     "Budget",
     "Choice",
     "LatencyBudget",

@@ -81,7 +81,3 @@ def normalise_lamp(squares: Scores) -> Scores:
 def random_scores(n: int, seed: int) -> Scores:
     """Uniform noise: the control that every criterion has to beat. Shapes: -> (n,)"""
     return np.random.default_rng(seed).random(n)
-
-
-SCORES = ("magnitude", "filter", "random")
-"""What is rated: every slice that goes with a unit, as the pattern says; the filters themselves; nothing."""

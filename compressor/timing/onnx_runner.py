@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from torch import Tensor
 
-from compressor.errors import ModelError, ProviderError, UsageError
+from compressor.errors import ModelError, ProviderError, UsageError, first_line
 from compressor.program import InputSpec
 from compressor.timing.providers import Provider, require_onnxruntime
 
@@ -67,7 +67,7 @@ class OnnxRunner:
             self.block(1)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise ModelError(
-                f"{self._path}: onnxruntime cannot run it at batch {batch}: {_first_line(error)}"
+                f"{self._path}: onnxruntime cannot run it at batch {batch}: {first_line(error)}"
             ) from error
 
     def block(self, n_inner: int) -> float:
@@ -154,7 +154,7 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider.ort_name, *provider.before_cpu])
     except Exception as error:
-        raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from error
+        raise ModelError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from error
     used = session.get_providers()[0]
     if used != provider.ort_name:
         raise ProviderError(
@@ -185,8 +185,3 @@ def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec]) -> InputS
                 f"say how large it is, as in --input {given.name}:{dtype}:128"
             )
     return InputSpec(given.name, tuple(shape), dtype, wanted.high if wanted is not None else None)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import ModelError, UsageError, first_line
 from compressor.formats import is_onnx, load
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import InputSpec, Program
@@ -98,7 +98,7 @@ def _onnx_subject(path: Path, name: str) -> Subject:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf has its own classes, by implementation
-        raise ModelError(f"{path}: not a readable ONNX file: {str(error).strip().splitlines()[0][:200]}") from error
+        raise ModelError(f"{path}: not a readable ONNX file: {first_line(error)}") from error
     size = path.stat().st_size
     for location in external_files(model):
         beside = path.parent / location

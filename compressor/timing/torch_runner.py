@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.errors import ModelError, ProviderError, UsageError
+from compressor.errors import ModelError, ProviderError, UsageError, first_line
 from compressor.program import Program
 from compressor.timing.providers import Provider, require_torch
 
@@ -45,13 +45,12 @@ class TorchRunner:
         try:
             self.block(1)
         except Exception as error:  # torch raises anything from IndexError to its compiler's own errors here
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             if self._compiles:
                 raise ProviderError(
-                    f"--provider torch-compile: {self._name} did not compile: {first[:200]}\n"
+                    f"--provider torch-compile: {self._name} did not compile: {first_line(error)}\n"
                     "torch.compile needs a C++ compiler; --provider cpu runs without"
                 ) from error
-            raise ModelError(f"{self._name}: torch cannot run it at batch {batch}: {first[:200]}") from error
+            raise ModelError(f"{self._name}: torch cannot run it at batch {batch}: {first_line(error)}") from error
 
     def block(self, n_inner: int) -> float:
         """Seconds of `n_inner` inferences; on CUDA by the device's own clock."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from compressor.atomic import atomic_write
-from compressor.errors import ModelError, OutputError, TrainingError
+from compressor.errors import ModelError, OutputError, TrainingError, first_line
 
 _KIND = "compressor resume point"
 _VERSION = 1
@@ -44,7 +44,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ModelError(f"{path}: damaged at {damaged}; delete it and start again without --resume")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read as a resume point: {_first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be read as a resume point: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise ModelError(f"{path}: is no resume point; --resume takes the file that a stopped run left")
     if content.get("version") != _VERSION:
@@ -75,7 +75,3 @@ def plain_copy(value: Any, where: str) -> Any:
         f"{where}: a resume point holds tensors and plain values only, got {type(value).__name__}; "
         "convert it in state_dict()"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,6 @@ import torch
 from torch import fx
 
 from compressor.program import arguments, set_argument
-from compressor.program.arguments import is_aten
 
 aten = torch.ops.aten
 
@@ -50,8 +49,3 @@ def test_an_argument_is_set_where_it_is_or_as_a_keyword() -> None:
     assert left_out.kwargs == {"groups": 4} and arguments(left_out)["groups"] == 4
     with pytest.raises(KeyError, match="has no argument colour"):
         set_argument(left_out, "colour", 1)
-
-
-def test_overloads_are_told_apart() -> None:
-    assert is_aten(aten.relu.default) and is_aten(aten.relu.default, aten.relu.default)
-    assert not is_aten(aten.relu.default, aten.conv2d.default) and not is_aten(operator.add)
