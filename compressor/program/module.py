@@ -24,7 +24,12 @@ _MODE_ARGUMENT = {
     aten.alpha_dropout.default: "train",
     aten.feature_alpha_dropout.default: "train",
     aten.rrelu.default: "training",
+    aten.lstm.input: "train",
+    aten.gru.input: "train",
+    aten.rnn_tanh.input: "train",
+    aten.rnn_relu.input: "train",
 }
+"""The argument by which an operator does in training what it does not in evaluation."""
 
 
 class ProgramModule(fx.GraphModule):
@@ -74,14 +79,19 @@ class ProgramModule(fx.GraphModule):
         return module
 
 
-def _set_mode(node: Node, mode: bool) -> bool:
+def switches_to_training(node: Node) -> bool | None:
+    """Whether an operator is in training mode, None for one that is the same in both."""
     name = _MODE_ARGUMENT.get(node.target)  # type: ignore[arg-type]
-    if name is None:
+    bound = arguments(node) if name is not None else {}
+    if name is None or ("running_mean" in bound and bound["running_mean"] is None):
+        return None
+    return bool(bound[name])
+
+
+def _set_mode(node: Node, mode: bool) -> bool:
+    if switches_to_training(node) is not (not mode):
         return False
-    bound = arguments(node)
-    if bound[name] == mode or ("running_mean" in bound and bound["running_mean"] is None):
-        return False
-    set_argument(node, name, mode)
+    set_argument(node, _MODE_ARGUMENT[node.target], mode)  # type: ignore[index]
     return True
 
 
