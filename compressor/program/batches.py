@@ -1,7 +1,7 @@
 """What an export says about batch sizes: whether any is open, and where the code goes another way than it was traced.
 
 It must never call the network. torch notes every question about a size that a network's code asked during the trace.
-The answers hold for the example's size; where another size would answer otherwise, a program may differ from its module.
+The answers hold for the size of the example; where another size answers otherwise, the program may be another network.
 """
 
 from __future__ import annotations
