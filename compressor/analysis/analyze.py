@@ -32,7 +32,8 @@ def analyze(
 
     `options` say how units are found; default: as they were when the program was pruned.
 
-    Raises:  ModelError if the graph does not fit its tensors, or weights that masks cut are not 0; DataError if the data does not fit the network.
+    Raises:  ModelError if the graph does not fit its tensors, or weights that masks cut are not 0; DataError if the
+             data does not fit the network.
     """
     began = time.perf_counter()
     program.check_masks()

@@ -37,6 +37,6 @@ def refuse_broken_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         listed = ", ".join(f"{name} {broken[name]:,}" for name in worst[:_N_SHOWN])
         more = " …" if len(worst) > _N_SHOWN else ""
         raise ModelError(
-            f"{sum(broken.values()):,} weights that the masks cut are not 0 ({listed}{more}): trained without the masks\n"
+            f"{sum(broken.values()):,} weights that the masks cut are not 0 ({listed}{more}): trained without them\n"
             f"call program.apply_masks(), in a training loop of your own after every step of the optimizer"
         )
