@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from compressor.program import is_learned
+
 
 class Pair(NamedTuple):
     """Values and which of them are known, each broadcastable to the sizes of what they describe."""
@@ -28,13 +30,15 @@ class Pair(NamedTuple):
 class Constants:
     """What is known of one tensor. `value` and `known` have its rank; where nothing is known, `value` is 0.
 
-    `batch` are the dimensions whose size depends on the number of samples: nothing differs along them.
+    `batch` are the dimensions whose size depends on the number of samples: nothing differs along them. `learned` says
+    that a parameter that training changes went into what is known.
     """
 
     sizes: tuple[int, ...]
     value: Tensor
     known: Tensor
     batch: frozenset[int] = field(default_factory=frozenset)
+    learned: bool = False
 
     @property
     def rank(self) -> int:
@@ -125,7 +129,7 @@ def nothing(sizes: tuple[int, ...], batch: frozenset[int] = frozenset()) -> Cons
 def everything(tensor: Tensor) -> Constants:
     """All elements are known: a parameter or buffer, not copied if it is on the host, where all of this is computed."""
     known = torch.ones((1,) * tensor.dim(), dtype=torch.bool)
-    return Constants(tuple(tensor.shape), tensor.detach().cpu(), known)
+    return Constants(tuple(tensor.shape), tensor.detach().cpu(), known, learned=is_learned(tensor))
 
 
 def settle(pair: Pair, sizes: tuple[int, ...], batch: frozenset[int]) -> Constants:

@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
-from compressor.program import Program, ProgramModule, TensorShape, arguments, layer_name, set_argument
+from compressor.program import (
+    Program,
+    ProgramModule,
+    TensorShape,
+    arguments,
+    free_name,
+    layer_name,
+    of_same_kind,
+    set_argument,
+)
 
 aten = torch.ops.aten
 
@@ -106,11 +115,10 @@ def _fold(norm: Node, tensors: dict[str, Tensor]) -> None:
     name = str(given["weight"].target)
     weight, dim = tensors[name], _FILTER_DIM[layer.target]
     at = [-1 if d == dim else 1 for d in range(weight.dim())]
-    tensors[name] = nn.Parameter((weight.double() * scale.reshape(at)).to(weight.dtype), weight.requires_grad)
-    wanted = f"{layer_name(name)}.bias" if layer_name(name) != name else f"{name}_bias"
-    names = (wanted, *(f"{wanted}_{i}" for i in range(2, len(tensors) + 3)))
-    bias = next(name for name in names if _is_free(name, given, tensors))
-    tensors[bias] = nn.Parameter(shift.to(weight.dtype), weight.requires_grad)
+    tensors[name] = of_same_kind((weight.double() * scale.reshape(at)).to(weight.dtype), weight)
+    own = given["bias"] if given["bias"] is not None and _n_readers(given["bias"]) == 1 else None
+    bias = free_name(f"{layer_name(name)}.bias", (n for n in tensors if own is None or n != own.target))
+    tensors[bias] = of_same_kind(shift.to(weight.dtype), weight)
     with layer.graph.inserting_before(layer):
         made = layer.graph.get_attr(bias)
     made.meta = {"where": layer.meta.get("where", "")}
@@ -122,9 +130,3 @@ def _fold(norm: Node, tensors: dict[str, Tensor]) -> None:
     for node in (*old, *(n for n in layer.graph.nodes if n.op == "get_attr" and n.target == counter)):
         if not node.users and node.op == "get_attr":
             layer.graph.erase_node(node)
-
-
-def _is_free(name: str, given: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a new bias may have this name: nobody has it, or it is this layer's own and nobody else's."""
-    own = given["bias"]
-    return name not in tensors or (own is not None and str(own.target) == name and _n_readers(own) == 1)

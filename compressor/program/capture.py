@@ -18,7 +18,7 @@ from compressor.errors import ModelError
 from compressor.program.batches import fixed_at, is_open, open_batch, turning_points
 from compressor.program.faithful import find_difference
 from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
-from compressor.program.module import ProgramModule
+from compressor.program.module import ProgramModule, of_same_kind
 from compressor.program.normalise import foreign_operators, normalise, users_line
 from compressor.program.original import Original
 from compressor.program.program import Program
@@ -109,7 +109,8 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
     tensors, dropped = _without_unused_parameters(tensors, graph)
-    module = ProgramModule({name: _own(tensor) for name, tensor in tensors.items()}, graph)
+    own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
+    module = ProgramModule(own, graph)
     module.training = False
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     specs = tuple(
@@ -250,8 +251,3 @@ def _without_unused_parameters(tensors: dict[str, Tensor], graph: fx.Graph) -> t
     unnamed = [n for n, t in tensors.items() if n not in named and n not in dropped and isinstance(t, nn.Parameter)]
     dropped = [*dropped, *unnamed]
     return {name: t for name, t in tensors.items() if name in named}, dropped
-
-
-def _own(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
-    return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied

@@ -95,7 +95,17 @@ def _set_mode(node: Node, mode: bool) -> bool:
     return True
 
 
+def of_same_kind(value: Tensor, model: Tensor) -> Tensor:
+    """`value` as what `model` is: a parameter that training changes, one that it does not, or a buffer."""
+    value = value.detach()
+    return nn.Parameter(value, model.requires_grad) if isinstance(model, nn.Parameter) else value
+
+
+def is_learned(tensor: Tensor) -> bool:
+    """Whether training changes a tensor of a program."""
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
+
+
 def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    copied = tensor.detach().to(dtype=target, copy=True)
-    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+    return of_same_kind(tensor.detach().to(dtype=target, copy=True), tensor)
