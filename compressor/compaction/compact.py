@@ -51,9 +51,8 @@ def compact(
              0; VerificationError if masked and compact differ.
     """
     began = time.perf_counter()
-    program.check_masks()
     data = in_batches_of(data, program.fixed_batch)
-    masked = _evaluated(program)
+    masked = _masked(program)
     without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, stopwatch))
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
     n_removed = int((~without.verdict.keep).sum())
@@ -64,9 +63,7 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = None
-    if data is not None:
-        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
+    metrics = evaluate(smaller.module, data, task or open_task(None), device=device) if data is not None else None
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
@@ -90,8 +87,9 @@ def compact(
     return smaller, report
 
 
-def _evaluated(program: Program) -> Program:
-    """The program in evaluation mode; its tensors are shared, not copied."""
+def _masked(program: Program) -> Program:
+    """The program in evaluation mode; its tensors are shared, not copied. Raises: ModelError for broken masks."""
+    program.check_masks()
     module = ProgramModule(program.module.tensors(), copy.deepcopy(program.module.graph))
     return program.replace(module=module.eval(), traced=program.traced)
 

@@ -60,8 +60,7 @@ def export_onnx(
     Raises:  VerificationError if the file is not valid or disagrees with torch (nothing is written then);
              ModelError if the model has no ONNX form, or weights that masks cut are not 0; UsageError for an
              opset, a batch size, a form or metadata that is out of range; OutputError if the target cannot be
-             written; DataError if the data
-             do not fit the program.
+             written; DataError if the data do not fit the program.
     """
     started = time.perf_counter()
     program.check_masks()

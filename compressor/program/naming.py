@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import count
 
-from torch import fx
+from torch import fx, nn
+
+_ATTRIBUTES = frozenset((*dir(fx.GraphModule), *dir(nn.Module())))
 
 
 def free_name(wanted: str, taken: Iterable[str]) -> str:
@@ -16,7 +18,7 @@ def free_name(wanted: str, taken: Iterable[str]) -> str:
     """
     known = set(taken)
     modules = {name[:i] for name in known for i, letter in enumerate(name) if letter == "."}
-    parts = [f"made_{part}" if hasattr(fx.GraphModule, part) else part for part in wanted.split(".")]
+    parts = [f"made_{part}" if part in _ATTRIBUTES else part for part in wanted.split(".")]
     name = parts[0]
     for part in parts[1:]:
         name = f"{name}_{part}" if name in known else f"{name}.{part}"
