@@ -127,7 +127,9 @@ def test_training_and_a_file_leave_buffers_as_they_are(
     small = from_bytes(to_bytes(compact(program)[0]))
     if not any(p.requires_grad for p in small.parameters.values()):
         return
-    fixed = {n: t.clone() for n, t in small.module.tensors().items() if n not in small.parameters or not t.requires_grad}
+    fixed = {
+        n: t.clone() for n, t in small.module.tensors().items() if n not in small.parameters or not t.requires_grad
+    }
     random = torch.Generator().manual_seed(0)
     images = Arrays(torch.randn(32, 3, 6, 6, generator=random), torch.randint(0, 4, (32,), generator=random))
     recipe = Recipe(epochs=2, batch_size=8, lr=0.1, optimizer="sgd", weight_decay=0.1)

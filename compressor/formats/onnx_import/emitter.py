@@ -195,8 +195,8 @@ def _kind(is_parameter: bool) -> str:
 
 
 def _is_learned(value: Const) -> bool:
-    """Whether a float tensor outside any layer was trained: no attention mask, no positions or strides that code counted
-    out, and no lone number without a name."""
+    """Whether a float tensor outside any layer was trained: no attention mask, no positions or strides that are
+    counted, and no lone number without a name."""
     flat = value.tensor.reshape(-1)
     has_name = "." in value.name and not is_made_up(value.name)
     if not value.trained or flat.numel() < (1 if has_name else 2) or not value.tensor.is_floating_point():
@@ -207,7 +207,7 @@ def _is_learned(value: Const) -> bool:
 
 
 def _is_counted(flat: Tensor) -> bool:
-    """Whether all values are multiples of a coarse step, as centres of grid cells are; training leaves no such values."""
+    """Whether all values are multiples of a coarse step, as centres of grid cells are; training leaves none such."""
     steps = flat / _COUNTED_STEP
     return bool((steps == steps.round()).all())
 
