@@ -86,6 +86,7 @@ def standing(
 ) -> RetrainReport:
     """The report of a program that was trained elsewhere: one row, `name`, measured where there are data."""
     clock = Clock()
+    data = in_batches_of(data, program.fixed_batch)
     metrics = None if data is None else evaluate(program.module, data, task or open_task(None), device=device)
     row = StageRow(name, program.n_parameters / _left(program), _left(program), 0, clock.seconds, metrics)
     return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)
