@@ -11,7 +11,7 @@ from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers
-from compressor.data import DataSource, Task, open_task
+from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
 from compressor.training import evaluate
 from compressor.units import Macs, Params
@@ -32,9 +32,12 @@ def analyze(
 
     `options` say how units are found; default: as they were when the program was pruned.
 
-    Raises:  ModelError if the graph does not fit its tensors; DataError if the data does not fit the network.
+    Raises:  ModelError if the graph does not fit its tensors, or weights that masks cut are not 0; DataError if the
+             data does not fit the network.
     """
     began = time.perf_counter()
+    program.check_masks()
+    data = in_batches_of(data, program.fixed_batch)
     units = find_units(program, options or WalkOptions.from_mapping(program.record.walk))
     macs = macs_of_layers(program)
     metrics = evaluate(program.module, data, task or open_task(None), device=device) if data is not None else None

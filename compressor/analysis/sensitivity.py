@@ -52,6 +52,7 @@ def scan_sensitivity(
     Raises:  PatternError if nothing can be cut; DataError if the data are empty or do not fit.
     Source:  Han et al. 2015, "Learning both Weights and Connections", fig. 6.
     """
+    program.check_masks()
     settings = settings or ScanSettings()
     layers = find_layers(program)
     scoped = matching_layers(layers, settings.scope, "--scope")

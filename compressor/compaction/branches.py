@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from compressor.compaction.constants import Constants, Walked
-from compressor.compaction.folding import Additions
+from compressor.compaction.folding import Additions, Made
 from compressor.compaction.readers import place
 from compressor.compaction.result import Branch
 from compressor.compaction.transfer_contract import channel_dim
@@ -114,11 +114,11 @@ def _replace(edit: Additions, node: Node, key: str, constants: Mapping[str, Walk
     if sum(size > 1 for size in known.value.shape) > 1:
         return None
     if node.target in families.ADD and bound["alpha"] == 1 and _can_take(rest, node, known):
-        into = edit.add_to_output(rest, _per_channel(rest, known, whole))
+        into = edit.add_to_output(rest, Made(_per_channel(rest, known, whole), known.learned))
         node.replace_all_uses_with(rest)
         edit.graph.erase_node(node)
         return f"its constant went into {into}"
-    made = edit.constant(f"{_origin(operand)}.constant", known.exact, node)
+    made = edit.tensor(f"{_origin(operand)}.constant", Made(known.exact, known.learned), operand, node)
     node.replace_input_with(operand, made)
     return f"its constant is {made.target}"
 

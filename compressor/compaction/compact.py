@@ -6,7 +6,7 @@ import copy
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.compaction.dead import Verdict
 from compressor.compaction.lowering import LoweringChoice, lower
@@ -17,10 +17,9 @@ from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
 from compressor.cost import Stopwatch, count_macs
-from compressor.data import DataSource, Task, open_task
+from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
-from compressor.sparsity import apply_masks
 from compressor.training import evaluate
 from compressor.units import Macs, Params
 
@@ -48,10 +47,11 @@ def compact(
     form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
     stay, as zeros, to fill a width up to a multiple of `round_to` (0: where that is measured to be faster).
 
-    Raises:  CompressError if nothing can be removed (unless `allow_noop`); VerificationError if masked and compact
-             differ.
+    Raises:  CompressError if nothing can be removed (unless `allow_noop`); ModelError if weights that masks cut are not
+             0; VerificationError if masked and compact differ.
     """
     began = time.perf_counter()
+    data = in_batches_of(data, program.fixed_batch)
     masked = _masked(program)
     without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, stopwatch))
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
@@ -63,9 +63,7 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = None
-    if data is not None:
-        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
+    metrics = evaluate(smaller.module, data, task or open_task(None), device=device) if data is not None else None
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
@@ -90,12 +88,9 @@ def compact(
 
 
 def _masked(program: Program) -> Program:
-    """The program with its masks applied, in evaluation mode; tensors without a mask are shared, not copied."""
-    tensors = program.module.tensors()
-    for name in program.masks:
-        tensors[name] = nn.Parameter(tensors[name].detach().clone(), tensors[name].requires_grad)
-    module = ProgramModule(tensors, copy.deepcopy(program.module.graph))
-    apply_masks(module, program.masks)
+    """The program in evaluation mode; its tensors are shared, not copied. Raises: ModelError for broken masks."""
+    program.check_masks()
+    module = ProgramModule(program.module.tensors(), copy.deepcopy(program.module.graph))
     return program.replace(module=module.eval(), traced=program.traced)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from compressor.program import is_learned
 from compressor.program.families import Family, Group, OperatorTable
 
 
@@ -31,13 +32,15 @@ class Pair(NamedTuple):
 class Constants:
     """What is known of one tensor. `value` and `known` have its rank; where nothing is known, `value` is 0.
 
-    `batch` are the dimensions whose size depends on the number of samples: nothing differs along them.
+    `batch` are the dimensions whose size depends on the number of samples: nothing differs along them. `learned` says
+    that a parameter that training changes went into what is known.
     """
 
     sizes: tuple[int, ...]
     value: Tensor
     known: Tensor
     batch: frozenset[int] = field(default_factory=frozenset)
+    learned: bool = False
 
     @property
     def rank(self) -> int:
@@ -120,7 +123,7 @@ def nothing(sizes: tuple[int, ...], batch: frozenset[int] = frozenset()) -> Cons
 def everything(tensor: Tensor) -> Constants:
     """All elements are known: a parameter or buffer, not copied if it is on the host, where all of this is computed."""
     known = torch.ones((1,) * tensor.dim(), dtype=torch.bool)
-    return Constants(tuple(tensor.shape), tensor.detach().cpu(), known)
+    return Constants(tuple(tensor.shape), tensor.detach().cpu(), known, learned=is_learned(tensor))
 
 
 def settle(pair: Pair, sizes: tuple[int, ...], batch: frozenset[int]) -> Constants:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,7 +83,9 @@ def _call(node: Node, shape: Any, other: Any, state: _State) -> None:
         state.values[node.name] = bound["self"][bound["index"]]
         return
     found = None if _computes_with_batch(node, state.of_batch) else _found(node, bound, shape)
-    state.values[node.name] = _wrapped(found, shape, other, state)
+    made = TRANSFERS.get(node.target) is transfer_reduce.made  # of numbers, whatever tensor lends it type and device
+    learned = not made and any(x.learned for x in tensors_in(bound))
+    state.values[node.name] = _wrapped(found, shape, other, state, learned)
 
 
 def _computes_with_batch(node: Node, of_batch: set[str]) -> bool:
@@ -120,16 +122,17 @@ def _of_constants(node: Node, a: Arguments) -> Any:
     return [Pair(part, torch.ones((1,) * part.dim(), dtype=torch.bool)) for part in made]
 
 
-def _wrapped(found: Any, shape: Any, other: Any, state: _State) -> Walked:
+def _wrapped(found: Any, shape: Any, other: Any, state: _State, learned: bool = False) -> Walked:
     if isinstance(shape, tuple):
         parts = found if isinstance(found, list) else [None] * len(shape)
-        return tuple(_wrapped(p, s, o, state) for p, s, o in zip(parts, shape, other, strict=True))
+        return tuple(_wrapped(p, s, o, state, learned) for p, s, o in zip(parts, shape, other, strict=True))
     if not isinstance(shape, TensorShape):
         return shape
     batch = frozenset(dim for dim, (a, b) in enumerate(zip(shape.sizes, other.sizes, strict=True)) if a != b)
     if found is None:
         return nothing(shape.sizes, batch)
-    return _afforded(settle(found, shape.sizes, batch), state)
+    settled = _afforded(settle(found, shape.sizes, batch), state)
+    return replace(settled, learned=learned and settled.any_known)
 
 
 def _afforded(constants: Constants, state: _State) -> Constants:

@@ -15,15 +15,33 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from compressor.axes import UnitMap, Value
-from compressor.compaction.constants import run, stretch
+from compressor.compaction.constants import Constants, run, stretch
 from compressor.compaction.dead import Verdict
 from compressor.compaction.readers import Reading, place
 from compressor.compaction.result import Folded
 from compressor.compaction.slicing import Sizes
 from compressor.compaction.transfer_contract import factors
-from compressor.program import Program, ProgramModule, arguments, families, set_argument
+from compressor.program import (
+    Program,
+    ProgramModule,
+    TensorShape,
+    arguments,
+    families,
+    free_name,
+    is_learned,
+    of_same_kind,
+    set_argument,
+)
 
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Made:
+    """A constant that compaction computed; `learned` says that a parameter that training changes went into it."""
+
+    value: Tensor
+    learned: bool
 
 
 @dataclass
@@ -51,38 +69,38 @@ class Additions:
         aliases = {name: to for name, to in self.program.aliases.items() if to in tensors}
         return self.program.replace(module=module, masks=masks, aliases=aliases)
 
-    def add_to_output(self, node: Node, amounts: Tensor) -> str:
+    def add_to_output(self, node: Node, amounts: Made) -> str:
         """The tensor that took `amounts`, one per channel of the node's output; a new one where there is none.
 
-        Behind a convolution without bias a batch norm takes them into its running mean: no parameter more.
+        Behind a convolution without bias a batch norm takes them into its running mean: no tensor more.
         """
         bias = arguments(node).get("bias") if node.target in families.WITH_FILTERS else None
         if isinstance(bias, Node):
             return self._grow(node, bias, amounts)
         norm = _norm_behind(node)
         if norm is not None and self._is_own(norm):
-            self._set(str(norm.target), self._value(str(norm.target)) - amounts)
+            self._set(str(norm.target), self._value(str(norm.target)) - amounts.value)
             return str(norm.target)
+        made = self.tensor(f"{place(node)}.bias", amounts, node, node)
         if node.target in families.WITH_FILTERS:
-            made = self._parameter(f"{place(node)}.bias", amounts, node)
             set_argument(node, "bias", made)
             return str(made.target)
-        made = self._parameter(f"{place(node)}.bias", amounts, node)
         with self.graph.inserting_after(node):
             added = self.graph.call_function(aten.add.Tensor, (node, made))
         added.meta = {"where": node.meta.get("where", "")}
         node.replace_all_uses_with(added, delete_user_cb=lambda user: user is not added)
         return str(made.target)
 
-    def _grow(self, node: Node, bias: Node, amounts: Tensor) -> str:
+    def _grow(self, node: Node, bias: Node, amounts: Made) -> str:
         name = str(bias.target)
         if self._is_own(bias):
-            self._set(name, self._value(name) + amounts)
+            self._set(name, self._value(name) + amounts.value)
             mask = self.masks.get(name)
             if mask is not None:
-                self.masks[name] = mask | (amounts != 0)
+                self.masks[name] = mask | (amounts.value != 0)
             return name
-        made = self._parameter(f"{place(node)}.bias", self._value(name) + amounts, node)
+        sum_of_both = Made(self._value(name) + amounts.value, amounts.learned or is_learned(self.tensors[name]))
+        made = self.tensor(f"{place(node)}.bias", sum_of_both, node, node)
         set_argument(node, "bias", made)
         return str(made.target)
 
@@ -97,30 +115,23 @@ class Additions:
     def _set(self, name: str, value: Tensor) -> None:
         old = self.tensors[name]
         self.exact[name] = value
-        rounded = value.to(old.dtype).to(old.device)
-        self.tensors[name] = nn.Parameter(rounded, old.requires_grad) if isinstance(old, nn.Parameter) else rounded
+        self.tensors[name] = of_same_kind(value.to(old.dtype).to(old.device), old)
 
-    def _parameter(self, wanted: str, value: Tensor, at: Node) -> Node:
-        """A new parameter, read in front of `at`; its name is `wanted`, or with a number if that is taken.
-
-        A bare parameter is no module that another one could be in: `token.constant` becomes `token_constant`.
-        """
-        taken = {*self.tensors, *self.program.aliases}
-        owner, _, last = wanted.rpartition(".")
-        wanted = f"{owner}_{last}" if owner in taken else wanted
-        name = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-        like = next((t for t in self.tensors.values() if isinstance(t, nn.Parameter) and t.is_floating_point()), value)
-        self.tensors[name] = nn.Parameter(value.to(like.dtype).to(like.device))
-        self.exact[name] = value
+    def tensor(self, wanted: str, made: Made, like: Node, at: Node) -> Node:
+        """A new tensor of the element type of `like`, read in front of `at`: a parameter if what it is made of was
+        learned, else a buffer, which training leaves as it is. Its name is `wanted` if that is free."""
+        name = free_name(wanted, [*self.tensors, *self.program.aliases])
+        shape = self.program.shapes[like.name]
+        assert isinstance(shape, TensorShape)
+        device = next((tensor.device for tensor in self.tensors.values()), made.value.device)
+        stored = made.value.to(shape.dtype).to(device)
+        self.tensors[name] = nn.Parameter(stored) if made.learned else stored
+        self.exact[name] = made.value
         with self.graph.inserting_before(at):
             node = self.graph.get_attr(name)
         node.meta = {"where": at.meta.get("where", "")}
         self.made.add(node)
         return node
-
-    def constant(self, wanted: str, value: Tensor, at: Node) -> Node:
-        """A new parameter that stands where a value stood that never changes."""
-        return self._parameter(wanted, value, at)
 
 
 def _norm_behind(node: Node) -> Node | None:
@@ -156,9 +167,16 @@ def fold_removed(
         amounts = amounts[torch.from_numpy(sizes.kept(walked, dim))]
         if not amounts.any():
             continue
-        into = edit.add_to_output(edit.nodes[reading.node.name], amounts)
+        learned = any(constants.learned for constants in _factors_of(reading))
+        into = edit.add_to_output(edit.nodes[reading.node.name], Made(amounts, learned))
         done.append(Folded(place(reading.node), int(folded.sum()), into))
     return (edit.finished(), tuple(done), edit.exact) if done else (sliced, (), exact)
+
+
+def _factors_of(reading: Reading) -> tuple[Constants, ...]:
+    """What `added_by` multiplies."""
+    a = reading.arguments
+    return (reading.source, a["weight"] if "weight" in a else factors(a)[1])
 
 
 @torch.no_grad()

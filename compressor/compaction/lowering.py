@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.compaction.lowering_forms import Box, Dense, Features, Form
@@ -19,7 +19,7 @@ from compressor.compaction.lowering_plan import Candidate, find_candidates
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.lowering_trial import trial_program
 from compressor.cost.latency import Stopwatch
-from compressor.program import Program, ProgramModule, Record, arguments
+from compressor.program import Program, ProgramModule, Record, arguments, free_name, of_same_kind
 
 LoweringChoice: TypeAlias = Literal["auto", "dense", "gather", "box", "gather+box", "columns"]
 _AS_FAST, _AS_FAST_S = 0.03, 2e-6
@@ -114,8 +114,7 @@ def _replace(
     """Put the form's calls in the place of `node`, which becomes the last of them, so that its name stays."""
     bound, name = arguments(node), candidate.layer.weight
     weight = tensors[name]
-    smaller = form.weight(weight.detach()).clone()
-    tensors[name] = nn.Parameter(smaller, weight.requires_grad) if isinstance(weight, nn.Parameter) else smaller
+    tensors[name] = of_same_kind(form.weight(weight.detach()).clone(), weight)
     if name in masks:
         mask = form.weight(masks.pop(name)).clone()
         if not mask.all():
@@ -123,7 +122,7 @@ def _replace(
     first = next(iter(graph.nodes))
     indices: dict[str, Node] = {}
     for end, index in form.indices.items():
-        buffer = _free_name(candidate, end, tensors)
+        buffer = free_name(f"{candidate.layer.name}.{end}", tensors)
         tensors[buffer] = index
         with graph.inserting_before(first):
             indices[end] = graph.create_node("get_attr", buffer)
@@ -137,16 +136,6 @@ def _replace(
     last = form.write(call, bound["input"], bound["weight"], bound["bias"], indices)
     node.target, node.args, node.kwargs = last.target, last.args, last.kwargs
     graph.erase_node(last)
-
-
-def _free_name(candidate: Candidate, end: str, tensors: Mapping[str, Tensor]) -> str:
-    """`conv3.selected`, or with a number where an earlier lowering has taken that."""
-    layer = candidate.layer
-    base = f"{layer.name}_{end}" if layer.name == layer.weight else f"{layer.name}.{end}"
-    name, n = base, 1
-    while name in tensors:
-        name, n = f"{base}_{n}", n + 1
-    return name
 
 
 def _forget_columns(record: Record, candidate: Candidate, form: Form, before: Sequence[int]) -> Record:

@@ -13,14 +13,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.axes import Keep, UnitMap, Value, Walked
 from compressor.compaction.result import LayerChange
 from compressor.errors import ModelError
-from compressor.program import Program, ProgramModule, TensorShape, arguments, families, find_layers, set_argument
+from compressor.program import (
+    Program,
+    ProgramModule,
+    TensorShape,
+    arguments,
+    families,
+    find_layers,
+    of_same_kind,
+    set_argument,
+)
 from compressor.program.families import Family, Group, OperatorTable
 
 aten = torch.ops.aten
@@ -94,8 +103,7 @@ def cut_tensor(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
 
 
 def _sliced(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
-    cut = cut_tensor(name, tensor, units, keep)
-    return nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
+    return of_same_kind(cut_tensor(name, tensor, units, keep), tensor)
 
 
 def _kept_positions(program: Program, units: UnitMap, keep: Keep) -> dict[str, Any]:

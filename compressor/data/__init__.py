@@ -3,6 +3,7 @@
 It must never hold training, models, or anything that writes.
 """
 
+from compressor.data.fixed import in_batches_of
 from compressor.data.opening import KINDS, open_data, relocate
 from compressor.data.source import Batch, DataSource, Split
 from compressor.data.task import Classification, Task, open_task
@@ -14,6 +15,7 @@ __all__ = [
     "DataSource",
     "Split",
     "Task",
+    "in_batches_of",
     "open_data",
     "open_task",
     "relocate",

@@ -45,6 +45,7 @@ def export_pt2(
              the target cannot be written.
     """
     started = time.perf_counter()
+    program.check_masks()
     form = ExportForm(batch=batch)
     form.check_batch(program.has_dynamic_batch)
     extra = dict(metadata or {})

@@ -60,13 +60,14 @@ def export_onnx(
     before the file gets its name; what it raises leaves nothing behind.
 
     Raises:  VerificationError if the file is not valid or disagrees with torch (nothing is written then);
-             ModelError if the model has no ONNX form; UsageError for an opset, a batch size, a form or
-             metadata that is out of range; OutputError if the target cannot be written; DataError if the data
-             do not fit the program.
+             ModelError if the model has no ONNX form, or weights that masks cut are not 0; UsageError for an
+             opset, a batch size, a form or metadata that is out of range; OutputError if the target cannot be
+             written; DataError if the data do not fit the program.
     """
     started = time.perf_counter()
     if fold_norms:
         warnings.warn("fold_norms has no effect: the exporter folds by itself", DeprecationWarning, stacklevel=2)
+    program.check_masks()
     form = ExportForm(opset, batch, fp16, int8, n_calibration, sparse)
     check_batch_sizes(batch_sizes)
     form.check_batch(program.has_dynamic_batch)

@@ -36,6 +36,7 @@ def check_onnx(
     """
     started, file = time.perf_counter(), Path(path)
     check_batch_sizes(batch_sizes)
+    program.check_masks()
     if data is not None:
         check_data(program, data)
     model = _read(file)

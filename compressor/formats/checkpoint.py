@@ -50,7 +50,7 @@ def save(program: Program, target: str | Path | BinaryIO, *, force: bool = False
     References to data and task become relative to the target's folder where they lie below it.
 
     Raises:  OutputError if the file exists and not `force`, or cannot be written; ModelError if the program
-             holds what a checkpoint cannot.
+             holds what a checkpoint cannot, or weights that its masks cut are not 0.
     """
     if isinstance(target, (str, Path)):
         content = _contents(program, Path(os.path.realpath(target)).parent)
@@ -102,6 +102,7 @@ def _contents(program: Program, folder: Path | None) -> dict[str, Any]:
     keys = {name: name for name in state}
     masks = {keys.get(name, name): plain(mask) for name, mask in program.masks.items()}
     _check_masks(masks, parameters)
+    program.check_masks()
     graph = _graph_text(program.module)
     _check_all_read(program.module, state)
     aliases = {alias: name for alias, name in program.aliases.items() if name in state and alias not in state}

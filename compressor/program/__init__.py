@@ -8,7 +8,8 @@ from compressor.program.capture import capture
 from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
-from compressor.program.module import ProgramModule
+from compressor.program.module import ProgramModule, is_learned, of_same_kind
+from compressor.program.naming import free_name
 from compressor.program.precision import default_type
 from compressor.program.program import Program
 from compressor.program.record import Record, Step
@@ -31,9 +32,12 @@ __all__ = [
     "capture",
     "default_type",
     "find_layers",
+    "free_name",
     "infer_shapes",
     "insert_gather",
+    "is_learned",
     "layer_name",
+    "of_same_kind",
     "open_response_norms",
     "parse_input",
     "set_argument",

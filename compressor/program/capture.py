@@ -1,108 +1,189 @@
 """From an `nn.Module` to a `Program` by `torch.export`; it must never read files or know architectures.
 
 The export is the training IR (ATen before decomposition), in evaluation mode, with a dynamic batch where the network
-allows one. What the export leaves out is written into the record's notes.
+allows one. A program leaves here only when it answers as the module does; what the export leaves out, and what
+evaluation leaves to chance or to the batch, is written into the record's notes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
-from compressor.program.module import ProgramModule
-from compressor.program.normalise import foreign_operators, normalise
+from compressor.program.batches import fixed_at, is_open, open_batch, turning_points
+from compressor.program.faithful import find_difference
+from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
+from compressor.program.module import ProgramModule, of_same_kind
+from compressor.program.normalise import foreign_operators, normalise, users_line
+from compressor.program.original import Original
 from compressor.program.program import Program
 from compressor.program.record import Record
 from compressor.program.regions import inline_regions
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
 from compressor.program.spec import InputSpec
+from compressor.program.trace import NoTraceError, trace
+
+_TRACED_BATCH = 2
+_MOST_ELEMENTS = 2**24
+"""Elements of all inputs up to which a batch size is compared only because the code asks for it."""
+
+
+class _UnlikeError(Exception):
+    """What was captured is not the module; the message says in what."""
 
 
 def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | None = None) -> Program:
     """The program of a module; the module itself is left in evaluation mode and otherwise untouched.
 
-    Raises:  ModelError if the module cannot be exported; the message holds torch's own first line.
+    Both are called on random inputs at batches 1 and 3, and at other sizes that the module's code asks for; they must
+    return the same. If no program for any batch does, one for batch 1 is tried, and a note says why. Dropout that is on
+    in evaluation is on in training only, batch norms that are in training mode use the statistics of the batch in both.
+
+    Raises:  ModelError if the module does not run, cannot be exported, or does what no graph can: its results depend on
+             earlier calls, or on random numbers that are not torch's.
     """
     model.eval()
-    exported, notes = _export(model, tuple(inputs))
-    with _quiet():
-        source = exported.module()
+    original = Original(model, inputs)
+    try:
+        program = _faithful(original)
+    finally:
+        original.restore()
+    start = record or Record()
+    return program.replace(record=replace(start, notes=(*start.notes, *program.record.notes)))
+
+
+def _faithful(original: Original) -> Program:
+    """A program of the module that answers as it does. Raises: as `capture`."""
+    sizes = original.batches
+    if original.keeps_state:
+        original.check_repeatable()
+    try:
+        return _like(original, sizes, any_batch=True)
+    except (NoTraceError, _UnlikeError) as first:
+        try:
+            program = _like(original, (1,), any_batch=False)
+        except (NoTraceError, _UnlikeError) as second:
+            original.check_repeatable()
+            what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
+            raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
+        return _noted(program, f"exported with the batch fixed at 1: {first}", in_front=True)
+
+
+def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Program:
+    """A program that returned the same as the module at all `sizes`, in evaluation mode.
+
+    Raises:  NoTraceError if there is none; _UnlikeError if it returned something else, or takes one batch size only
+             where any is asked for.
+    """
+    original.restore()
+    examples = original.examples(_TRACED_BATCH if any_batch else 1)
+    exported, source = trace(original.module, examples, any_batch=any_batch)
+    if any_batch and not open_batch(exported):
+        line = fixed_at(exported)
+        raise _UnlikeError(f"its code fixes the batch size{f' ({line})' if line else ''}")
+    if not any_batch and (error := original.answer(1).error) is not None:
+        raise _UnlikeError(f"at batch 1 the model itself raises {error}")
+    program = _program(source, original.inputs)
+    asked = {b: line for b, line in turning_points(exported).items() if b not in sizes} if any_batch else {}
+    affordable = [b for b in asked if b * original.sample_elements <= _MOST_ELEMENTS]
+    if difference := find_difference(program, original, (*sizes, *affordable)):
+        raise _UnlikeError(f"it would be wrong with any batch, {difference}" if any_batch else difference)
+    beyond = {batch: line for batch, line in asked.items() if batch not in affordable}
+    return _noted(
+        program, *_left_to_chance(program), *_told_by_calls(original), *_not_compared(original, sizes, beyond)
+    )
+
+
+def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
+    """The export as a program that does in evaluation all that the module does; what was left out is in its notes."""
     plain = _plain_graph(source)
     inline_regions(plain, source)
-    graph, aliases = normalise(plain, _named_tensors(source))
+    _refuse_objects(plain, source)
+    graph, aliases, written = normalise(plain, _named_tensors(source))
+    in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
     tensors, dropped = _without_unused_parameters(tensors, graph)
-    if dropped:
-        shown = ", ".join(dropped[:3]) + (" …" if len(dropped) > 3 else "")
-        notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown}")
-    if foreign := foreign_operators(graph):
-        notes.append(f"{', '.join(foreign)}: not an ATen operator, so the model can be analysed but not kept in a file")
-    module = ProgramModule({name: _own(tensor) for name, tensor in tensors.items()}, graph)
+    own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
+    module = ProgramModule(own, graph)
+    module.training = False
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     specs = tuple(
         replace(
             spec,
             name=node.name,
-            shape=(None if _is_dynamic(node) else 1, *spec.shape[1:]),
+            shape=(None if is_open(node) else 1, *spec.shape[1:]),
             dtype=str(node.meta["val"].dtype).removeprefix("torch."),
         )
         for spec, node in zip(inputs, placeholders, strict=True)
     )
-    module.eval()
-    start = record or Record()
+    written = {name: line for name, line in written.items() if name.rpartition(".")[0] not in in_training}
+    notes = _left_out(graph, dropped, written)
     traced = traced_shapes(graph, module.tensors())
-    program = Program(module, specs, {}, replace(start, notes=(*start.notes, *notes)), aliases, traced)
-    return open_response_norms(program)
+    return _noted(open_response_norms(Program(module, specs, {}, Record(), aliases, traced)), *notes)
 
 
-def _export(model: nn.Module, inputs: tuple[InputSpec, ...]) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """Export with a dynamic batch, or at batch 1 where the network fixes its batch."""
-    examples = tuple(spec.example(2).to(_dtype_of(model, spec)) for spec in inputs)
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
-    try:
-        with _quiet():
-            exported = torch.export.export(model, examples, dynamic_shapes=_by_signature(model, dynamic))
-        if all(_is_dynamic(node) for node in exported.graph.nodes if _is_user_input(exported, node)):
-            return exported, []
-    except Exception as error:  # torch.export has no common base class for what it raises
-        reason = _first_line(error)
-    else:
-        reason = "its code fixes the batch size"
-    try:
-        with _quiet():
-            exported = torch.export.export(model, tuple(x[:1] for x in examples))
-    except Exception as error:
-        raise ModelError(
-            f"the model cannot be exported: {_first_line(error)}\nfirst try, with a dynamic batch: {reason}"
-        ) from error
-    return exported, [f"exported with the batch fixed at 1: {reason}"]
+def _noted(program: Program, *notes: str, in_front: bool = False) -> Program:
+    old = program.record.notes
+    return program.replace(record=replace(program.record, notes=(*notes, *old) if in_front else (*old, *notes)))
 
 
-def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:
-    """The same, with several inputs collected where `forward` takes `*args`."""
-    import inspect
+def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str]) -> list[str]:
+    """Notes on what of the module is not in the graph, or not as a reader of it would expect."""
+    notes = []
+    if dropped:
+        notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown(dropped)}")
+    if foreign := foreign_operators(graph):
+        notes.append(f"{', '.join(foreign)}: not an ATen operator, so the model can be analysed but not kept in a file")
+    if norms := batch_statistics(graph):
+        notes.append(
+            f"{shown(norms)}: normalises with the statistics of the batch in evaluation too, so a result depends on "
+            f"the other samples of its batch"
+        )
+    if written:
+        lines = shown(dict.fromkeys(line for line in written.values() if line))
+        notes.append(
+            f"{shown(written)}: written in evaluation{f' ({lines})' if lines else ''}; the program leaves that out, "
+            f"and the module's next call returned the same"
+        )
+    return notes
 
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    fixed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(fixed) < len(dynamic) and any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return (*dynamic[: len(fixed)], dynamic[len(fixed) :])
-    return dynamic
+
+def _left_to_chance(program: Program) -> list[str]:
+    """Puts the module into evaluation mode, and says what that changed and what is random still."""
+    notes = []
+    if places := switch_off_dropout(program.module):
+        notes.append(f"dropout is on in evaluation ({shown(places)}); in the program it is on in training only")
+    if places := random_places(program.module.graph):
+        notes.append(f"draws random numbers in evaluation ({shown(places)})")
+    return notes
 
 
-def _dtype_of(model: nn.Module, spec: InputSpec) -> torch.dtype:
-    """The element type for an example: a half or double network wants its floating inputs in its own type."""
-    floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), spec.torch_dtype)
-    return floating if spec.torch_dtype.is_floating_point else spec.torch_dtype
+def _told_by_calls(original: Original) -> list[str]:
+    """Notes on what calls of the module did beside their results."""
+    notes = []
+    if original.counted:
+        notes.append(f"{shown(original.counted)}: changes with every call; the next call returned the same")
+    if original.draws_python:
+        notes.append(
+            "draws random numbers of Python or NumPy in evaluation, which changed no result in a few dozen calls"
+        )
+    return notes
+
+
+def _not_compared(original: Original, sizes: Sequence[int], asked: Mapping[int, str]) -> list[str]:
+    """Notes on batch sizes at which nothing speaks for the program."""
+    refused = [batch for batch in sizes if original.answer(batch).error is not None]
+    notes = [f"the model itself does not run at batch {batch}: {original.answer(batch).error}" for batch in refused]
+    for batch, line in asked.items():
+        where = f" ({line})" if line else ""
+        notes.append(f"its code asks how many samples there are{where}: from batch {batch} on nothing was compared")
+    return notes
 
 
 def _plain_graph(source: fx.GraphModule) -> fx.Graph:
@@ -117,6 +198,17 @@ def _plain_graph(source: fx.GraphModule) -> fx.Graph:
         output = _plain_structure(pytree.tree_unflatten(leaves, info.out_spec))
     graph.output(output)
     return graph
+
+
+def _refuse_objects(graph: fx.Graph, source: nn.Module) -> None:
+    """Raises:  ModelError if the graph reads anything that is no tensor, such as a random generator of its own."""
+    tensors = _named_tensors(source)
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target not in tensors:
+            reader = next(iter(node.users), node)
+            where = users_line(reader.meta.get("stack_trace") or "") or reader.name
+            kind = type(getattr(source, str(node.target), None)).__name__
+            raise ModelError(f"{where}: reads an object of type {kind}; a graph holds tensors and numbers only")
 
 
 def _plain_structure(value: Any) -> Any:
@@ -159,36 +251,3 @@ def _without_unused_parameters(tensors: dict[str, Tensor], graph: fx.Graph) -> t
     unnamed = [n for n, t in tensors.items() if n not in named and n not in dropped and isinstance(t, nn.Parameter)]
     dropped = [*dropped, *unnamed]
     return {name: t for name, t in tensors.items() if name in named}, dropped
-
-
-def _own(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
-    return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
-
-
-def _is_user_input(exported: torch.export.ExportedProgram, node: fx.Node) -> bool:
-    return node.op == "placeholder" and node.name in exported.graph_signature.user_inputs
-
-
-def _is_dynamic(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch.export's own warnings and log lines, which speak to its developers."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

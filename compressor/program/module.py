@@ -64,19 +64,40 @@ class ProgramModule(fx.GraphModule):
         return module
 
 
-def _set_mode(node: Node, mode: bool) -> bool:
+def switches_to_training(node: Node) -> bool | None:
+    """Whether an operator is in training mode, None for one that is the same in both."""
+    name = _mode_argument(node)
+    bound = arguments(node) if name is not None else {}
+    if name is None or ("running_mean" in bound and bound["running_mean"] is None):
+        return None
+    return bool(bound[name])
+
+
+def _mode_argument(node: Node) -> str | None:
+    """The argument by which an operator does in training what it does not in evaluation."""
     family = families.family_of(node.target)
-    name = None if family is None else family.mode
-    if name is None:
-        return False
-    bound = arguments(node)
-    if bound[name] == mode or ("running_mean" in bound and bound["running_mean"] is None):
+    return None if family is None else family.mode
+
+
+def _set_mode(node: Node, mode: bool) -> bool:
+    name = _mode_argument(node)
+    if name is None or switches_to_training(node) is not (not mode):
         return False
     set_argument(node, name, mode)
     return True
 
 
+def of_same_kind(value: Tensor, model: Tensor) -> Tensor:
+    """`value` as what `model` is: a parameter that training changes, one that it does not, or a buffer."""
+    value = value.detach()
+    return nn.Parameter(value, model.requires_grad) if isinstance(model, nn.Parameter) else value
+
+
+def is_learned(tensor: Tensor) -> bool:
+    """Whether training changes a tensor of a program."""
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
+
+
 def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    copied = tensor.detach().to(dtype=target, copy=True)
-    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+    return of_same_kind(tensor.detach().to(dtype=target, copy=True), tensor)

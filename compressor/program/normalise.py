@@ -1,8 +1,8 @@
 """Exported graph -> the one form that everything else may rely on; it must never change what the network computes.
 
-After it: no in-place operator whose effect can be seen elsewhere, no guards or no-op copies, one name per tied tensor,
-an explicit `scale` for attention (its default depends on the head width, which pruning changes), reshapes instead of
-views, and a short source location at `node.meta["where"]`.
+After it: no in-place operator whose effect can be seen elsewhere or in the next call, no guards or no-op copies, one
+name per tied tensor, an explicit `scale` for attention (its default depends on the head width, which pruning changes),
+reshapes instead of views, and a short source location at `node.meta["where"]`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -18,7 +19,9 @@ from torch.fx import Node
 from compressor.errors import ModelError
 from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
+from compressor.program.memory import views_of
 from compressor.program.mutation import write_slices_out
+from compressor.program.purity import shield, unshield, written_tensors
 
 aten = torch.ops.aten
 
@@ -29,6 +32,7 @@ _CHECKS = (
     "sym_constrain_range",
     "sym_constrain_range_for_size",
 )
+_NOT_THE_USERS = ("/torch/", "/compressor/program/")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
 SIZE_ARITHMETIC = frozenset(
     {
@@ -41,8 +45,16 @@ SIZE_ARITHMETIC = frozenset(
 """Everything outside ATen that a program's graph may call: integer arithmetic on sizes and taking apart tuples."""
 
 
-def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph, dict[str, str]]:
-    """The normalised graph (edited in place) and the further names of tied tensors.
+class Normalised(NamedTuple):
+    """The graph, the further names of tied tensors, and the tensors that the network wrote, with the user's line."""
+
+    graph: fx.Graph
+    aliases: dict[str, str]
+    written: dict[str, str]
+
+
+def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Normalised:
+    """The normalised graph (edited in place) and what was learned on the way.
 
     Raises:  ModelError on a node that is no operator of torch's (a higher-order call, a module).
     """
@@ -50,15 +62,18 @@ def normalise(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[fx.Graph,
     _keep_where(graph)
     _refuse_foreign_operators(graph)
     _remove_no_ops(graph)
-    write_slices_out(graph, _functional_form, _views_of)
+    written = written_tensors(graph)
+    copies = shield(graph)
+    write_slices_out(graph, _functional_form, views_of)
     _make_functional(graph)
+    unshield(graph, copies)
     _views_to_reshapes(graph)
     _pin_attention_scale(graph)
     _pin_norm_epsilon(graph)
     _remove_unread(graph)
     aliases = _merge_tied(graph, tensors)
     graph.lint()
-    return graph, aliases
+    return Normalised(graph, aliases, written)
 
 
 def _remove_checks(graph: fx.Graph) -> None:
@@ -73,14 +88,14 @@ def _remove_checks(graph: fx.Graph) -> None:
 
 def _keep_where(graph: fx.Graph) -> None:
     for node in graph.nodes:
-        where = _where(node.meta.get("stack_trace") or "")
+        where = users_line(node.meta.get("stack_trace") or "")
         node.meta["where"] = where
 
 
-def _where(stack_trace: str) -> str:
-    """`net.py:12 x = self.conv(x)`: the innermost frame that is the user's and not torch's."""
+def users_line(stack_trace: str) -> str:
+    """`net.py:12 x = self.conv(x)`: the innermost frame that is the user's and not torch's; "" if there is none."""
     frames = [m.groupdict() for m in _FRAME.finditer(stack_trace)]
-    own = [f for f in frames if "/torch/" not in f["file"].replace("\\", "/")]
+    own = [f for f in frames if not any(part in f["file"].replace("\\", "/") for part in _NOT_THE_USERS)]
     if not own:
         return ""
     frame = own[-1]
@@ -140,36 +155,8 @@ def _functional_form(node: Node) -> torch._ops.OpOverload | None:
 
 def _view_is_read_later(written: Node, at: Node, order: Mapping[Node, int]) -> bool:
     """Whether another name of the same memory is read after the write."""
-    family = _views_of(written, at) - {written}
+    family = views_of(written, at) - {written}
     return any(order[user] > order[at] for member in family for user in member.users)
-
-
-def _views_of(written: Node, at: Node) -> set[Node]:
-    """All names that the memory of `written` has when `at` runs."""
-    root = written
-    while _may_alias(root) and root.args and isinstance(root.args[0], Node):
-        root = root.args[0]
-    family, frontier = {root}, [root]
-    while frontier:
-        for user in frontier.pop().users:
-            if _may_alias(user) and user not in family and user < at:
-                family.add(user)
-                frontier.append(user)
-    return family
-
-
-_ALIASING = frozenset(
-    {"reshape", "contiguous", "flatten", "to", "dropout", "expand_as", "movedim", "view_as", "reshape_as"}
-)
-
-
-def _may_alias(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None:
-        return node.op == "call_function" and node.target is operator.getitem
-    if families.operator_name(node.target) in _ALIASING:
-        return True
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
 def _remove_no_ops(graph: fx.Graph) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.program.masks import apply_masks, refuse_broken_masks
 from compressor.program.module import ProgramModule
 from compressor.program.record import Record
 from compressor.program.shapes import Shapes, infer_shapes
@@ -61,6 +62,11 @@ class Program:
         return next((spec.shape[0] or 2 for spec in self.inputs if spec.shape), 1)
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The one batch size that the network takes, None if it takes any."""
+        return None if self.has_dynamic_batch else self.sampled_batch
+
+    @property
     def has_dynamic_batch(self) -> bool:
         return all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
@@ -68,6 +74,22 @@ class Program:
         """Random inputs, reproducible; floating ones in `dtype` if given."""
         examples = [spec.example(batch, seed + i) for i, spec in enumerate(self.inputs)]
         return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
+
+    def apply_masks(self) -> Program:
+        """This program, with every weight that its masks cut set to 0, in place.
+
+        For a training loop of your own on `module`, after every step of the optimizer: an optimizer gives cut weights
+        values again. In place because it holds the very parameters, as training itself changes them.
+        """
+        apply_masks(self.module, self.masks)
+        return self
+
+    def check_masks(self) -> None:
+        """Nothing, when every weight that the masks cut is 0: what all that takes a program relies on.
+
+        Raises:  ModelError with how many are not, where, and what to do.
+        """
+        refuse_broken_masks(self.module, self.masks)
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""

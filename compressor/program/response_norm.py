@@ -15,6 +15,7 @@ from torch.fx import Node
 from compressor.program import families
 from compressor.program.arguments import arguments
 from compressor.program.module import ProgramModule
+from compressor.program.naming import free_name
 from compressor.program.program import Program
 from compressor.program.shapes import TensorShape
 
@@ -44,7 +45,7 @@ def open_response_norms(program: Program) -> Program:
         source, first, size = _window(program, pooling) or ("", 0, 0)
         shape = program.shapes[source]
         assert isinstance(shape, TensorShape)
-        buffer = f"response_norm_{pooling.name}.window"
+        buffer = free_name(f"response_norm_{pooling.name}.window", tensors)
         device = next((tensor.device for tensor in tensors.values()), None)
         tensors[buffer] = band_matrix(shape.sizes[1], first, size).to(device, shape.dtype)
         with graph.inserting_before(next(iter(graph.nodes))):

@@ -12,7 +12,7 @@ from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import Stopwatch, count_macs, mac_terms, macs_of_layers
-from compressor.data import DataSource, Task, open_task
+from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
@@ -26,7 +26,7 @@ from compressor.pruning.inputs import select_inputs
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.result import LayerCut, PruneReport, StageRow
-from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, epoch_rows, identity_of
+from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
 from compressor.sparsity import (
@@ -66,11 +66,15 @@ def prune(
     broken off it does not get again.
 
     Raises:  UsageError if training is asked for without data; RatioError if the ratio is infeasible; PatternError if
-             nothing can be pruned; TrainingError if training diverges.
+             nothing can be pruned; ModelError if weights that masks cut are not 0; TrainingError if training diverges.
     """
     if data is None and (why := _why_data(settings)):
         raise UsageError(f"no data: {why}")
+    program.check_masks()
+    for recipe in (settings.prune_recipe, settings.retrain_recipe):
+        check_batch_size(program, recipe)
     clock = Clock()
+    data = in_batches_of(data, program.fixed_batch)
     program = open_response_norms(program)
     if settings.select_inputs:
         program = select_inputs(program)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from compressor.asking import Recipe, Recovery
-from compressor.data import DataSource, Task, open_task
+from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.progress import Progress, Silent
@@ -15,8 +15,7 @@ from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
-from compressor.pruning.run import Clock, ResumeFile, Trainer, epoch_rows, identity_of
-from compressor.sparsity import apply_masks
+from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.training import StepHook, evaluate
 from compressor.units import Params
 
@@ -43,8 +42,8 @@ def retrain(
     images augmented as the recipe says; without a recipe healing is all. `alternate` trains convolutions and linear
     layers in turn, `freeze` leaves layers, by glob, as they are. The input program is left untouched.
 
-    Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; TrainingError if training
-             diverges.
+    Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; ModelError if weights
+             that masks cut are not 0; TrainingError if training diverges.
     """
     if data is None:
         raise UsageError("no data: give --data, for example --data mnist:DIR or --data digits.npz")
@@ -53,9 +52,11 @@ def retrain(
         raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
     if recipe is not None and recipe.distill > 0 and teacher is None:
         raise UsageError("--distill needs --teacher MODEL, for example the dense model that this one was pruned from")
+    program.check_masks()
+    check_batch_size(program, recipe)
     clock = Clock()
+    data = in_batches_of(data, program.fixed_batch)
     tuned = program.clone()
-    apply_masks(tuned.module, tuned.masks)
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
     file = ResumeFile(resume_file, _identity(program, recipe, recovery, alternate, freeze, data) if resume_file else "")
     point = file.read() if resume else None
@@ -85,6 +86,7 @@ def standing(
 ) -> RetrainReport:
     """The report of a program that was trained elsewhere: one row, `name`, measured where there are data."""
     clock = Clock()
+    data = in_batches_of(data, program.fixed_batch)
     metrics = None if data is None else evaluate(program.module, data, task or open_task(None), device=device)
     row = StageRow(name, program.n_parameters / _left(program), _left(program), 0, clock.seconds, metrics)
     return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task
-from compressor.errors import TrainingError
+from compressor.errors import TrainingError, UsageError
 from compressor.program import Program, families
 from compressor.progress import Progress
 from compressor.pruning.recovery import recover
@@ -101,6 +101,18 @@ class Trainer:
 
     def evaluate(self, program: Program) -> dict[str, float]:
         return evaluate(program.module, self.data, self.task, device=self.device)
+
+
+def check_batch_size(program: Program, recipe: Recipe | None) -> None:
+    """Nothing, when the network can be trained in batches of the recipe's size.
+
+    Raises:  UsageError if it fixes its batch at another one.
+    """
+    if recipe is not None and program.fixed_batch not in (None, recipe.batch_size):
+        raise UsageError(
+            f"--batch-size {recipe.batch_size}: the network takes batches of {program.fixed_batch} only; give "
+            f"--batch-size {program.fixed_batch}, or do not train it here"
+        )
 
 
 def _lay_out(program: Program, layout: torch.memory_format) -> None:

@@ -1,11 +1,12 @@
 """Which weights go: scores, masks, budgets, allocation, projection; it must never train anything."""
 
 from compressor.asking.prune import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS
+from compressor.program.masks import apply_masks
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
 from compressor.sparsity.latency import LatencyBudget, layer_trial, preferred_multiple
-from compressor.sparsity.masks import apply_masks, kept_units, mask_units, merge_masks
+from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import make_selector
 

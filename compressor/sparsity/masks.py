@@ -38,14 +38,6 @@ def merge_masks(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merged
 
 
-@torch.no_grad()
-def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set every cut weight to 0, in place."""
-    parameters = dict(module.named_parameters())
-    for name, mask in masks.items():
-        parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
-
-
 def kept_units(units: UnitMap, masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Keep:
     """Which units the masks leave: one goes when they cut every element of every slice that it has.
 

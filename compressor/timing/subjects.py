@@ -65,7 +65,7 @@ class Opened:
 def open_subjects(models: Sequence[str | Path | Program], provider: Provider) -> tuple[Opened, ...]:
     """All models, each with a name of its own.
 
-    Raises:  UsageError if there is none; ModelError if a file is no model.
+    Raises:  UsageError if there is none; ModelError if a file is no model, or weights that masks cut are not 0.
     """
     if not models:
         raise UsageError("bench: no model given; name at least one .pt or .onnx file")
@@ -86,6 +86,7 @@ def _open(model: str | Path | Program, name: str, provider: Provider) -> Opened:
 
 
 def _program_subject(program: Program, name: str, provider: Provider, path: Path | None) -> Subject:
+    program.check_masks()
     kind: Kind = "torch-compile" if provider.torch_compile else "torch"
     if path is not None:
         return Subject(name, str(path), kind, path.stat().st_size, program.n_parameters)

@@ -93,7 +93,7 @@ def test_unknown_operators_and_what_was_left_out_are_listed(branched: Analysis) 
 def test_masks_show_as_sparsity(lenet: Program) -> None:
     mask = torch.ones(500, 800, dtype=torch.bool)
     mask[:, :200] = False
-    found = analyze(lenet.replace(masks={"fc1.weight": mask}))
+    found = analyze(lenet.replace(masks={"fc1.weight": mask}).clone().apply_masks())
     by_name = {row.name: row for row in found.layers}
     assert found.n_zeroed == by_name["fc1"].n_zeroed == 100_000
     assert by_name["fc1"].sparsity == pytest.approx(100_000 / 400_500) and by_name["conv1"].sparsity == 0

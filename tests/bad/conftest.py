@@ -37,7 +37,7 @@ def program() -> Program:
     made = capture(module, [InputSpec("image", (None, 1, 6, 6))], record=Record(arch="small"))
     mask = torch.ones(4, 1, 3, 3, dtype=torch.bool)
     mask[0] = False
-    return made.replace(masks={"0.weight": mask})
+    return made.replace(masks={"0.weight": mask}).apply_masks()
 
 
 @pytest.fixture(scope="session")

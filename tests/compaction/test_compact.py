@@ -11,13 +11,18 @@ from torch import nn
 
 from compressor.compaction import compact
 from compressor.data.arrays import Arrays, ArraySource
-from compressor.errors import CompressError, VerificationError
+from compressor.errors import CompressError, ModelError, VerificationError
 from compressor.program import InputSpec, Program, capture
 
 
 def images(n: int, seed: int) -> Arrays:
     random = torch.Generator().manual_seed(seed)
     return Arrays(torch.randn(n, 1, 8, 8, generator=random), torch.randint(0, 3, (n,), generator=random))
+
+
+def under(program: Program, masks: dict[str, torch.Tensor]) -> Program:
+    """The program with these masks, its cut weights 0."""
+    return program.replace(masks=masks).clone().apply_masks()
 
 
 def test_what_is_removed_is_reported(masked: Program) -> None:
@@ -52,11 +57,13 @@ def test_the_input_is_left_untouched(masked: Program) -> None:
     assert all(torch.equal(t, before[name]) for name, t in masked.module.tensors().items())
 
 
-def test_a_mask_that_was_not_applied_yet_is_applied(masked: Program) -> None:
+def test_cut_weights_that_are_not_0_are_refused_until_the_masks_are_applied(masked: Program) -> None:
     revived = masked.clone()
     with torch.no_grad():
         revived.parameters["one.weight"].add_(1.0)
-    small, report = compact(revived)
+    with pytest.raises(ModelError, match=r"18 weights that the masks cut are not 0 \(one.weight 18\)"):
+        compact(revived)
+    small, report = compact(revived.apply_masks())
     assert report.agreement is not None and report.agreement.float64_relative < 1e-14
     assert torch.equal(small.parameters["one.weight"], revived.parameters["one.weight"][[0, 2, 3, 5]])
 
@@ -70,7 +77,7 @@ def test_the_record_knows_what_was_kept_of_the_dense_network(masked: Program) ->
     mask[3] = False
     bias, reader = torch.ones(5, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
     bias[3], reader[:, 3] = False, False
-    again, _ = compact(small.replace(masks={"hidden.weight": mask, "hidden.bias": bias, "out.weight": reader}))
+    again, _ = compact(under(small, {"hidden.weight": mask, "hidden.bias": bias, "out.weight": reader}))
     assert again.record.kept["hidden.weight"]["0"] == [1, 3, 5, 9]
     assert again.record.dense_shapes["hidden.weight"] == [10, 64]
 
@@ -90,7 +97,7 @@ def test_a_compact_program_trains(masked: Program) -> None:
 def test_single_weights_stay_masked(masked: Program) -> None:
     mask = masked.masks["out.weight"].clone()
     mask[0, 1] = False
-    small, report = compact(masked.replace(masks={**masked.masks, "out.weight": mask}))
+    small, report = compact(under(masked, {**masked.masks, "out.weight": mask}))
     assert report.still_zeroed == small.n_zeroed == 1
     assert small.masks.keys() == {"out.weight"} and small.masks["out.weight"].shape == (3, 5)
 
@@ -100,7 +107,7 @@ def test_nothing_to_remove_is_an_error_unless_allowed(dense: Program) -> None:
         compact(dense)
     mask = torch.ones(6, 1, 3, 3, dtype=torch.bool)
     mask[0, 0, 0, 0] = False
-    scattered = dense.replace(masks={"one.weight": mask})
+    scattered = under(dense, {"one.weight": mask})
     with pytest.raises(CompressError, match="nothing to remove: 1 weights"):
         compact(scattered)
     same, report = compact(scattered, allow_noop=True)
@@ -112,12 +119,12 @@ def test_one_unit_of_a_width_stays_when_all_are_cut(dense: Program) -> None:
         name: torch.zeros(dense.parameters[name].shape, dtype=torch.bool)
         for name in ("hidden.weight", "hidden.bias", "out.weight")
     }
-    small, report = compact(dense.replace(masks=masks), masks_only=True)
+    small, report = compact(under(dense, masks), masks_only=True)
     assert small.parameters["hidden.weight"].shape == (1, 64)
     assert len(report.skipped) == 1
     assert "hidden.weight, dimension 0: all 10 units are cut; one stays" in report.skipped[0]
     # Nobody reads what lies before it either: one unit of each width stays, as nothing but zeros.
-    small, report = compact(dense.replace(masks=masks))
+    small, report = compact(under(dense, masks))
     assert small.parameters["hidden.weight"].shape == (1, 16) and small.parameters["one.weight"].shape[0] == 1
     assert not small.parameters["one.weight"].any() and not small.parameters["two.weight"].any()
     assert any("hidden.weight, dimension 0: all 10 units are cut; one stays" in text for text in report.skipped)
@@ -139,7 +146,7 @@ def test_no_part_of_a_split_is_emptied() -> None:
         name: torch.ones(p.shape, dtype=torch.bool) for name, p in program.parameters.items() if name != "out.bias"
     }
     masks["first.weight"][:3], masks["first.bias"][:3], masks["out.weight"][:, 3:] = False, False, False
-    small, report = compact(program.replace(masks=masks))
+    small, report = compact(under(program, masks))
     assert small.parameters["first.weight"].shape[0] == 4
     assert "chunk: all 3 units are cut; one stays" in report.skipped[0]
 

@@ -96,6 +96,10 @@ IN_PLACE: dict[str, Callable[[Function, Tensor], object]] = {
     "behind dropout": lambda net, x: ((y := net.conv(x)), nn.functional.dropout(y, 0.5, False).add_(1), y * 2)[-1],
     "behind contiguous": lambda net, x: ((y := net.conv(x)), y.contiguous().add_(1), y * 2)[-1],
     "behind reshape": lambda net, x: ((y := net.conv(x)), y.reshape(y.shape[0], -1).add_(1), y * 2)[-1],
+    "written under two names": lambda net, x: (
+        (y := net.conv(x)), (w := y.view(y.shape[0], -1)), (z := y.mul_(2)), z.add_(1), w + 1,
+    )[-1],
+    "its input through a view": lambda net, x: ((w := x.view(x.shape[0], -1)), w.mul_(2), net.conv(x))[-1],
     "two names, both read": lambda net, x: (
         (y := net.conv(x)), (a := y.flatten(1)), (b := y.flatten(2)), a.sigmoid_(), a.sum(1) + b.sum((1, 2)),
     )[-1],

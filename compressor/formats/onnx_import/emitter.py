@@ -31,6 +31,7 @@ _LARGEST_COPY = 2**20
 """Elements up to which every reader of a buffer gets one of its own, as in the modules it was exported from."""
 
 _MASKING = -50.0
+_COUNTED_STEP = 1 / 8
 _LEARNED = ("weight", "bias")
 
 
@@ -194,14 +195,21 @@ def _kind(is_parameter: bool) -> str:
 
 
 def _is_learned(value: Const) -> bool:
-    """Whether a float tensor outside any layer was trained: no attention mask, and no lone number without a name."""
+    """Whether a float tensor outside any layer was trained: no attention mask, no positions or strides that are
+    counted, and no lone number without a name."""
     flat = value.tensor.reshape(-1)
     has_name = "." in value.name and not is_made_up(value.name)
     if not value.trained or flat.numel() < (1 if has_name else 2) or not value.tensor.is_floating_point():
         return False
     low = flat.min()
     is_mask = bool(low <= _MASKING) and bool(((flat == 0) | (flat == low)).all())
-    return bool(flat.isfinite().all()) and not is_mask
+    return bool(flat.isfinite().all()) and not is_mask and (value.is_uniform or not _is_counted(flat))
+
+
+def _is_counted(flat: Tensor) -> bool:
+    """Whether all values are multiples of a coarse step, as centres of grid cells are; training leaves none such."""
+    steps = flat / _COUNTED_STEP
+    return bool((steps == steps.round()).all())
 
 
 def _without_data(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.program.arguments import arguments
+from compressor.program.module import of_same_kind
 
 aten = torch.ops.aten
 
@@ -251,5 +252,5 @@ def _flatten(scale: Node, tensors: dict[str, Tensor]) -> None:
     """A scale of (C, 1, 1) as (C,)."""
     name = str(scale.target)
     flat = tensors[name].detach().reshape(-1)
-    tensors[name] = nn.Parameter(flat) if isinstance(tensors[name], nn.Parameter) else flat
+    tensors[name] = of_same_kind(flat, tensors[name])
     scale.meta["val"] = torch.empty_like(flat, device="meta")

@@ -1,0 +1,45 @@
+"""Whether a program computes what its module does, found by calling both; it must never change either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from compressor.program.calls import LIMIT, Answer, ask, distance
+from compressor.program.original import Original
+from compressor.program.precision import default_type
+from compressor.program.program import Program
+
+
+def find_difference(program: Program, original: Original, batches: Iterable[int]) -> str | None:
+    """What the program does otherwise than the module, in words; None where they agree at all batch sizes.
+
+    Where they differ in the network's own type they may still agree in float64: then it was rounding, which a network
+    of many layers, or one that takes the largest of near-equal values, can make as large as it likes. A size at which
+    the module itself raises says nothing.
+    """
+    for batch in batches:
+        expected = original.answer(batch)
+        if expected.error is not None:
+            continue
+        got = ask(program.module.forward, original.examples(batch), equal_draws=original.draws)
+        if got.error is not None:
+            return f"at batch {batch} it raises {got.error}"
+        apart = distance(expected, got)
+        if apart > LIMIT and distance(original.exact_answer(batch), _exact(program, original, batch)) > LIMIT:
+            return f"at batch {batch} {_words(apart)}"
+    return None
+
+
+def _exact(program: Program, original: Original, batch: int) -> Answer:
+    inputs = [x.double() if x.is_floating_point() else x for x in original.examples(batch)]
+    module = program.module.in_precision(torch.float64)
+    with default_type(torch.float64):
+        return ask(module.forward, inputs, equal_draws=original.draws)
+
+
+def _words(apart: float) -> str:
+    return (
+        "its outputs are of other sizes" if apart == float("inf") else f"it is off by {apart:.2g} of its largest output"
+    )

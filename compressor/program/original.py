@@ -1,0 +1,224 @@
+"""The module that a program is captured from, as it answers when it is called; it must never know of graphs.
+
+Every call starts from the state that the module was given in: its buffers, and the attributes that its code set.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
+
+from compressor.errors import ModelError
+from compressor.program.calls import LIMIT, Answer, ask, distance
+from compressor.program.precision import default_type
+from compressor.program.spec import InputSpec
+
+_BATCHES = (1, 3)
+"""Sizes at which module and program are compared; the trace is made at another one."""
+_EVEN_BATCHES = (2, 4)
+"""Sizes for a module that refuses one of those: halves of a batch, pairs."""
+_N_PYTHON_DRAWS = 32
+
+
+class Original:
+    """A module with its inputs: what it answers at a batch size, and what else a call does."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
+        self.module, self.inputs = module, tuple(inputs)
+        if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            ask(module, self.examples(_BATCHES[0]))  # makes their sizes; what goes wrong shows again below
+        self._start = _State(module)
+        self._answers: dict[int, Answer] = {}
+        self._changed: tuple[str, ...] = ()
+        self.draws = False
+
+    def examples(self, batch: int) -> tuple[Tensor, ...]:
+        """Random inputs, in the module's own floating type."""
+        return tuple(self._fitting(spec, spec.example(batch, batch + i)) for i, spec in enumerate(self.inputs))
+
+    @property
+    def sample_elements(self) -> int:
+        """Elements of all inputs of one sample."""
+        return sum(math.prod(spec.concrete(1)) for spec in self.inputs)
+
+    def answer(self, batch: int) -> Answer:
+        """What the module returns for `examples(batch)`."""
+        if batch not in self._answers:
+            found = self._call(batch)
+            if found.draws and not self.draws:
+                self.draws = True
+                found = replace(self._call(batch), draws_python=found.draws_python)
+            self._answers[batch] = found
+        return self._answers[batch]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes to compare a program at that takes any.
+
+        Raises:  ModelError if the module runs at none.
+        """
+        refused = [batch for batch in _BATCHES if self.answer(batch).error is not None]
+        sizes = (*_BATCHES, *_EVEN_BATCHES) if refused else _BATCHES
+        if all(self.answer(batch).error is not None for batch in sizes):
+            raise ModelError(
+                f"the model does not run on random inputs: {self.answer(sizes[0]).error}\n"
+                f"its inputs were taken to be {', '.join(map(_shown, self.inputs))}; say otherwise with --input"
+            )
+        return sizes
+
+    def exact_answer(self, batch: int) -> Answer:
+        """The same computed in float64."""
+        self._start.restore()
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        double = {name: t.detach().double() if t.is_floating_point() else t.clone() for name, t in tensors.items()}
+        inputs = [x.double() if x.is_floating_point() else x for x in self.examples(batch)]
+        with default_type(torch.float64):
+            return ask(lambda *given: functional_call(self.module, double, given), inputs, equal_draws=self.draws)
+
+    def check_repeatable(self) -> None:
+        """Nothing, when what the module returns depends on its inputs alone, or on torch's random numbers.
+
+        Raises:  ModelError if it depends on other random numbers or on earlier calls.
+        """
+        batch = next(batch for batch in self.batches if self.answer(batch).error is None)
+        first = self.answer(batch)
+        if first.draws_python:
+            others = (self._call(batch, python_seed=1 + i) for i in range(_N_PYTHON_DRAWS))
+            if any(distance(first, other) > LIMIT for other in others):
+                raise ModelError(
+                    "the model draws random numbers of Python or NumPy in evaluation, and a graph holds one outcome\n"
+                    "switch that off in evaluation, or draw with torch.rand"
+                )
+        if self._changed:
+            self._call(batch)
+        if distance(first, self._call(batch, afresh=not self._changed)) > LIMIT:
+            written = f" (it writes {', '.join(self._changed[:3])})" if self._changed else ""
+            raise ModelError(
+                f"the model returns another result when it is called again with the same inputs{written}, and a graph "
+                f"holds no state\nlet forward take the state as an input and return it, or do not use it in evaluation"
+            )
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a call left anything of the module changed, as far as can be seen, or drew numbers of Python."""
+        return bool(self._changed) or self.draws_python
+
+    @property
+    def draws_python(self) -> bool:
+        """Whether a call drew random numbers of Python or NumPy."""
+        return any(answer.draws_python for answer in self._answers.values())
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Attributes that are numbers and that a call changes."""
+        return tuple(name for name in self._changed if self._start.is_number(name))
+
+    def restore(self) -> None:
+        """Leave the module as it was given."""
+        self._start.restore()
+
+    def _call(self, batch: int, *, python_seed: int = 0, afresh: bool = True) -> Answer:
+        if afresh:
+            self._start.restore()
+        answer = ask(self.module, self.examples(batch), equal_draws=self.draws, python_seed=python_seed)
+        self._changed = self._start.changed() or self._changed
+        return answer
+
+    def _fitting(self, spec: InputSpec, example: Tensor) -> Tensor:
+        own = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), spec.torch_dtype)
+        return example.to(own) if spec.torch_dtype.is_floating_point else example
+
+
+class _State:
+    """What a module held at one moment: attributes, buffers, what is in its lists and dictionaries."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._held = [(name, now, dict(now)) for name, part in module.named_modules() for now in _entries(part)]
+        values = {id(value): value for _, _, before in self._held for value in before.values()}
+        tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+        self._versions = {key: _version(t) for key, t in tensors.items() if isinstance(t, nn.Parameter)}
+        self._copies = {key: (t, t.detach().clone()) for key, t in tensors.items() if key not in self._versions}
+        own = {id(now) for _, now, _ in self._held}
+        containers = {k: v for k, v in values.items() if type(v) in _CONTAINERS and k not in own}
+        self._contents = {key: (value, copy.copy(value)) for key, value in containers.items()}
+
+    def changed(self) -> tuple[str, ...]:
+        """Names of what is not as it was."""
+        return tuple(dict.fromkeys(self._changes()))
+
+    def _changes(self) -> Iterator[str]:
+        for prefix, now, before in self._held:
+            for key in dict.fromkeys((*before, *now)):
+                if key not in before or key not in now or self._is_other(before[key], now[key]):
+                    yield f"{prefix}.{key}" if prefix else key
+
+    def _is_other(self, before: Any, now: Any) -> bool:
+        if isinstance(before, (bool, int, float, str)):
+            return type(now) is not type(before) or now != before
+        if now is not before:
+            return True
+        if isinstance(before, nn.Parameter):
+            return _version(now) != self._versions[id(now)]
+        if isinstance(before, Tensor):  # batch norm writes without a new version
+            return not torch.equal(now, self._copies[id(now)][1])
+        return id(now) in self._contents and _items(now) != _items(self._contents[id(now)][1])
+
+    def is_number(self, name: str) -> bool:
+        """Whether an attribute of that name was a number."""
+        owner, _, key = name.rpartition(".")
+        found = [before[key] for prefix, _, before in self._held if prefix == owner and key in before]
+        return key != "training" and any(isinstance(value, (int, float)) for value in found)
+
+    def restore(self) -> None:
+        """Put back every attribute, every tensor that is no parameter, and what lists and dictionaries held."""
+        for _, now, before in self._held:
+            _refill(now, before)
+        for container, held in self._contents.values():
+            _refill(container, held)
+        with torch.no_grad():
+            for tensor, copied in self._copies.values():
+                if not torch.equal(tensor, copied):
+                    tensor.copy_(copied)
+
+
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
+"""Types whose content can be put back; one that inherits from them may have its own ideas."""
+_OWN_ENTRIES = ("_parameters", "_buffers", "_modules")
+"""Where `nn.Module` keeps what it takes out of its attributes."""
+
+
+def _entries(part: nn.Module) -> Iterator[dict[str, Any]]:
+    """The dictionaries that hold a module's tensors, modules and other attributes: the very objects."""
+    if isinstance(part, torch.jit.ScriptModule):  # its attributes live in C++
+        return
+    yield from (vars(part)[name] for name in _OWN_ENTRIES)
+    yield vars(part)
+
+
+def _items(container: Any) -> list[int]:
+    """The identity of everything in a container, in order."""
+    return [id(part) for part in (*container, *(container.values() if isinstance(container, dict) else ()))]
+
+
+def _refill(container: Any, held: Any) -> None:
+    """Give a container back what it held, and touch it only where that is something else."""
+    if _items(container) != _items(held):
+        container.clear()
+        container.update(held) if isinstance(container, (dict, set)) else container.extend(held)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _shown(spec: InputSpec) -> str:
+    return f"{spec.name}:{spec.dtype}:{'x'.join(str(size) for size in spec.shape[1:])}"

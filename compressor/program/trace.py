@@ -1,0 +1,60 @@
+"""`torch.export` of a module, with what stands against it in words; it must never change what torch returns."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from compressor.program.calls import first_line
+from compressor.program.normalise import users_line
+
+
+class NoTraceError(Exception):
+    """torch cannot export the module; the message is its first line and the user's line that it is about."""
+
+
+def trace(
+    model: nn.Module, examples: Sequence[Tensor], *, any_batch: bool
+) -> tuple[torch.export.ExportedProgram, fx.GraphModule]:
+    """The export at the sizes of the examples, or with their first dimension open, and its module.
+
+    Raises:  NoTraceError if torch cannot export it.
+    """
+    shapes = _by_signature(model, tuple({0: torch.export.Dim.AUTO} for _ in examples)) if any_batch else None
+    try:
+        with _quiet():
+            exported = torch.export.export(model, tuple(examples), dynamic_shapes=shapes)
+            return exported, exported.module()  # type: ignore[return-value]
+    except Exception as error:  # torch.export has no common base class for what it raises
+        line = users_line(str(error)) or users_line("".join(traceback.format_tb(error.__traceback__)))
+        raise NoTraceError(first_line(error) + (f" ({line})" if line else "")) from error
+
+
+def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:
+    """The same, with several inputs collected where `forward` takes `*args`."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    fixed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(fixed) < len(dynamic) and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return (*dynamic[: len(fixed)], dynamic[len(fixed) :])
+    return dynamic
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own warnings, log lines and half-made graphs, which speak to its developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
