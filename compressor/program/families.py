@@ -121,7 +121,7 @@ MATRIX_PRODUCTS = MATMUL | MM | ADDMM | BADDBMM
 EMBEDDING = _family("embedding", aten.embedding.default, filter_dim=1, channel_dim=0)
 RECURRENT = _family(
     "recurrent", aten.lstm.input, aten.lstm.data, aten.gru.input, aten.gru.data, aten.rnn_tanh.input,
-    aten.rnn_tanh.data, aten.rnn_relu.input, aten.rnn_relu.data,
+    aten.rnn_tanh.data, aten.rnn_relu.input, aten.rnn_relu.data, mode="train",
 )  # fmt: skip
 
 # Normalisations.
