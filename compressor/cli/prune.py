@@ -177,7 +177,7 @@ def _needed_for(settings: PruneSettings) -> str | None:
 
 
 def _gated(report: PruneReport) -> dict[str, float | None]:
-    counted = {"ratio": report.got, "params": float(report.kept_params), "macs": float(report.kept_macs)}
+    counted = {"ratio": report.got, "params": float(report.compact_params), "macs": float(report.compact_macs)}
     return {**counted, **_measured(report)}
 
 

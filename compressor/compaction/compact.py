@@ -16,7 +16,7 @@ from compressor.compaction.result import CompactReport
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
-from compressor.cost import Stopwatch, count_macs
+from compressor.cost import Stopwatch, count_macs, uncounted_operators
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
@@ -70,7 +70,7 @@ def compact(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
         compact_params=Params(smaller.n_parameters),
-        dense_macs=Macs(program.record.dense_macs or count_macs(masked)),
+        dense_macs=_dense_macs(program, masked),
         compact_macs=count_macs(smaller),
         n_units_removed=n_removed,
         zeroed=zeroed,
@@ -84,6 +84,7 @@ def compact(
         rescaled=rescaled,
         lowered=lowered,
         metrics=metrics,
+        uncounted_operators=uncounted_operators(smaller),
         seconds=time.perf_counter() - began,
     )
     return smaller, report
@@ -97,6 +98,12 @@ def _masked(program: Program) -> Program:
     module = ProgramModule(tensors, copy.deepcopy(program.module.graph))
     apply_masks(module, program.masks)
     return program.replace(module=module.eval(), traced=program.traced)
+
+
+def _dense_macs(program: Program, masked: Program) -> Macs:
+    """Of the network before anything was removed: what was remembered counts only once its tensors are smaller."""
+    remembered = program.record.dense_macs if program.record.dense_shapes else None
+    return Macs(remembered or count_macs(masked))
 
 
 def _count_zeros(program: Program) -> int:

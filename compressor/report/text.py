@@ -61,6 +61,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def without_counts(operators: Sequence[str]) -> str | None:
+    """What to say about operators that no count of MACs contains; None if there are none."""
+    if not operators:
+        return None
+    return f"MACs are without {', '.join(operators)}: what that multiplies is not known"
+
+
 def plural(n: int, noun: str) -> str:
     """`1 unit`, `3 units`, `1,234 units`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
