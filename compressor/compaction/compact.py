@@ -63,9 +63,7 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = None
-    if data is not None:
-        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
+    metrics = evaluate(smaller.module, data, task or open_task(None), device=device) if data is not None else None
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),

@@ -65,7 +65,8 @@ def without_counts(operators: Sequence[str]) -> str | None:
     """What to say about operators that no count of MACs contains; None if there are none."""
     if not operators:
         return None
-    return f"MACs are without {', '.join(operators)}: what that multiplies is not known"
+    told = "what that multiplies is not known; compressor.register_mac_rule says it"
+    return f"MACs are without {', '.join(operators)}: {told}"
 
 
 def plural(n: int, noun: str) -> str:

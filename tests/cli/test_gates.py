@@ -69,6 +69,22 @@ def test_what_is_not_met_is_3_and_leaves_no_file(run: Any, here: Path, command: 
     assert done.err.count("\n") <= 12 and {path.name for path in here.iterdir()} - before <= {"out.resume"}
 
 
+@pytest.mark.parametrize("pattern", ["channel", "unstructured"])
+def test_counts_are_judged_as_compact_counts_them(run: Any, here: Path, pattern: str) -> None:
+    made = run("prune", "model.pt", "-r", "2x", "-p", pattern, *ONE_SHOT[4:], "--json", "-o", "p.pt")
+    assert made.code == 0, made.err
+    left = run("compact", "p.pt", "--allow-noop", "--lowering", "dense", "--json", "-o", "c.pt").json
+    counts = {"params": left["compact_params"], "macs": left["compact_macs"]}
+    assert {"params": made.json["compact_params"], "macs": made.json["compact_macs"]} == counts
+    assert (counts["params"] < made.json["dense_params"]) == (pattern == "channel")
+    for name, count in counts.items():
+        gates = ("--require", f"{name}<={count}", "--require", f"{name}<{count}")
+        done = run(
+            "prune", "model.pt", "-r", "2x", "-p", pattern, *ONE_SHOT[4:], *gates, "--force", "--json", "-o", "q.pt"
+        )
+        assert [passed for _, passed in requirements(done)] == [True, False]
+
+
 def test_an_old_file_stays_when_the_new_one_fails(run: Any, here: Path) -> None:
     (here / "out").write_bytes(b"old")
     assert run(*ONE_SHOT, "--require", "ratio>=9", "-o", "out", "--force").code == 3

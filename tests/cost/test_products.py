@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +129,17 @@ def test_an_operator_from_elsewhere_is_named_until_somebody_says_what_it_multipl
 
     monkeypatch.setitem(RULES, target, rule)  # taken back at the end
     assert (count_macs(mixing), uncounted_operators(mixing)) == (36, ())
+
+
+def test_the_rule_in_the_documentation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = capture(Calls(lambda m, x: torch.cdist(x, m.w), w=(5, 3)), [InputSpec("x", (None, 4, 3))])
+    assert (count_macs(program), uncounted_operators(program)) == (0, ("aten.cdist.default",))
+    page = (Path(__file__).parents[2] / "docs" / "axes.md").read_text(encoding="utf-8")
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "register_mac_rule" in text)
+    monkeypatch.setitem(RULES, torch.ops.aten.cdist.default, None)
+    monkeypatch.delitem(RULES, torch.ops.aten.cdist.default)  # both undone at the end, with what the block enters
+    exec(block, {"__name__": "rules"})
+    assert (count_macs(program), uncounted_operators(program)) == (4 * 5 * 3, ())
 
 
 def test_a_second_rule_is_an_error() -> None:
