@@ -35,7 +35,7 @@ Axes: TypeAlias = "tuple[Factor, ...]"
 
 @dataclass(frozen=True)
 class Product:
-    """As many multiply-adds as the lengths of `axes` multiplied; `operands` are what is multiplied, or what it is of."""
+    """As many multiply-adds as the lengths of `axes` multiplied; `operands` are what all of it comes from."""
 
     operands: tuple[Node, ...]
     axes: Axes
