@@ -9,12 +9,13 @@ from torch import Tensor, nn
 import compressor.sparsity.budget as budget_module
 from benchmarks.macs import differences, torch_counts
 from compressor.analysis import analyze
+from compressor.asking import PruneSettings
 from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.cost import Term, count_macs, mac_terms
 from compressor.errors import RatioError
 from compressor.program import InputSpec, Program, capture, find_layers
-from compressor.pruning import PruneSettings, prune
+from compressor.pruning import prune
 from compressor.sparsity import Budget
 from tests.pruning.counted_networks import NETWORKS, program_of
 
