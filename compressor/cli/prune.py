@@ -9,6 +9,7 @@ from compressor.asking import PruneSettings, Recovery, Trainings
 from compressor.asking.gates import Gates, gates_of
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli import provenance
+from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
@@ -100,6 +101,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     needed = _needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
     program, report = cut(source.program, untrained, data=data, task=task, stopwatch=_stopwatch(untrained))
+    report = as_compacted(program, report)
     _report(options, session, report, source, None, program)
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
@@ -131,6 +133,7 @@ def _run(
             resume=options.resume,
             stopwatch=_stopwatch(settings),
         )
+    report = as_compacted(program, report)
     written = provenance.remember(
         program,
         provenance.make_step("prune", options, source, _metrics(report)),

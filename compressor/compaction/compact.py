@@ -88,6 +88,11 @@ def compact(
     return smaller, report
 
 
+def preview(program: Program) -> Program:
+    """What `compact` would leave of whole units, not verified: to be counted, never to be written."""
+    return remove_dead(_masked(program)).program
+
+
 def _masked(program: Program) -> Program:
     """The program with its masks applied, in evaluation mode; tensors without a mask are shared, not copied."""
     tensors = program.module.tensors()
