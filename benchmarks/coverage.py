@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.zoo import check
 from compressor.models import build
+from compressor.models.external import imported_beside_any_torch
 
 HERE = Path(__file__).parent
 SIDE = {"inception_v3": 96, "maxvit_t": 224, "vit": 224, "swin": 112}
@@ -41,10 +42,9 @@ class Job(NamedTuple):
 
 def jobs() -> list[Job]:
     """Every network of the table, torchvision first."""
-    import torchvision
-
+    models = imported_beside_any_torch("torchvision.models")
     found = []
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in models.list_models(module=models):
         side = next((side for start, side in SIDE.items() if name.startswith(start)), 64)
         found.append((f"torchvision:{name}", name.split("_")[0].rstrip("0123456789"), side))
     with (HERE / "timm_families.csv").open() as rows:

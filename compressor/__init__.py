@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.asking import Admm, PruneSettings, Recipe, Recovery, ScanSettings, Sensitivity
     from compressor.axes import rule as register_axis_rule
     from compressor.compaction import compact
+    from compressor.cost import multiplies as register_mac_rule
     from compressor.data import open_data, open_task
     from compressor.errors import CompressError
     from compressor.exporting import export_onnx as export
@@ -60,6 +61,7 @@ __all__ = [
     "open_task",
     "prune",
     "register_axis_rule",
+    "register_mac_rule",
     "retrain",
     "save",
     "scan_sensitivity",
@@ -90,6 +92,7 @@ _HOME = {
     "open_task": "compressor.data",
     "prune": "compressor.pruning",
     "register_axis_rule": "compressor.axes:rule",
+    "register_mac_rule": "compressor.cost:multiplies",
     "retrain": "compressor.pruning",
     "save": "compressor.formats",
     "scan_sensitivity": "compressor.analysis",

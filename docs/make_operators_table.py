@@ -18,7 +18,7 @@ from compressor.compaction import find_constants, norms  # noqa: F401 (fills the
 from compressor.compaction.constants import TRANSFERS
 from compressor.compaction.readers import READS
 from compressor.compaction.slicing import REWRITES
-from compressor.cost.terms import COUNTED
+from compressor.cost.products import RULES as MAC_RULES
 from compressor.formats.onnx_import.operators import IMPORTER_MODULES
 from compressor.formats.onnx_import.table import IMPORTERS
 from compressor.program import families as f
@@ -86,7 +86,7 @@ def cells(family: f.Family) -> dict[str, str]:
         "Constants": _functions(TRANSFERS, family, "element_by_element"),
         "Rewrite": _functions(REWRITES, family, ""),
         "Reads": _functions(READS, family, "passes"),
-        "MACs": "counted" if family in COUNTED.families else "",
+        "MACs": "counted" if all(overload in MAC_RULES for overload in family) and family.overloads else "",
         "From ONNX": _some([kind for kind, written in _written().items() if written & set(family)]),
     }
 

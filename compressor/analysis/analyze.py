@@ -10,7 +10,7 @@ import numpy as np
 from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import UnitMap, find_units
-from compressor.cost import count_activations, count_macs, macs_of_layers
+from compressor.cost import count_activations, count_macs, macs_of_layers, uncounted_operators
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
 from compressor.training import evaluate
@@ -55,6 +55,7 @@ def analyze(
         notes=program.record.notes,
         metrics=metrics,
         seconds=time.perf_counter() - began,
+        uncounted_operators=uncounted_operators(program),
     )
 
 

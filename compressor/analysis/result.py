@@ -51,7 +51,11 @@ class PinRow:
 
 @dataclass(frozen=True)
 class Analysis:
-    """The whole answer of `analyze`. `metrics` is None when no data is known."""
+    """The whole answer of `analyze`. `metrics` is None when no data is known.
+
+    `unknown_operators` have no axis rule; `macs` is without `uncounted_operators`, of which nobody knows what they
+    multiply.
+    """
 
     n_params: Params
     n_zeroed: int
@@ -66,6 +70,7 @@ class Analysis:
     notes: tuple[str, ...] = ()
     metrics: dict[str, float] | None = None
     seconds: float = 0.0
+    uncounted_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,19 @@ class UnitMap:
         """Which ids of the walk stay, in the shape of `ids`."""
         return self._with_pinned(keep)[self.of_ids(ids)]
 
+    def kept_positions(self, keep: Keep, value: Value, dim: int) -> Keep:
+        """Which positions along a dimension of a walked value stay. Shapes: keep (n_units,) -> (size,)
+
+        Where a label varies along several dimensions at once, a position stays for the sake of any that cross it.
+        """
+        stay = np.ones(value.sizes[dim], dtype=bool)
+        for label in value.along(dim):
+            kept = self.kept_ids(keep, label.ids)
+            at = label.dims.index(dim)
+            others = tuple(d for d in range(kept.ndim) if d != at)
+            stay &= kept.any(axis=others) if others else kept
+        return stay
+
     @staticmethod
     def _with_pinned(keep: Keep) -> Keep:
         """Unit -1 reads the last entry: always kept."""

@@ -92,7 +92,7 @@ def compact(options: CompactOptions, session: Session) -> None:
         program,
         step,
         dense_params=program.record.dense_params or report.dense_params,
-        dense_macs=program.record.dense_macs or report.dense_macs,
+        dense_macs=report.dense_macs,
     )
     output, size, verdicts = write_program(written, target, session, gates, _gated(report))
 

@@ -9,6 +9,7 @@ from compressor.asking import PruneSettings, Recovery, Trainings
 from compressor.asking.gates import Gates, gates_of
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli import provenance
+from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
@@ -112,6 +113,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     needed = needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
     program, report = cut(source.program, untrained, data=data, task=task, stopwatch=stopwatch_of(untrained))
+    report = as_compacted(program, report)
     _report(options, session, report, source, None, program)
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
@@ -144,6 +146,7 @@ def _run(
             stopwatch=stopwatch_of(settings),
             on_step=_saver(options, source, target, session) if options.save_every else None,
         )
+    report = as_compacted(program, report)
     written = provenance.remember(
         program,
         provenance.make_step("prune", options, source, measured_for_record(report)),
@@ -215,7 +218,7 @@ def needed_for(settings: PruneSettings) -> str | None:
 
 
 def _gated(report: PruneReport) -> dict[str, float | None]:
-    counted = {"ratio": report.got, "params": float(report.kept_params), "macs": float(report.kept_macs)}
+    counted = {"ratio": report.got, "params": float(report.compact_params), "macs": float(report.compact_macs)}
     return {**counted, **_measured(report)}
 
 

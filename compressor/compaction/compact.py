@@ -16,7 +16,7 @@ from compressor.compaction.result import CompactReport
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
-from compressor.cost import Stopwatch, count_macs
+from compressor.cost import Stopwatch, count_macs, uncounted_operators
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
@@ -68,7 +68,7 @@ def compact(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
         compact_params=Params(smaller.n_parameters),
-        dense_macs=Macs(program.record.dense_macs or count_macs(masked)),
+        dense_macs=_dense_macs(program, masked),
         compact_macs=count_macs(smaller),
         n_units_removed=n_removed,
         zeroed=zeroed,
@@ -82,9 +82,15 @@ def compact(
         rescaled=rescaled,
         lowered=lowered,
         metrics=metrics,
+        uncounted_operators=uncounted_operators(smaller),
         seconds=time.perf_counter() - began,
     )
     return smaller, report
+
+
+def preview(program: Program) -> Program:
+    """What `compact` would leave of whole units, not verified: to be counted, never to be written."""
+    return remove_dead(_masked(program)).program
 
 
 def _masked(program: Program) -> Program:
@@ -92,6 +98,12 @@ def _masked(program: Program) -> Program:
     program.check_masks()
     module = ProgramModule(program.module.tensors(), copy.deepcopy(program.module.graph))
     return program.replace(module=module.eval(), traced=program.traced)
+
+
+def _dense_macs(program: Program, masked: Program) -> Macs:
+    """Of the network before anything was removed: what was remembered counts only once its tensors are smaller."""
+    remembered = program.record.dense_macs if program.record.dense_shapes else None
+    return Macs(remembered or count_macs(masked))
 
 
 def _count_zeros(program: Program) -> int:

@@ -67,8 +67,9 @@ class CompactReport:
     `folded` says where constants of removed channels went, `branches` what became of values that never changed, `kept`
     and `skipped` why units stayed.
 
-    `lowered` says what became of layers with columns of zeros. `rescaled` names norms that are taken over less than in
-    the masked model; if there are any, the two models differ by intention and `agreement` is None.
+    MACs are without those of `uncounted_operators`. `lowered` says what became of layers with columns of zeros.
+    `rescaled` names norms that are taken over less than in the masked model; if there are any, the two models differ by
+    intention and `agreement` is None.
     """
 
     dense_params: Params
@@ -89,6 +90,7 @@ class CompactReport:
     folded: tuple[Folded, ...] = ()
     branches: tuple[Branch, ...] = ()
     kept: tuple[Kept, ...] = ()
+    uncounted_operators: tuple[str, ...] = ()
 
     @property
     def removed(self) -> int:

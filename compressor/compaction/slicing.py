@@ -44,13 +44,7 @@ class Sizes:
 
     def kept(self, value: Value, dim: int) -> Keep:
         """Which positions along a dimension stay. Shapes: -> (size,)"""
-        stay = np.ones(value.sizes[dim], dtype=bool)
-        for label in value.along(dim):
-            kept = self._units.kept_ids(self._keep, label.ids)
-            at = label.dims.index(dim)
-            others = tuple(d for d in range(kept.ndim) if d != at)
-            stay &= kept.any(axis=others) if others else kept
-        return stay
+        return self._units.kept_positions(self._keep, value, dim)
 
     def of(self, value: Value) -> tuple[int, ...]:
         return tuple(int(self.kept(value, dim).sum()) for dim in range(value.rank))
@@ -229,11 +223,11 @@ def _select(node: Node, sizes: Sizes) -> None:
 
 @rewrites(families.CONVOLUTIONS)
 def _groups(node: Node, sizes: Sizes) -> None:
-    """A depthwise convolution has as many groups as channels; others keep theirs."""
+    """A depthwise convolution has as many groups as channels; others keep theirs, or compute them from the batch."""
     bound = _bound(node)
     weight, source = sizes.value(bound["weight"]), sizes.value(bound["input"])
     assert isinstance(weight, Value) and isinstance(source, Value)
-    if bound["groups"] > 1 and weight.sizes[1] == 1:
+    if isinstance(bound["groups"], int) and bound["groups"] > 1 and weight.sizes[1] == 1:
         dim = source.rank - (weight.rank - 1)
         set_argument(node, "groups", int(sizes.kept(source, dim).sum()))
 

@@ -2,17 +2,24 @@
 
 from compressor.cost.count import count_activations, count_macs
 from compressor.cost.latency import LatencyTable, Stopwatch, width_grid
-from compressor.cost.terms import Factor, Term, mac_terms, macs_of_layers, parameter_terms
+from compressor.cost.products import Factor, Operator, Product, multiplies, uncounted_operators
+from compressor.cost.terms import Term, dense_cost, mac_terms, macs_of_layers, parameter_terms, weight_prices
 
 __all__ = [
     "Factor",
     "LatencyTable",
+    "Operator",
+    "Product",
     "Stopwatch",
     "Term",
     "count_activations",
     "count_macs",
+    "dense_cost",
     "mac_terms",
     "macs_of_layers",
+    "multiplies",
     "parameter_terms",
+    "uncounted_operators",
+    "weight_prices",
     "width_grid",
 ]

@@ -112,6 +112,18 @@ MV = _family("mv", aten.mv.default, operands=("self", "vec"))
 DOT = _family("dot", aten.dot.default, operands=("self", "tensor"))
 ADDMM = _family("addmm", aten.addmm.default, operands=("mat1", "mat2"))
 BADDBMM = _family("baddbmm", aten.baddbmm.default, operands=("batch1", "batch2"))
+OTHER_MATMUL = _family("other_matmul", aten.linalg_matmul.default, aten.vdot.default, aten.inner.default)
+ADDMV = _family("addmv", aten.addmv.default, operands=("mat", "vec"))
+ADDBMM = _family("addbmm", aten.addbmm.default, operands=("batch1", "batch2"))
+ANY_CONVOLUTION = _family("any_convolution", aten.convolution.default, aten._convolution.default)
+CONV_TBC = _family("conv_tbc", aten.conv_tbc.default)
+AFFINE_GRID = _family("affine_grid", aten.affine_grid_generator.default)
+TENSORDOT = _family("tensordot", aten.tensordot.default)
+BILINEAR = _family("bilinear", aten.bilinear.default)
+RECURRENT_CELL = _family(
+    "recurrent_cell", aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default,
+    aten.rnn_relu_cell.default,
+)  # fmt: skip
 EINSUM = _family("einsum", aten.einsum.default)
 ATTENTION = _family("attention", aten.scaled_dot_product_attention.default, operands=("query", "key", "value"))
 PRODUCTS = MATMUL | MM | MV | DOT

@@ -11,7 +11,7 @@ from torch import Tensor
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import Keep, UnitMap, find_units
-from compressor.cost import Stopwatch, count_macs, mac_terms, macs_of_layers
+from compressor.cost import Stopwatch, count_macs, uncounted_operators, weight_prices
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
@@ -241,11 +241,10 @@ def _report(
     """Asked and got, counted on what compaction will leave."""
     keep = kept_units(units, pruned.masks, pruned.parameters)
     pattern = settings.form
-    compacted, kept_macs = _compacted(pruned, units, keep, settings)
+    compact_params, compact_macs = _compacted(pruned, units, keep, settings)
+    kept_params, kept_macs = compact_params, compact_macs
     if not pattern.is_physical:
         kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
-    else:
-        kept_params = compacted
     got = selector.dense / selector.kept_cost(pruned.masks, keep)
     warnings = [*selector.notes, *_unsettled(stages)]
     before = selector.dense / selector.kept_cost(dense.masks, kept_units(units, dense.masks, dense.parameters))
@@ -274,11 +273,14 @@ def _report(
         kept_params=Params(round(kept_params)),
         dense_macs=count_macs(dense),
         kept_macs=Macs(round(kept_macs)),
-        zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compacted)),
+        compact_params=Params(round(compact_params)),
+        compact_macs=Macs(round(compact_macs)),
+        zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compact_params)),
         layers=_layer_cuts(pruned, pattern),
         stages=stages,
         warnings=tuple(warnings),
         seconds=seconds,
+        uncounted_operators=uncounted_operators(pruned),
     )
 
 
@@ -307,9 +309,12 @@ def _compacted(program: Program, units: UnitMap, keep: Keep, settings: PruneSett
 
 
 def _masked_macs(program: Program) -> float:
-    per_weight = {t.factors[0].name: t.coefficient for t in mac_terms(program) if t.factors and t.factors[0].is_tensor}
-    cut = sum(float((~mask).sum()) * per_weight.get(name, 0.0) for name, mask in program.masks.items())
-    return sum(macs_of_layers(program).values()) - cut
+    """MACs without those of masked weights."""
+    prices, cut = weight_prices(program), 0.0
+    for layer in find_layers(program):
+        if layer.weight in program.masks:
+            cut += float((~program.masks[layer.weight]).sum()) * prices.get(layer.node, 0.0)
+    return count_macs(program) - cut
 
 
 def _layer_cuts(program: Program, pattern: Pattern) -> tuple[LayerCut, ...]:

@@ -44,7 +44,8 @@ class StageRow:
 @dataclass(frozen=True)
 class PruneReport:
     """Asked and got. `asked` is None where layers were told what to keep; `got` is counted on what compaction leaves,
-    `zeroed` are masked weights that it cannot remove."""
+    `zeroed` are masked weights that it cannot remove. `kept_*` are without these where the pattern cuts single weights;
+    `compact_*` are those of the compacted network, zeros and all. MACs are without those of `uncounted_operators`."""
 
     method: str
     pattern: str
@@ -55,11 +56,14 @@ class PruneReport:
     kept_params: Params
     dense_macs: Macs
     kept_macs: Macs
+    compact_params: Params
+    compact_macs: Macs
     zeroed: int
     layers: tuple[LayerCut, ...]
     stages: tuple[StageRow, ...]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    uncounted_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

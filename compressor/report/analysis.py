@@ -9,7 +9,7 @@ from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
 from compressor.report.sparklines import bar
-from compressor.report.text import cut, metrics, percent, plural, shape, shorten
+from compressor.report.text import cut, metrics, percent, plural, shape, shorten, without_counts
 from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def analysis_table(
         _groups(found.groups, limit),
         _pins(found.pins, limit),
         scan,
-        lines(*_unknown(found.unknown_operators)),
+        lines(*_unknown(found.unknown_operators), without_counts(found.uncounted_operators)),
         lines(*(f"note: {note}" for note in found.notes)),
     )
 

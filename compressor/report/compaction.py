@@ -9,7 +9,7 @@ from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
 from compressor.report.lowering import lowering_lines
-from compressor.report.text import duration, few, metrics, percent, plural, shape, shorten
+from compressor.report.text import duration, few, metrics, percent, plural, shape, shorten, without_counts
 from compressor.units import format_bytes, format_count, format_fewer, format_macs
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def compact_table(
         _constants(report, None if every_row else _SKIPS),
         _kept(report.kept, None if every_row else _SKIPS),
         _skips(report.skipped, None if every_row else _SKIPS),
+        lines(without_counts(report.uncounted_operators)),
         lines(_written(output, size_bytes, report.seconds)),
     )
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from compressor.asking.pattern import parse_pattern
 from compressor.report.console import group, lines, make_table
-from compressor.report.text import duration, metric, percent, shorten
+from compressor.report.text import duration, metric, percent, shorten, without_counts
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def prune_table(
         _stages(report.stages) if len(report.stages) > 1 or _measured(report.stages) else None,
         *(_search(stage) for stage in report.stages if every_row and stage.residuals),
         _cuts(report.layers, report.pattern, None if every_row else _ROWS),
-        lines(*(f"warning: {warning}" for warning in report.warnings)),
+        lines(*(f"warning: {warning}" for warning in report.warnings), without_counts(report.uncounted_operators)),
         lines(_written(output, size_bytes, report.seconds)),
     )
 
@@ -61,6 +61,9 @@ def _headline(report: PruneReport, would: str | None) -> list[str]:
     ]
     if report.zeroed:
         rows.append(f"weights set to zero: {format_count(report.zeroed)}")
+    if not pattern.is_physical:
+        left = f"{format_count(report.compact_params)} parameters, {format_macs(report.compact_macs)} MACs"
+        rows.append(f"{pattern.text} leaves zeros where they are: {left} once compacted")
     return rows
 
 

@@ -66,6 +66,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def without_counts(operators: Sequence[str]) -> str | None:
+    """What to say about operators that no count of MACs contains; None if there are none."""
+    if not operators:
+        return None
+    told = "what that multiplies is not known; compressor.register_mac_rule says it"
+    return f"MACs are without {', '.join(operators)}: {told}"
+
+
 def plural(n: int, noun: str) -> str:
     """`1 unit`, `3 units`, `1,234 units`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compressor.asking.pattern import Grain
 from compressor.axes import Ids, Keep, UnitMap
-from compressor.cost import mac_terms
+from compressor.cost import weight_prices
 from compressor.program import CONTRACTIONS, Layer, Program, why_columns_stay
 from compressor.sparsity.budget import Budget
 
@@ -153,7 +153,7 @@ def find_columns(
     Layers of which compaction cannot leave columns out keep them all, so that the budget counts what is saved.
     """
     parameters = program.parameters
-    price = {term.owner: term.coefficient for term in mac_terms(program)}
+    price = weight_prices(program)
     found: dict[str, ColumnLayer] = {}
     for layer in layers:
         if layer.kind not in CONTRACTIONS or layer.weight not in parameters or layer.in_dim is None:

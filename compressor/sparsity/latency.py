@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import LatencyTable, Stopwatch, macs_of_layers, width_grid
+from compressor.cost.terms import dense_cost, mac_terms
 from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, arguments, find_layers
 
 BLOCK = 16
@@ -68,6 +69,19 @@ class LatencyBudget:
                 filters, channels = (units.axes[layer.weight, dim] for dim in (layer.out_dim, layer.in_dim))
                 found.append(LayerTime(layer.node, filters, channels, table))
         return LatencyBudget(units, tuple(found))
+
+
+def untimed(program: Program) -> tuple[str, ...]:
+    """What to tell about operators that multiply without a weight of their own: no table of widths holds their time."""
+    owners = {layer.node for layer in find_layers(program) if layer.kind in CONTRACTIONS}
+    costs = [(term.owner, dense_cost(program, term)) for term in mac_terms(program)]
+    left_out = {owner for owner, _ in costs if owner not in owners}
+    if not left_out:
+        return ()
+    share = sum(cost for owner, cost in costs if owner in left_out) / max(sum(cost for _, cost in costs), 1)
+    targets = {str(node.target).split(".")[1] for node in program.module.graph.nodes if node.name in left_out}
+    told = f"{', '.join(sorted(targets))}, which have no weight of their own, are in no table of widths"
+    return (f"latency leaves out {100 * share:.1f} % of the MACs: {told}",)
 
 
 def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwatch, batch: int = 1) -> LatencyTable:

@@ -18,7 +18,7 @@ from compressor.sparsity.budget import Budget
 from compressor.sparsity.by_layer import Demands, demand_units, find_demands, producers
 from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.fastest import WidthSearch, keep_widths
-from compressor.sparsity.latency import LatencyBudget
+from compressor.sparsity.latency import LatencyBudget, untimed
 from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import Scores, random_scores, score_units
 
@@ -126,7 +126,7 @@ class UnitSelector:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return ()
+        return () if self.latency is None else untimed(self.program)
 
     def select(
         self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None

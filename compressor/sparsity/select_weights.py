@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressor.asking.pattern import Pattern
 from compressor.axes import Keep
-from compressor.cost import mac_terms, macs_of_layers
+from compressor.cost import macs_of_layers, weight_prices
 from compressor.errors import PatternError, RatioError
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity.by_layer import Demands, demanded_counts, find_demands
@@ -38,7 +38,7 @@ def weight_selector(
     Raises:  PatternError if there is none, or if blocks do not tile a layer that the scope names.
     """
     parameters = program.parameters
-    price = {term.owner: term.coefficient for term in mac_terms(program)}
+    price = weight_prices(program)
     prices: dict[str, float] = {}
     parts: dict[str, Grouping] = {}
     misfits: list[tuple[str, str]] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.asking.pattern import Pattern
 from compressor.axes import Keep
-from compressor.cost import mac_terms
+from compressor.cost import weight_prices
 from compressor.errors import PatternError, UsageError
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity.choice import Choice, Selection
@@ -28,7 +28,7 @@ def window_selector(
     """
     assert pattern.window is not None
     parameters = program.parameters
-    price = {term.owner: term.coefficient for term in mac_terms(program)}
+    price = weight_prices(program)
     parts: dict[str, WindowPart] = {}
     misfits: list[tuple[str, str]] = []
     for layer in layers:

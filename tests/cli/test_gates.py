@@ -69,6 +69,57 @@ def test_what_is_not_met_is_3_and_leaves_no_file(run: Any, here: Path, command: 
     assert done.err.count("\n") <= 12 and {path.name for path in here.iterdir()} - before <= {"out.resume"}
 
 
+@pytest.mark.parametrize("pattern", ["channel", "unstructured"])
+def test_counts_are_judged_as_compact_counts_them(run: Any, here: Path, pattern: str) -> None:
+    made = run("prune", "model.pt", "-r", "2x", "-p", pattern, *ONE_SHOT[4:], "--json", "-o", "p.pt")
+    assert made.code == 0, made.err
+    left = run("compact", "p.pt", "--allow-noop", "--lowering", "dense", "--json", "-o", "c.pt").json
+    counts = {"params": left["compact_params"], "macs": left["compact_macs"]}
+    assert {"params": made.json["compact_params"], "macs": made.json["compact_macs"]} == counts
+    assert (counts["params"] < made.json["dense_params"]) == (pattern == "channel")
+    for name, count in counts.items():
+        gates = ("--require", f"{name}<={count}", "--require", f"{name}<{count}")
+        done = run(
+            "prune", "model.pt", "-r", "2x", "-p", pattern, *ONE_SHOT[4:], *gates, "--force", "--json", "-o", "q.pt"
+        )
+        assert [passed for _, passed in requirements(done)] == [True, False]
+
+
+DEAD = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    '''A third of the filters of each convolution is 0 by a buffer, as torch.nn.utils.prune leaves it.'''
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(1, 24, 3, padding=1), nn.Conv2d(24, 24, 3, padding=1), nn.Linear(24, 3)
+        self.register_buffer("alive", (torch.arange(24) % 3 > 0).float().reshape(24, 1, 1, 1))
+
+    def forward(self, x):
+        for layer in (self.a, self.b):
+            x = nn.functional.conv2d(x, layer.weight * self.alive, padding=1).relu()
+        return self.fc(x.mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("of", ["params", "macs"])
+def test_what_was_dead_before_the_cut_counts_as_compact_counts_it(run: Any, here: Path, of: str) -> None:
+    (here / "dead.py").write_text(DEAD)
+    command = ("prune", "init", "--arch", "dead.py:Net", "--input", "1x8x8", "-r", "1.2x", "--of", of, *ONE_SHOT[4:])
+    made = run(*command, "--json", "-o", "p.pt").json
+    left = run("compact", "p.pt", "--json", "-o", "c.pt").json
+    kept = {"params": left["compact_params"], "macs": left["compact_macs"]}
+    assert {"params": made["compact_params"], "macs": made["compact_macs"]} == kept
+    assert {"params": made["kept_params"], "macs": made["kept_macs"]} == kept
+    assert made["got"] == pytest.approx(made[f"dense_{of}"] / kept[of]) and made["got"] > 1.3
+    assert any("the network had dead or constant units before" in warning for warning in made["warnings"])
+    assert run(*command, "--require", f"{of}<={kept[of]}", "-o", "q.pt").code == 0
+    dry = run(*command, "--dry-run", "--json").json
+    assert (dry["compact_params"], dry["compact_macs"]) == (kept["params"], kept["macs"])
+
+
 def test_an_old_file_stays_when_the_new_one_fails(run: Any, here: Path) -> None:
     (here / "out").write_bytes(b"old")
     assert run(*ONE_SHOT, "--require", "ratio>=9", "-o", "out", "--force").code == 3

@@ -64,6 +64,9 @@ def test_without_the_plugin_the_operator_pins(run: Any, plugin: None) -> None:
     found = run("analyze", *SOURCE, "--json")
     assert found.code == 0, found.err
     assert any("fft_fft2" in name for name in found.json["unknown_operators"])
+    assert found.json["uncounted_operators"] == ["aten.fft_fft2.default"]
+    told = "MACs are without aten.fft_fft2.default"
+    assert told in run("analyze", *SOURCE).out
     assert run("prune", *SOURCE, *CUT, "-o", "p.pt").code == 1
 
 

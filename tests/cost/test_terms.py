@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import compressor.sparsity.budget as budget_module
-from compressor.axes import find_units
+from compressor.axes import Value, find_units
+from compressor.axes.labels import Label
 from compressor.compaction.slicing import slice_program
-from compressor.cost import Term, count_activations, count_macs, mac_terms, macs_of_layers, parameter_terms
+from compressor.cost import Factor, Term, count_activations, count_macs, mac_terms, macs_of_layers, parameter_terms
+from compressor.errors import ModelError
 from compressor.models import ARCHITECTURES, build
-from compressor.program import InputSpec, Program, capture
+from compressor.program import (
+    InputSpec,
+    Program,
+    ProgramModule,
+    arguments,
+    capture,
+    infer_shapes,
+    set_argument,
+)
 from compressor.sparsity import Budget
 
 
@@ -94,6 +106,57 @@ def test_owners_and_scopes() -> None:
     assert Budget.of_params(program, units, ["fc1"]).dense == 800 * 500 + 500
     assert Budget.of_macs(program, units, ["conv1", "fc2"]).dense == 24 * 24 * 20 * 25 + 5000
     assert Budget.of_params(program, units, []).dense == 0
+
+
+class Halves(nn.Module):
+    """The samples folded into two parts, and a table of positions that every sample shares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.table = nn.Linear(6, 8), nn.Linear(8, 3), nn.Parameter(torch.randn(5, 4))
+        self.place = nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).reshape(x.shape[0], 10, 4).reshape(x.shape[0], 5, 8)
+        return self.b(y + self.place(self.table))
+
+
+def test_what_no_sample_goes_into_is_counted_once() -> None:
+    program = capture(Halves(), [InputSpec("x", (None, 5, 6))])
+    assert macs_of_layers(program) == {"linear": 5 * 48, "linear_1": 5 * 4 * 8, "linear_2": 5 * 24}
+    fixed = program.replace(inputs=(InputSpec("x", (4, 5, 6)),))
+    assert (count_macs(fixed), fixed.sampled_batch) == (count_macs(program), 4)
+
+
+def test_counting_needs_no_other_batch_than_that_of_the_shapes() -> None:
+    """A graph that only fits one batch is no program to trust, but what it multiplies can be said all the same."""
+    program = capture(Halves(), [InputSpec("x", (None, 5, 6))])
+    for node in program.module.graph.nodes:
+        if node.target is torch.ops.aten.reshape.default:
+            set_argument(node, "shape", [2, *arguments(node)["shape"][1:]])
+    one_batch = program.replace(module=ProgramModule(program.module.tensors(), program.module.graph))
+    with pytest.raises(ModelError, match="does not fit"):
+        infer_shapes(one_batch.module, one_batch.inputs, batch=1)
+    assert count_macs(one_batch) == count_macs(program)
+
+
+def test_units_that_cross_are_counted_as_removal_leaves_them() -> None:
+    """Positions of a value along which units vary together with another dimension: any of them keeps its line."""
+    program = program_of("lenet-300-100")
+    units = find_units(program)
+    name = next(node.name for node in program.module.graph.nodes if "relu" in node.name)
+    label = units.walk.values[name].labels[0]
+    crossed = Value((2, 3, 100), (Label((1, 2), label.ids.reshape(3, 100)),))
+    walked = replace(units.walk, values={**units.walk.values, name: crossed})
+    term = Term(name, 2.0, (Factor(name, 1), Factor(name, 2)))
+    budget = budget_module._bind(program, replace(units, walk=walked), [term])
+    assert budget.dense == 2 * 3 * 100
+    keep = np.ones(units.n_units, dtype=bool)
+    ids = units.of_ids(crossed.labels[0].ids)
+    keep[ids[1]] = False  # a whole line goes
+    keep[ids[:, 7]] = False  # and a whole row of what crosses it
+    keep[ids[0, 8]] = False  # alone it takes nothing away
+    assert budget.cost(keep) == 2 * 2 * 99
 
 
 def test_activations_are_those_of_one_sample() -> None:

@@ -31,6 +31,8 @@ def report() -> PruneReport:
         kept_params=Params(33058),
         dense_macs=Macs(2293000),
         kept_macs=Macs(310000),
+        compact_params=Params(33058),
+        compact_macs=Macs(310000),
         zeroed=398022,
         layers=(
             LayerCut("conv1", 7, 20, Params(182), Params(520)),

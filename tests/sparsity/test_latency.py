@@ -17,6 +17,7 @@ from compressor.program import InputSpec, Program, arguments, capture, find_laye
 from compressor.pruning import prune
 from compressor.sparsity import LatencyBudget, preferred_multiple
 from compressor.sparsity.latency import layer_trial
+from tests.pruning.counted_networks import program_of
 
 
 class ByWork:
@@ -104,6 +105,16 @@ def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
     assert 4.0 <= report.got < 4.2
     assert report.dense_macs / report.kept_macs == pytest.approx(4.0, rel=0.08)
     assert pruned.n_zeroed > 0
+
+
+def test_what_no_table_holds_is_said(program: Program) -> None:
+    settings = PruneSettings(ratio=1.5, of="latency", method="magnitude")
+    assert prune(program, settings, stopwatch=ByWork())[1].warnings == ()
+    scaled = program_of("scaled weights")
+    share = 100 * 64 * (16 * 27 + 32 * 144) / count_macs(scaled)
+    _, report = prune(scaled, settings, stopwatch=ByWork())
+    told = "conv2d, which have no weight of their own, are in no table of widths"
+    assert f"latency leaves out {share:.1f} % of the MACs: {told}" in report.warnings
 
 
 def test_prune_rounds_to_what_was_measured(program: Program) -> None:

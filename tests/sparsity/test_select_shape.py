@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.axes import UnitMap
-from compressor.cost import mac_terms
+from compressor.cost import weight_prices
 from compressor.errors import PatternError, RatioError
 from compressor.program import Program, find_layers
 from compressor.sparsity import Choice, Selection, apply_masks, kept_units, make_selector, merge_masks
@@ -42,7 +42,8 @@ def rows_and_columns(mask: Tensor, out_dim: int) -> tuple[int, int]:
 def counted(program: Program, masks: Mapping[str, Tensor], of: str) -> float:
     """Rows x columns that the masks leave of every weight, and what they leave of everything else: no units needed."""
     out_dims = {layer.weight: layer.out_dim for layer in find_layers(program) if layer.in_dim is not None}
-    price = {term.factors[0].name: term.coefficient for term in mac_terms(program)}
+    prices = weight_prices(program)
+    price = {layer.weight: prices[layer.node] for layer in find_layers(program) if layer.node in prices}
     total = 0.0
     for name, parameter in program.parameters.items():
         mask = masks.get(name, torch.ones(parameter.shape, dtype=torch.bool))

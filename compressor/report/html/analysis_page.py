@@ -11,7 +11,7 @@ from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, Tile, bars, figure, folded, note, page, section, table
 from compressor.report.html.parts import axis_of, primary, provenance
 from compressor.report.sensitivity import nearest, typical_shares
-from compressor.report.text import few, metric, percent, plural, shape
+from compressor.report.text import few, metric, percent, plural, shape, without_counts
 from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def _groups(groups: tuple[UnitGroup, ...]) -> Markup:
 
 
 def _pinned(found: Analysis) -> Markup | None:
-    if not found.pins and not found.unknown_operators:
+    uncounted = without_counts(found.uncounted_operators)
+    if not found.pins and not found.unknown_operators and uncounted is None:
         return None
     columns = (Column("Indices"), Column("Because", "text"), Column("Where", "text"))
     rows = [(format_count(pin.n_indices), pin.reason, pin.where) for pin in found.pins]
@@ -175,4 +176,5 @@ def _pinned(found: Analysis) -> Markup | None:
     return section(
         "What stays", "Indices that may not be removed, and why.",
         table(columns, rows) if rows else None, note(unknown) if unknown else None,
+        note(f"{uncounted}.") if uncounted else None,
     )  # fmt: skip
