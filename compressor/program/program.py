@@ -14,6 +14,7 @@ from compressor.program.module import ProgramModule
 from compressor.program.record import Record
 from compressor.program.shapes import Shapes, infer_shapes
 from compressor.program.spec import InputSpec
+from compressor.program.tables import table_rows
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,18 @@ class Program:
         return all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
     def example_inputs(self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
-        """Random inputs, reproducible; floating ones in `dtype` if given."""
-        examples = [spec.example(batch, seed + i) for i, spec in enumerate(self.inputs)]
+        """Random inputs, reproducible; floating ones in `dtype` if given, ids inside the tables that read them."""
+        examples = [self._bounded(spec).example(batch, seed + i) for i, spec in enumerate(self.inputs)]
         return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
+
+    @cached_property
+    def _table_rows(self) -> Mapping[str, int]:
+        whole = any(not spec.torch_dtype.is_floating_point for spec in self.inputs)
+        return table_rows(self.module.graph, self.shapes) if whole else {}
+
+    def _bounded(self, spec: InputSpec) -> InputSpec:
+        rows = self._table_rows.get(spec.name)
+        return spec if rows is None else replace(spec, high=min(spec.high or rows, rows))
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""
