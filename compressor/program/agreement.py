@@ -5,12 +5,11 @@ output that a sigmoid saturates. So the limit is where the judgment begins. A la
 noise: the network's own float32 error, what the other side changes from one way of computing to another, and how far
 one rounding per operator moves the outputs. What is beyond a small multiple of all three is no rounding.
 
-Use: `Yardstick` (runs.py) makes the `Evidence` of a program for one batch, `judge` the `Agreement` over all of them:
+Use: `Yardstick` (runs.py) runs a program, measures what is needed and hands it to `judge`:
 
-    yardstick = Yardstick(program)
-    agreement = judge([yardstick.evidence(inputs, other) for inputs, other in runs], limit=1e-5)
-    if not agreement.passed:
-        raise VerificationError(f"the file and torch differ by {agreement}")
+    found = Yardstick(program).agreement([Other(inputs, leaves(outputs)) for inputs, outputs in batches], limit=1e-5)
+    if not found.passed:
+        raise VerificationError(f"the file and torch differ by {found}")
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Evidence:
     `own` is the network that is taken for right, in its own precision, `other` what is compared with it. The rest is
     computed only when the plain limit does not decide: `exact` is the network in float64, `shaken` the same with one
     rounding of the own precision after each operator, `again` the other side, computed in another way that should not
-    matter (onnxruntime without its optimiser).
+    matter (onnxruntime without its optimiser). `names` says what each output is called; `output 0` … if not given.
     """
 
     own: Outputs
@@ -66,6 +65,7 @@ class Evidence:
     exact: Callable[[], Outputs] | None = None
     shaken: Callable[[], Outputs] | None = None
     again: Callable[[], Outputs] | None = None
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Agreement:
     Units:  `max_rel`, `limit` and `noise` are shares of the largest |value| of that output over all inputs (of 1 where
             the output is nothing but zeros); `max_abs` is absolute. `noise` is what was measured, None for the plain
             limit. `fault` says why nothing could be measured: another number of outputs, another shape, NaN.
+            `decisions` names the operators whose near-ties, or random numbers, were taken over from the other side.
     """
 
     max_abs: float
@@ -84,8 +85,9 @@ class Agreement:
     limit: float
     judgment: Judgment = "limit"
     noise: float | None = None
-    output: int = 0
+    where: str = "output 0"
     fault: str | None = None
+    decisions: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -103,7 +105,8 @@ class Agreement:
         if self.fault is not None:
             return self.fault
         because = f": {self.basis}" if self.basis else ""
-        return f"{self.max_rel:.2g} of the largest output (limit {self.limit:.1e}{because})"
+        what = "output" if self.where.startswith("output") else f"of {self.where}"
+        return f"{self.max_rel:.2g} of the largest {what} (limit {self.limit:.1e}{because})"
 
 
 _BASIS: Mapping[str, str] = {
@@ -178,11 +181,13 @@ def _judged(cases: Sequence[_Case], k: int, scale: float, limit: float) -> Agree
     unit = (scale or 1.0) if floating else 1.0
     base = limit if floating and scale else 0.0
     worst = max(_largest(case.distances(k, by_exact=False)) for case in cases)
-    plain = Agreement(worst, worst / unit, base, output=k, fault=_misplaced(worst, k))
+    names = cases[0].evidence.names
+    where = names[k] if names else f"output {k}"
+    plain = Agreement(worst, worst / unit, base, where=where, fault=_misplaced(worst, where))
     if plain.passed or not floating:
         return plain
     worst = max(_largest(case.distances(k, by_exact=True)) for case in cases)
-    plain = replace(plain, max_abs=worst, max_rel=worst / unit, fault=_misplaced(worst, k))
+    plain = replace(plain, max_abs=worst, max_rel=worst / unit, fault=_misplaced(worst, where))
     most = max(LARGEST_SHARE, ABSOLUTE_FLOOR / unit)
     found = plain
     for kind in ("own rounding", "runtime noise", "sensitivity"):
@@ -221,10 +226,10 @@ def _structure_fault(evidence: Sequence[Evidence]) -> str | None:
     return None
 
 
-def _misplaced(worst: float, k: int) -> str | None:
+def _misplaced(worst: float, where: str) -> str | None:
     if worst != float("inf"):
         return None
-    return f"output {k} has a NaN or an infinity where the model has none, or the other way round"
+    return f"{where} has a NaN or an infinity where the model has none, or the other way round"
 
 
 def _distances(reference: Tensor, other: Tensor) -> Tensor:

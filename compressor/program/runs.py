@@ -1,37 +1,44 @@
-"""A program run as a yardstick: in its own precision, in float64, and with roundings put in; it must never judge.
+"""A program run as a yardstick: in its own precision, in float64, with roundings or foreign decisions put in.
 
-Every run draws the same random numbers, so that a network that is random in evaluation can be compared with itself.
+Every run draws the same random numbers, so that a network that is random in evaluation can be compared with itself. It
+must never hold how large a difference may be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-from torch.fx import Node
-from torch.utils import _pytree as pytree
+from torch import Tensor
 
-from compressor.program.agreement import Evidence, Outputs, leaves
+from compressor.program.agreement import Agreement, Evidence, Outputs, judge, leaves
+from compressor.program.decisions import kind_of
 from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
+from compressor.program.replay import Decided, Replay
 
-aten = torch.ops.aten
+Decisions = Mapping[str, Decided]
+"""Decisions by the name of the operator's node."""
 
-_AROUND_ONE = frozenset(
-    {
-        aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default,
-        aten.log_sigmoid.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.silu.default,
-        aten.gelu.default, aten.mish.default, aten.hardswish.default,
-    }
-)  # fmt: skip
-"""Functions that runtimes compute around 1/2 or 1: a result next to 0 holds the rounding of that, not of itself."""
+
+@dataclass(frozen=True)
+class Other:
+    """One batch of inputs and what another computation of the network made of it.
+
+    `again` computes the outputs in another way that should not matter. `deciding` gives outputs and what was decided on
+    the way to them, by the names of the program's nodes; it is told what the program decided.
+    """
+
+    inputs: Sequence[Tensor]
+    outputs: Outputs
+    again: Callable[[], Outputs] | None = None
+    deciding: Callable[[Decisions], tuple[Outputs, Mapping[str, Tensor]]] | None = None
 
 
 @contextlib.contextmanager
@@ -44,31 +51,100 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """A program whose outputs others are compared with; it runs in evaluation mode and shares the program's tensors."""
+    """A program that others are compared with; it runs in evaluation mode and shares the program's tensors.
+
+    `precision` is what it computes in; None leaves that to the types of its tensors. `instead` holds tensors that count
+    in place of those of the same names.
+    """
 
     program: Program
+    precision: torch.dtype | None = None
+    instead: Mapping[str, Tensor] | None = None
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether rounding or chance may decide something on the way to the outputs."""
+        return any(kind_of(node) is not None for node in self.program.module.graph.nodes)
 
     def own(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in the program's own precision."""
-        return self._run(self._own, inputs, None)
+        return _run(self._own, inputs, self.precision)
 
     def exact(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in float64, by the same tensors."""
-        return self._run(self._exact, inputs, torch.float64)
+        return _run(self._exact, inputs, torch.float64)
 
     def shaken(self, inputs: Sequence[Tensor], precision: torch.dtype = torch.float32) -> list[Tensor]:
-        """The float64 outputs with one rounding of `precision`, of random sign, after each operator."""
-        return self._run(_Shaken(self._exact, torch.finfo(precision).eps / 2).run, inputs, torch.float64)
+        """The float64 outputs with one rounding of `precision`, up or down at random, after each operator."""
+        return _run(Replay(self._exact, rounding=_rounding(precision)).run, inputs, torch.float64)
 
-    def evidence(self, inputs: Sequence[Tensor], other: Any, again: Callable[[], Outputs] | None = None) -> Evidence:
-        """Those runs beside `other`: whatever another computation of the network made of the same inputs."""
-        own = self.own(inputs)
-        floating = [x.dtype for x in own if x.is_floating_point()]
-        precision = max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
-        return Evidence(own, leaves(other), lambda: self.exact(inputs), lambda: self.shaken(inputs, precision), again)
+    def agreement(self, others: Sequence[Other], limit: float, *, least_share: float = 0.0) -> Agreement:
+        """How the others agree with the program, as `judge` sees it.
+
+        Where rounding or chance decides something, the others' decisions are taken over: they are compared by what they
+        were chosen from, and the outputs with those that follow from them.
+        """
+        plain = [Evidence(self.own(other.inputs), other.outputs) for other in others]
+        if self.has_decisions:
+            found = judge(plain, limit, least_share=least_share)
+            return found if found.passed else self._redecided(others, limit, least_share)
+        measured = [self._measured(*pair) for pair in zip(plain, others, strict=True)]
+        return judge(measured, limit, least_share=least_share)
+
+    def _measured(self, plain: Evidence, other: Other) -> Evidence:
+        precision = _coarsest(plain.own)
+        exact, shaken = (lambda: self.exact(other.inputs)), (lambda: self.shaken(other.inputs, precision))
+        return Evidence(plain.own, plain.other, exact, shaken, other.again)
+
+    def _redecided(self, others: Sequence[Other], limit: float, least_share: float) -> Agreement:
+        """The agreement with all that was decided alike; where the others do not tell, as in the program's own run."""
+        evidence, differing = [], dict[str, None]()
+        for other in others:
+            own = self.decisions(other.inputs)
+            outputs, foreign = (other.outputs, {}) if other.deciding is None else other.deciding(own)
+            decided = {name: part.value for name, part in own.items()} | dict(foreign)
+            differing |= dict.fromkeys(name for name in own if not _equal(decided[name], own[name].value))
+            evidence.append(self._with_decisions(other.inputs, outputs, decided, tuple(foreign)))
+        found = judge(evidence, limit, least_share=least_share)
+        return replace(found, decisions=tuple(differing))
+
+    def _with_decisions(
+        self, inputs: Sequence[Tensor], outputs: Outputs, decided: Mapping[str, Tensor], foreign: Sequence[str]
+    ) -> Evidence:
+        """The outputs that follow from the decisions; and what each foreign one was chosen from, and what it chose."""
+
+        def run(module: ProgramModule, dtype: torch.dtype | None, rounding: float = 0.0) -> tuple[list[Tensor], Replay]:
+            steps = Replay(module, decided, rounding)
+            return _run(steps.run, inputs, dtype), steps
+
+        def of_float64(rounding: float) -> Callable[[], Outputs]:
+            def best() -> Outputs:
+                exact, steps = run(self._exact, torch.float64, rounding)
+                return [*exact, *(steps.best[name] for name in chosen)]
+
+            return best
+
+        own, steps = run(self._own, self.precision)
+        chosen = [name for name in foreign if name in steps.best]
+        names = [f"output {k}" for k in range(len(own))] + [f"what {name} decides by" for name in chosen]
+        return Evidence(
+            [*own, *(steps.best[name] for name in chosen)],
+            [*outputs, *(steps.taken[name] for name in chosen)],
+            of_float64(0.0),
+            of_float64(_rounding(_coarsest(own))),
+            names=tuple(names),
+        )
+
+    def decisions(self, inputs: Sequence[Tensor]) -> dict[str, Decided]:
+        """What rounding or chance decides when the program runs in its own precision."""
+        steps = Replay(self._own)
+        _run(steps.run, inputs, self.precision)
+        return steps.decided
 
     @cached_property
     def _own(self) -> ProgramModule:
+        if self.precision is not None:
+            return self._in_precision(self.precision)
         module = self.program.module
         if writes_in_place(module.graph):
             return module.clone().eval()
@@ -76,47 +152,32 @@ class Yardstick:
 
     @cached_property
     def _exact(self) -> ProgramModule:
-        return self.program.module.in_precision(torch.float64).eval()
+        return self._in_precision(torch.float64)
 
-    @staticmethod
-    @torch.no_grad()
-    def _run(run: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
-        given = [x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in inputs]
-        with seeded(), default_type(dtype or torch.get_default_dtype()):
-            return leaves(run(*given))
-
-
-class _Shaken(fx.Interpreter):
-    """Runs a float64 graph and moves every floating result by one rounding, up or down at random."""
-
-    def __init__(self, module: ProgramModule, rounding: float) -> None:
-        super().__init__(module)
-        self.rounding = rounding
-        self.generator = torch.Generator().manual_seed(1)
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n.op != "call_function":
-            return result
-        read = {_memory(x) for x in pytree.tree_leaves(self.fetch_args_kwargs_from_env(n)) if isinstance(x, Tensor)}
-        return pytree.tree_map(lambda x: self._moved(x, n) if _is_made(x, read) else x, result)
-
-    def _moved(self, value: Tensor, node: Node) -> Tensor:
-        """Sums round by the size of their terms, which the largest result stands for; all else by its own."""
-        size = value.abs()
-        if node.target in _AROUND_ONE:
-            size = size.clamp(min=1.0)
-        elif torch.Tag.pointwise not in getattr(node.target, "tags", ()):
-            finite = size[size.isfinite()]
-            size = torch.full_like(size, float(finite.max()) if finite.numel() else 0.0)
-        signs = torch.randint(0, 2, value.shape, generator=self.generator).to(value.dtype) * 2 - 1
-        return value + self.rounding * size.nan_to_num(0.0, 0.0, 0.0) * signs
+    def _in_precision(self, dtype: torch.dtype) -> ProgramModule:
+        stored, instead = self.program.module.tensors(), self.instead or {}
+        fitting = {
+            name: value for name, value in instead.items() if name in stored and stored[name].shape == value.shape
+        }
+        return self.program.module.in_precision(dtype, fitting).eval()
 
 
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+@torch.no_grad()
+def _run(run: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    given = [x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in inputs]
+    with seeded(), default_type(dtype or torch.get_default_dtype()):
+        return leaves(run(*given))
 
 
-def _is_made(value: Any, read: set[int]) -> bool:
-    """Whether an operator computed this floating value; a view of what it read is no new number."""
-    return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0 and _memory(value) not in read
+def _rounding(precision: torch.dtype) -> float:
+    return torch.finfo(precision).eps / 2
+
+
+def _coarsest(outputs: Outputs) -> torch.dtype:
+    """The least precise floating type among the outputs."""
+    floating = {x.dtype for x in outputs if x.is_floating_point()}
+    return max(floating, key=_rounding, default=torch.float32)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())

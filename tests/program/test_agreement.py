@@ -116,7 +116,7 @@ def test_the_costly_runs_are_made_once_and_only_where_they_decide() -> None:
 
 def test_every_output_has_its_own_scale_and_the_worst_is_told() -> None:
     small = judge([Evidence(tensors([1e6], [1e-3]), tensors([1e6], [1.1e-3]))], 1e-5)
-    assert (small.passed, small.output, small.max_rel) == (False, 1, pytest.approx(0.1, rel=1e-4))
+    assert (small.passed, small.where, small.max_rel) == (False, "output 1", pytest.approx(0.1, rel=1e-4))
     assert judge([Evidence(tensors([1e6], [1e-3]), tensors([1e6], [1.1e-3]))], 1e-5, least_share=1e-3).passed
 
 
