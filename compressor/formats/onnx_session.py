@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from compressor.errors import VerificationError, innermost_line
 from compressor.program.agreement import leaves
-from compressor.program.replay import Decided
+from compressor.program.replay import Decided, operand_of
 from compressor.program.runs import Other
 
 _MADE_BY: Mapping[str, frozenset[str]] = {
@@ -27,17 +28,27 @@ _MADE_BY: Mapping[str, frozenset[str]] = {
     "comparison": frozenset({"Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal", "Not"}),
     "rounding": frozenset({"Floor", "Ceil", "Round", "Sign", "Cast"}),
     "random": frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}),
+    "saturation": frozenset({"Sigmoid", "HardSigmoid", "Softmax"}),
 }
 """Operators whose result may be a decision of that kind."""
 
 _LEAST_ALIKE = 0.9
 """Share of elements in which two decisions are equal that may be the same operator's: near-ties are few."""
 
+_MIXING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"})
+"""Operators that mix all values: a Sigmoid before them is not one that an output is made of."""
+
+_CLOSE = 1e-3
+"""Distance of two probabilities that may be the same operator's."""
+
 _LARGEST_IN_MEMORY = 2**31 - 2**24
 """Bytes of a model beyond which protobuf cannot hold it in one piece."""
 
 _HALF, _SINGLE, _DOUBLE = "tensor(float16)", "tensor(float)", "tensor(double)"
 _FLOATING = {_HALF: np.float16, _SINGLE: np.float32, _DOUBLE: np.float64}
+
+Made: TypeAlias = tuple[str, tuple[Tensor, ...]]
+"""An operator and the value that may be a decision; the operand behind it where it saturates."""
 
 
 class OnnxFile:
@@ -70,24 +81,26 @@ class OnnxFile:
         return _opened(str(self.path), optimised=False)
 
     @cached_property
-    def _candidates(self) -> tuple[ort.InferenceSession, list[tuple[str, int]]]:
-        """The file with every value that may be a decision as an output: its operator, and its place."""
+    def _candidates(self) -> tuple[ort.InferenceSession, list[tuple[str, tuple[int, ...]]]]:
+        """The file with every value that may be a decision as an output: its operator, and places of what it made."""
         model = onnx.load(str(self.path))
         if model.ByteSize() > _LARGEST_IN_MEMORY:
             return self._session, []
         known = [value.name for value in model.graph.output]
-        places: list[tuple[str, int]] = []
-        for operator, name in _candidates_in(model):
-            if name not in known:
-                known.append(name)
-                model.graph.output.append(onnx.ValueInfoProto(name=name))
-            places.append((operator, known.index(name)))
+        places: list[tuple[str, tuple[int, ...]]] = []
+        for operator, names in _candidates_in(model):
+            for name in names:
+                if name not in known:
+                    known.append(name)
+                    model.graph.output.append(onnx.ValueInfoProto(name=name))
+            places.append((operator, tuple(known.index(name) for name in names)))
         return _opened(model.SerializeToString()), places
 
-    def _with_candidates(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[str, Tensor]]]:
+    def _with_candidates(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Made]]:
         session, places = self._candidates
         found = _run(session, inputs)
-        return found[: len(self._session.get_outputs())], [(operator, found[place]) for operator, place in places]
+        made = [(operator, tuple(found[place] for place in of_one)) for operator, of_one in places]
+        return found[: len(self._session.get_outputs())], made
 
 
 def _opened(model: str | bytes, *, optimised: bool = True) -> ort.InferenceSession:
@@ -121,16 +134,38 @@ def _as_type(tensor: Tensor, wanted: str) -> np.ndarray:
     return array.astype(_FLOATING[wanted]) if array.dtype.kind == "f" and wanted in _FLOATING else array
 
 
-def _candidates_in(model: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Operator and value name of everything that may be a decision, in the order of the file."""
+def _candidates_in(model: onnx.ModelProto) -> list[tuple[str, tuple[str, ...]]]:
+    """Operator and value names of everything that may be a decision, in the order of the file."""
     read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    saturated = _saturated_in(model)
     found = []
     for node in model.graph.node:
+        if node.op_type in _MADE_BY["saturation"]:
+            if node.output[0] in saturated:
+                found.append((node.op_type, (node.output[0], node.input[0])))
+            continue
         if not any(node.op_type in operators for operators in _MADE_BY.values()):
             continue
         name = node.output[1] if node.op_type == "TopK" and len(node.output) > 1 else node.output[0]
         if name in read and not (node.op_type == "Cast" and _casts_to_floating(node)):
-            found.append((node.op_type, name))
+            found.append((node.op_type, (name,)))
+    return found
+
+
+def _saturated_in(model: onnx.ModelProto) -> set[str]:
+    """Results of sigmoids and softmaxes that outputs are made of with nothing that mixes values in between."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    left, seen, found = [value.name for value in model.graph.output], set[str](), set[str]()
+    while left:
+        name = left.pop()
+        node = made_by.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        if node.op_type in _MADE_BY["saturation"]:
+            found.add(name)
+        elif node.op_type not in _MIXING:
+            left += node.input
     return found
 
 
@@ -139,7 +174,7 @@ def _casts_to_floating(node: onnx.NodeProto) -> bool:
     return to in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 
 
-def _aligned(own: Mapping[str, Decided], made: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _aligned(own: Mapping[str, Decided], made: Sequence[Made]) -> dict[str, Tensor]:
     """For each decision of the program the file's, where one can be told.
 
     Both are in the order in which they are computed. Of one kind and shape they are paired off one by one if there are
@@ -149,26 +184,36 @@ def _aligned(own: Mapping[str, Decided], made: Sequence[tuple[str, Tensor]]) -> 
     found: dict[str, Tensor] = {}
     for kind, operators in _MADE_BY.items():
         mine = [(name, part.value) for name, part in own.items() if part.kind == kind]
-        theirs = [value for operator, value in made if operator in operators]
+        theirs = [values for operator, values in made if operator in operators]
         for size in {tuple(value.shape) for _, value in mine}:
             wanted = [(name, value) for name, value in mine if tuple(value.shape) == size]
-            offered = [value for value in theirs if _like(value, wanted[0][1])]
-            found |= _paired(wanted, offered)
+            offered = [values for values in theirs if _like(values[0], wanted[0][1])]
+            for (name, value), values in _paired(wanted, offered):
+                shaped = [x.reshape(value.shape) if x.numel() == value.numel() else x for x in values]
+                found |= dict(zip((name, operand_of(name)), shaped, strict=False))
     return found
 
 
-def _paired(wanted: Sequence[tuple[str, Tensor]], offered: Sequence[Tensor]) -> dict[str, Tensor]:
+_Pair: TypeAlias = tuple[tuple[str, Tensor], tuple[Tensor, ...]]
+
+
+def _paired(wanted: Sequence[tuple[str, Tensor]], offered: Sequence[tuple[Tensor, ...]]) -> list[_Pair]:
     if len(wanted) == len(offered):
-        pairs = zip(wanted, offered, strict=True)
-        return {name: value.reshape(mine.shape) for (name, mine), value in pairs}
-    found, start = {}, 0
+        return list(zip(wanted, offered, strict=True))
+    found: list[_Pair] = []
+    start = 0
     for name, mine in wanted:
         for place in range(start, len(offered)):
-            value = offered[place].reshape(mine.shape)
-            if float((value == mine).double().mean()) >= _LEAST_ALIKE:
-                found[name], start = value, place + 1
+            if _nearly_the_same(offered[place][0].reshape(mine.shape), mine):
+                found.append(((name, mine), offered[place]))
+                start = place + 1
                 break
     return found
+
+
+def _nearly_the_same(value: Tensor, own: Tensor) -> bool:
+    same = (value == own) if not own.is_floating_point() else (value - own).abs() <= _CLOSE
+    return float(same.double().mean()) >= _LEAST_ALIKE
 
 
 def _like(value: Tensor, own: Tensor) -> bool:

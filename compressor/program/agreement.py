@@ -113,7 +113,7 @@ class Agreement:
         if self.fault is not None:
             return self.fault
         because = f": {self.basis}" if self.basis else ""
-        what = "output" if self.where.startswith("output") else f"of {self.where}"
+        what = "output" if self.where.startswith("output") else f"value at {self.where}"
         return f"{self.max_rel:.2g} of the largest {what} (limit {self.limit:.1e}{because})"
 
 

@@ -1,13 +1,14 @@
-"""Results that a rounding or chance decides, and whether another result was as good; it must never run a network.
+"""Results that a rounding, chance or saturation decides, and whether another was as good; it must never run a network.
 
 A `topk` orders two scores that differ by one rounding either way, and what follows then differs by all there is. Such
 results are taken over from the other side and judged by what they were chosen from: exchanging two scores that are
-nearly equal costs nearly nothing, and a place that was never near costs more than rounding explains.
+nearly equal costs nearly nothing, and a place that was never near costs more than rounding explains. Of a sigmoid's
+result next to 0 only the steps of its rounding may be left: it is taken over too, and its operand is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from compressor.program.arguments import arguments
 
 aten = torch.ops.aten
 
-Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random"]
+Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random", "saturation"]
 
 _ORDERS = frozenset({aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable})
 _EXTREMES = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
@@ -42,6 +43,10 @@ _DRAWS = frozenset(
 )  # fmt: skip
 """Operators that draw numbers of which nothing but the distribution is given; dropout is off in evaluation."""
 
+_SATURATING = frozenset({aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int})
+_MIXING = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot", "lstm", "gru", "rnn")
+"""How the names of operators begin that mix all values, so that what lies before is no longer seen in an output."""
+
 _FEWEST_DRAWS = 16
 _LARGEST_Z = 8.0
 """Standard errors by which what was drawn may be off: 6 are passed by chance once in 5e8."""
@@ -62,6 +67,28 @@ def kind_of(node: Node) -> Kind | None:
     if target in _ROUNDINGS:
         return "rounding"
     return "random" if target in _DRAWS else None
+
+
+def saturated(nodes: Sequence[Node]) -> frozenset[str]:
+    """Names of the sigmoids and softmaxes that outputs are made of without anything that mixes values in between."""
+    found: set[str] = set()
+    seen: set[Node] = set()
+    left = [node for node in nodes if node.op == "output"]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.target in _SATURATING:
+            found.add(node.name)
+        elif node.op == "output" or not _mixes(node):
+            left += node.all_input_nodes
+    return frozenset(found)
+
+
+def _mixes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.name.removeprefix("aten::").startswith(_MIXING)
 
 
 def decides(kind: Kind, node: Node, given: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compressor.errors import ModelError, innermost_line
 from compressor.program.agreement import Agreement, Evidence, Outputs, judge, leaves, structure_fault
-from compressor.program.decisions import kind_of
+from compressor.program.decisions import kind_of, saturated
 from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
@@ -72,8 +72,9 @@ class Yardstick:
 
     @property
     def has_decisions(self) -> bool:
-        """Whether rounding or chance may decide something on the way to the outputs."""
-        return any(kind_of(node) is not None for node in self.program.module.graph.nodes)
+        """Whether rounding, chance or saturation may decide something on the way to the outputs."""
+        nodes = list(self.program.module.graph.nodes)
+        return any(kind_of(node) is not None for node in nodes) or bool(saturated(nodes))
 
     def own(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in the program's own precision."""
@@ -112,13 +113,13 @@ class Yardstick:
         """The agreement with all that was decided alike; where the others do not tell, as in the program's own run."""
         evidence, differing = [], dict[str, None]()
         for other in others:
-            own = self.decisions(other.inputs)
+            outputs, own = self.run_and_decisions(other.inputs)
             if not own:
-                evidence.append(self._measured(Evidence(self.own(other.inputs), other.outputs), other))
+                evidence.append(self._measured(Evidence(outputs, other.outputs), other))
                 continue
             outputs, foreign = (other.outputs, {}) if other.deciding is None else other.deciding(own)
-            decided = {name: part.value for name, part in own.items()} | dict(foreign)
-            differing |= dict.fromkeys(name for name in own if not _equal(decided[name], own[name].value))
+            decided = {name: part.value for name, part in own.items() if part.kind != "saturation"} | dict(foreign)
+            differing |= dict.fromkeys(name for name in own if name in decided and _differ(decided[name], own[name]))
             evidence.append(self._with_decisions(replace(other, outputs=outputs), decided, tuple(foreign)))
         found = judge(evidence, limit, least_share=least_share)
         return replace(found, decisions=tuple(differing))
@@ -136,7 +137,7 @@ class Yardstick:
 
         own, steps = run(self._own, self.precision)
         chosen = [name for name in foreign if name in steps.best]
-        names = [f"output {k}" for k in range(len(own))] + [f"what {name} decides by" for name in chosen]
+        names = [f"output {k}" for k in range(len(own))] + chosen
         rounding = other.rounding(own)
         return Evidence(
             [*own, *(steps.best[name] for name in chosen)],
@@ -147,11 +148,10 @@ class Yardstick:
             rounding=rounding,
         )
 
-    def decisions(self, inputs: Sequence[Tensor]) -> dict[str, Decided]:
-        """What rounding or chance decides when the program runs in its own precision."""
+    def run_and_decisions(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Decided]]:
+        """The outputs in the program's own precision, and what rounding or chance decided on the way."""
         steps = Replay(self._own)
-        _run(steps.run, inputs, self.precision)
-        return steps.decided
+        return _run(steps.run, inputs, self.precision), steps.decided
 
     @cached_property
     def _own(self) -> ProgramModule:
@@ -189,5 +189,6 @@ def _run(run: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype |
         raise ModelError(f"torch cannot run the model{batch}: {innermost_line(error)}") from error
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a == b).all())
+def _differ(foreign: Tensor, own: Decided) -> bool:
+    """Whether something else was decided; a saturated result always is something else."""
+    return own.kind == "saturation" or foreign.shape != own.value.shape or not bool((foreign == own.value).all())

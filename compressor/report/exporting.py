@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
-from compressor.report.text import duration, metric, plural
+from compressor.report.text import decided, duration, metric, plural
 from compressor.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -42,23 +42,12 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
         ),
         ("judged by", basis(report.judgment, report.noise)),
-        ("decided", _decided(report)),
+        ("decided", decided([name for check in report.checks for name in check.decisions])),
         ("checked", f"{runtime} against torch, {inputs}, batch {batches}"),
     ]
     if report.top1_agreement is not None:
         rows.append(("top-1", f"{metric('agreement', report.top1_agreement)} the same as torch's"))
     return [(name, value) for name, value in rows if value]
-
-
-def _decided(report: ExportReport) -> str:
-    """Near-ties and random draws that differ, if any."""
-    names = dict.fromkeys(name for check in report.checks for name in check.decisions)
-    if not names:
-        return ""
-    shown = ", ".join(list(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return (
-        f"{shown}: otherwise than in torch, by near-ties or chance; taken over, and compared by what it is decided from"
-    )
 
 
 def _limit(limit: float) -> str:
