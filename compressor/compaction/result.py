@@ -13,7 +13,7 @@ from compressor.units import Macs, Params
 class Proof:
     """Largest difference between the masked and the compact model, in both precisions.
 
-    `*_judgment` says what the limit follows from: the plain one, 1e-10 and 1e-5, or where float32 passes that, 16 times
+    `*_judgment` says what the limit follows from: the plain one, 1e-10 and 1e-5, or where float32 passes that, 8 times
     the `float32_noise` that was measured (`own rounding`: the masked model's float32 result against its float64 one;
     `sensitivity`: one rounding after every operator). `decisions` names operators (a topk, a random draw) that decided
     otherwise in the compact model; that was taken over, and compared by what it was decided from.

@@ -12,7 +12,8 @@ from compressor.compaction.result import Proof
 from compressor.errors import VerificationError
 from compressor.program import Program
 from compressor.program.agreement import Agreement
-from compressor.program.runs import Other, Yardstick
+from compressor.program.replay import as_foreign
+from compressor.program.runs import Decisions, Other, Yardstick
 
 FLOAT64_LIMIT = 1e-10
 """Relative to the largest value of an output: float64 leaves 1e-16 per operation, so 1e-10 forgives depth and nothing
@@ -22,7 +23,7 @@ FLOAT32_LIMIT = 1e-5
 
 _LEAST_SHARE = 1e-3
 """Share of the largest output that a smaller one counts as at least. It may be what is left of values as large as that,
-and hold their rounding: in float64 this forgives 450 roundings of the largest value; in float32 noise is measured."""
+and hold their rounding: in float64 this forgives 450 roundings of the largest value; float32's noise is measured."""
 
 
 def verify(
@@ -80,9 +81,7 @@ def _agreement(
     return Yardstick(masked, dtype).agreement(others, limit, least_share=_LEAST_SHARE)
 
 
-def _deciding(
-    smaller: Yardstick, inputs: Sequence[Tensor], own: Mapping[str, object]
-) -> tuple[list[Tensor], dict[str, Tensor]]:
+def _deciding(smaller: Yardstick, inputs: Sequence[Tensor], own: Decisions) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The compact model's outputs, and what it decides at operators that the masked one has too."""
     outputs, decided = smaller.run_and_decisions(inputs)
-    return outputs, {name: part.value for name, part in decided.items() if name in own}
+    return outputs, as_foreign({name: part for name, part in decided.items() if name in own})

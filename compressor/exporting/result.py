@@ -17,7 +17,7 @@ class Check:
     """One comparison: on what inputs, how far off; `max_rel` relative to the largest |output|.
 
     `batch` is None for up to 1,000 validation samples together. `judgment` says what the limit follows from: it is the
-    plain `limit` of the precision, or 16 times a `noise` that was measured because that was passed (`own rounding`: the
+    plain `limit` of the precision, or 8 times a `noise` that was measured because that was passed (`own rounding`: the
     model's float32 result against its float64 one; `runtime noise`: onnxruntime with and without its optimiser;
     `sensitivity`: one rounding after every operator). `decisions` names operators (a topk, a random draw) whose choice
     was taken over from the file and compared by what it was chosen from.

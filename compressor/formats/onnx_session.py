@@ -188,6 +188,8 @@ def _aligned(own: Mapping[str, Decided], made: Sequence[Made]) -> dict[str, Tens
         for size in {tuple(value.shape) for _, value in mine}:
             wanted = [(name, value) for name, value in mine if tuple(value.shape) == size]
             offered = [values for values in theirs if _like(values[0], wanted[0][1])]
+            if kind == "order" and not offered:  # the first places of what the program sorts whole
+                offered = [values for values in theirs if values[0].dim() == len(size)]
             for (name, value), values in _paired(wanted, offered):
                 shaped = [x.reshape(value.shape) if x.numel() == value.numel() else x for x in values]
                 found |= dict(zip((name, operand_of(name)), shaped, strict=False))
@@ -204,7 +206,7 @@ def _paired(wanted: Sequence[tuple[str, Tensor]], offered: Sequence[tuple[Tensor
     start = 0
     for name, mine in wanted:
         for place in range(start, len(offered)):
-            if _nearly_the_same(offered[place][0].reshape(mine.shape), mine):
+            if _nearly_the_same(offered[place][0], mine):
                 found.append(((name, mine), offered[place]))
                 start = place + 1
                 break
@@ -212,6 +214,9 @@ def _paired(wanted: Sequence[tuple[str, Tensor]], offered: Sequence[tuple[Tensor
 
 
 def _nearly_the_same(value: Tensor, own: Tensor) -> bool:
+    if value.numel() != own.numel():
+        return False
+    value = value.reshape(own.shape)
     same = (value == own) if not own.is_floating_point() else (value - own).abs() <= _CLOSE
     return float(same.double().mean()) >= _LEAST_ALIKE
 

@@ -32,8 +32,12 @@ in another way. "sensitivity": one rounding per operator moves the output as muc
 saturated sigmoid).
 """
 
-NOISE_FACTOR = 16.0
-"""Differences up to this multiple of a measured noise are noise: it is the largest of one run, not a bound."""
+NOISE_FACTOR = 8.0
+"""Differences up to this multiple of a measured noise are noise: it is the largest of one run, not a bound.
+
+On 24 networks (ResNets to DenseNet, EfficientNet, ConvNeXt, ViT) onnxruntime was at most 1.5 times as far from float64
+as torch was, and as far as one rounding per operator.
+"""
 
 LARGEST_SHARE = 0.05
 """No noise excuses more than this share of the largest output: beyond it the comparison would prove nothing."""

@@ -115,13 +115,35 @@ def decision(result: Any) -> Tensor:
     return result if isinstance(result, Tensor) else result[1]
 
 
+def fitted(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor) -> Tensor | None:
+    """The decision in the shape of the result's: the first places of an order with all others behind them.
+
+    None if it is another operator's.
+    """
+    own = decision(result)
+    if decided.shape == own.shape:
+        return decided
+    if kind != "order" or decided.dim() != own.dim():
+        return None
+    dim: int = given["dim"]
+    n_more = own.shape[dim] - decided.shape[dim]
+    if n_more < 0 or (*decided.shape[:dim], own.shape[dim], *decided.shape[dim:][1:]) != (*own.shape,):
+        return None
+    taken = torch.zeros_like(own, dtype=torch.bool).scatter(
+        dim, decided.to(torch.int64).clamp(0, own.shape[dim] - 1), True
+    )
+    behind = taken.gather(dim, own).to(torch.int64).argsort(dim=dim, stable=True).narrow(dim, 0, n_more)
+    return torch.cat([decided, own.gather(dim, behind).to(decided.dtype)], dim)
+
+
 def redecided(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor) -> Any:
-    """The result that the operator would have had with that decision."""
-    if kind == "random":
-        return decided.to(result.dtype)
+    """The result that the operator would have had with that decision; places outside become the last one."""
+    if kind in ("order", "extreme"):
+        values: Tensor = given["self"]
+        decided = decided.clamp(0, (values.numel() if given["dim"] is None else values.shape[given["dim"]]) - 1)
     if isinstance(result, Tensor):
         return decided.to(result.dtype)
-    places, dim = decided.to(torch.int64), given["dim"]
+    places, dim = decided.to(torch.int64), int(given["dim"] or 0)
     if kind == "order" or given["keepdim"]:
         return given["self"].gather(dim, places), places
     return given["self"].gather(dim, places.unsqueeze(dim)).squeeze(dim), places
@@ -141,10 +163,11 @@ def compared(kind: Kind, node: Node, given: Mapping[str, Any], result: Any, deci
         return margin, torch.where(decided.to(torch.bool) == result, margin, torch.zeros_like(margin))
     if kind == "rounding":
         return _roundings_compared(node, given, decided)
-    values, dim = given["self"], given.get("dim")
+    values: Tensor = given["self"]
+    dim = int(given["dim"] or 0)
     places = decided.to(torch.int64)
-    if dim is None:
-        values, dim, places = values.flatten(), 0, places.reshape(1)
+    if given["dim"] is None:
+        values, places = values.flatten(), places.reshape(1)
     elif kind == "extreme" and not given["keepdim"]:
         places = places.unsqueeze(dim)
     own = decision(result).reshape(places.shape)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from compressor.program.decisions import Kind, bound, compared, decides, decision, kind_of, redecided, saturated
+from compressor.program.decisions import Kind, bound, compared, decides, decision, fitted, kind_of, redecided, saturated
 from compressor.program.module import ProgramModule
 
 aten = torch.ops.aten
@@ -28,10 +28,17 @@ _AROUND_ONE = frozenset(
 
 @dataclass(frozen=True)
 class Decided:
-    """What an operator chose, drew or rounded to, and what kind of decision that was."""
+    """What an operator chose, drew or rounded to, and what kind of decision that was; the operand if it saturates."""
 
     kind: Kind
     value: Tensor
+    operand: Tensor | None = None
+
+
+def as_foreign(decided: Mapping[str, Decided]) -> dict[str, Tensor]:
+    """What one graph decided, as foreign decisions for another one, by the names of the operators."""
+    operands = {operand_of(name): part.operand for name, part in decided.items() if part.operand is not None}
+    return {name: part.value for name, part in decided.items()} | operands
 
 
 def operand_of(name: str) -> str:
@@ -74,14 +81,15 @@ class Replay(fx.Interpreter):
         own = decision(result)
         self.decided[node.name] = Decided(kind, own)
         foreign = self.foreign.get(node.name)
-        if foreign is None or foreign.shape != own.shape:
+        foreign = None if foreign is None else fitted(kind, given, result, foreign)
+        if foreign is None:
             return result
         self.best[node.name], self.taken[node.name] = compared(kind, node, given, result, foreign)
         return redecided(kind, given, result, foreign)
 
     def _taken_over(self, node: Node, operand: Tensor, result: Tensor) -> Tensor:
         """The foreign result of a saturated operator, if there is one, and its operand."""
-        self.decided[node.name] = Decided("saturation", result)
+        self.decided[node.name] = Decided("saturation", result, operand)
         names = (node.name, operand_of(node.name))
         foreign = [self.foreign.get(name) for name in names]
         if any(value is None or value.shape != result.shape for value in foreign):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -40,12 +41,13 @@ class Detector(Trunk):
     """Text detection: a map of probabilities, upsampled, that is next to zero where there is no text."""
 
     def __init__(self, shift: float = -12.0) -> None:
-        super().__init__(8)
+        super().__init__(8, shift=0.5)
         self.up, self.out, self.shift = nn.ConvTranspose2d(8, 8, 2, 2), nn.ConvTranspose2d(8, 1, 2, 2), shift
+        nn.init.constant_(self.up.bias, 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.interpolate(torch.relu(self.features(F.avg_pool2d(x, 4))), scale_factor=2.0, mode="nearest")
-        return torch.sigmoid(self.out(torch.relu(self.up(y))) * 2 + self.shift)
+        y = F.interpolate(torch.relu(self.features(F.avg_pool2d(x, 2))), scale_factor=2.0, mode="nearest")
+        return torch.sigmoid(self.out(torch.relu(self.up(y))) * 3 + self.shift)
 
 
 class Queries(Trunk):
@@ -208,13 +210,20 @@ class Casting(nn.Module):
 
 @dataclass(frozen=True)
 class Kind:
-    """A network, how it is built, and what it takes."""
+    """A network, how it is built, what it takes, and the hidden units whose order does not matter.
+
+    `made` holds the tensors with one slice per hidden unit along dimension 0, `read` those along dimension 1.
+    """
 
     build: Callable[[], nn.Module]
     inputs: tuple[InputSpec, ...] = (IMAGE,)
+    made: tuple[str, ...] = ("a.weight", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
+    read: str = "b.weight"
 
 
 VECTOR = InputSpec("x", (None, 12))
+IDS = (InputSpec("ids", (None, 12), "int64"), InputSpec("kinds", (None, 12), "int64"))
+FIRST = ("first.weight", "first.bias")
 KINDS: Mapping[str, Kind] = {
     "probabilities near 1e-5": Kind(Detector),
     "probabilities near 1e-7": Kind(lambda: Detector(-16.0)),
@@ -226,17 +235,30 @@ KINDS: Mapping[str, Kind] = {
     "thresholds and rounding": Kind(Thresholds),
     "random in evaluation": Kind(Noisy),
     "NaN and infinities": Kind(Undefined),
-    "deep": Kind(Deep, (VECTOR,)),
-    "tokens": Kind(Tokens, (InputSpec("ids", (None, 12), "int64"), InputSpec("kinds", (None, 12), "int64"))),
-    "float64": Kind(lambda: Deep(3).double(), (InputSpec("x", (None, 12), "float64"),)),
-    "float64 with float32 inputs": Kind(Casting, (VECTOR,)),
+    "deep": Kind(Deep, (VECTOR,), FIRST, "layers.0.weight"),
+    "tokens": Kind(Tokens, IDS, ("up.weight", "up.bias"), "down.weight"),
+    "float64": Kind(lambda: Deep(3).double(), (InputSpec("x", (None, 12), "float64"),), FIRST, "layers.0.weight"),
+    "float64 with float32 inputs": Kind(Casting, (VECTOR,), ("hidden.weight", "hidden.bias"), "out.weight"),
 }
 
 
+@cache
 def captured(name: str) -> Program:
-    """The program of a kind; the same weights every time."""
+    """The program of a kind; the same weights every time, and the same object: clone it to change it."""
     kind = KINDS[name]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)
         net = kind.build().eval()
     return capture(net, list(kind.inputs))
+
+
+@torch.no_grad()
+def reordered(name: str, program: Program) -> Program:
+    """The same function, computed by sums in another order: its hidden units have changed places."""
+    kind, other = KINDS[name], program.clone()
+    tensors = other.module.tensors()
+    order = torch.randperm(tensors[kind.read].shape[1], generator=torch.Generator().manual_seed(5))
+    for tensor in kind.made:
+        tensors[tensor].copy_(tensors[tensor][order])
+    tensors[kind.read].copy_(tensors[kind.read][:, order])
+    return other
