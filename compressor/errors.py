@@ -93,3 +93,10 @@ def named_line(error: BaseException, most: int = 200) -> str:
     """`ValueError: its first line`; the class alone where it says nothing."""
     name, line = type(error).__name__, first_line(error, most)
     return name if line == name else f"{name}: {line}"
+
+
+def innermost_line(error: BaseException) -> str:
+    """Class and first line of the error at the bottom of a chain: what torch's exporter says is a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return named_line(error)

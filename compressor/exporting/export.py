@@ -25,7 +25,7 @@ from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
+from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program, families
 from compressor.units import format_dtype
@@ -134,8 +134,8 @@ def _build(
     plain_size, n_sparse = path.stat().st_size, 0
     if form.is_converted:
         n_sparse = _convert(path, form, data)
-    comparison = Comparison(program, module, onnx_run(open_onnx(path)), form.precision, form.batch)
-    agreement = comparison.agreement(batch_sizes, data)
+    comparison = Comparison(program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch)
+    found = comparison.verification(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
     n_norms, kept = sum(node.target in families.BATCH_NORM for node in module.graph.nodes), kept_norms(written)
     return ExportReport(
@@ -145,19 +145,14 @@ def _build(
         n_params=count_onnx_parameters(written),
         n_program_params=program.n_parameters,
         n_nodes=len(written.graph.node),
-        batch_sizes=agreement.batch_sizes,
-        max_abs=agreement.max_abs,
-        max_rel=agreement.max_rel,
-        limit=agreement.limit,
+        **found.fields(),
         on_data=data is not None,
-        top1_agreement=agreement.top1_agreement,
         external_data=external,
         seconds=0.0,
         precision=form.precision,
         batch=form.batch,
         n_sparse=n_sparse,
         plain_size_bytes=plain_size if form.is_converted else None,
-        checks=agreement.checks,
         n_folded_norms=n_norms - len(kept),
         kept_norms=kept,
     )

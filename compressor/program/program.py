@@ -15,6 +15,7 @@ from compressor.program.module import ProgramModule
 from compressor.program.record import Record
 from compressor.program.shapes import Shapes, infer_shapes
 from compressor.program.spec import InputSpec
+from compressor.program.tables import table_rows
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Program:
         return all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
     def example_inputs(self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
-        """Random inputs, reproducible; floating ones in `dtype` if given."""
-        examples = [spec.example(batch, seed + i) for i, spec in enumerate(self.inputs)]
+        """Random inputs, reproducible; floating ones in `dtype` if given, ids inside the tables that read them."""
+        bounded = [replace(spec, high=high) for spec, high in zip(self.inputs, self._highs, strict=True)]
+        examples = [spec.example(batch, seed + i) for i, spec in enumerate(bounded)]
         return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
 
     def apply_masks(self) -> Program:
@@ -90,6 +92,16 @@ class Program:
         Raises:  ModelError with how many are not, where, and what to do.
         """
         refuse_broken_masks(self.module, self.masks)
+
+    @cached_property
+    def _highs(self) -> tuple[int | None, ...]:
+        """The bound of each input's values: what its specification says, and the tables that it is looked up in."""
+        if all(spec.torch_dtype.is_floating_point for spec in self.inputs):
+            return tuple(spec.high for spec in self.inputs)
+        rows = table_rows(self.module.graph, self.shapes)
+        names = [node.name for node in self.module.graph.nodes if node.op == "placeholder"]
+        found = [(spec.high, rows.get(name)) for spec, name in zip(self.inputs, names, strict=True)]
+        return tuple(min((bound for bound in bounds if bound is not None), default=None) for bounds in found)
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""

@@ -1,0 +1,144 @@
+"""The judgment of two computations: rounding passes by the noise that was measured, and nothing else does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from compressor.program.agreement import NOISE_FACTOR, Agreement, Evidence, judge, leaves
+
+INF, NAN = float("inf"), float("nan")
+
+
+def tensors(*values: object) -> list[Tensor]:
+    return [torch.tensor(value) for value in values]
+
+
+def of(own: object, other: object, limit: float = 1e-5, **noise: object) -> Agreement:
+    """The agreement of one output."""
+    more = {name: (lambda value=value: tensors(value)) for name, value in noise.items()}
+    return judge([Evidence(tensors(own), tensors(other), **more)], limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "passed"),
+    [
+        ([1.0, -4.0], [1.0, -4.0], True),
+        ([1.0, -4.0], [1.00003, -4.0], True),
+        ([1.0, -4.0], [1.00005, -4.0], False),
+        ([0.0, 0.0], [0.0, 0.0], True),
+        ([0.0, 0.0], [0.0, 1e-30], False),
+        ([1.0, NAN], [1.0, NAN], True),
+        ([1.0, INF], [1.0, INF], True),
+        ([1.0, NAN], [1.0, 1.0], False),
+        ([1.0, 1.0], [1.0, NAN], False),
+        ([1.0, INF], [1.0, -INF], False),
+        ([1.0, INF], [1.0, 3e38], False),
+        ([NAN, INF], [NAN, INF], False),
+        ([1.0, 2.0], [1.0, 2.0, 3.0], False),
+        ([[1.0, 2.0]], [1.0, 2.0], False),
+        ([1, 2], [1, 2], True),
+        ([10**9, 2], [10**9 + 1, 2], False),
+        ([2**62, 0], [2**62 + 1, 0], False),
+        ([True, False], [True, False], True),
+        ([True, False], [True, True], False),
+        ([], [], True),
+    ],
+)
+def test_the_plain_limit(own: object, other: object, passed: bool) -> None:
+    agreement = of(own, other)
+    assert agreement.passed is passed and agreement.judgment == "limit" and agreement.noise is None
+
+
+def test_small_whole_numbers_do_not_wrap_around() -> None:
+    found = judge([Evidence([torch.tensor([0], dtype=torch.uint8)], [torch.tensor([255], dtype=torch.uint8)])], 1e-5)
+    assert found.max_abs == 255 and not found.passed
+
+
+@pytest.mark.parametrize("kind", ["own rounding", "runtime noise", "sensitivity"])
+def test_a_measured_noise_raises_the_limit_by_its_factor_and_no_further(kind: str) -> None:
+    noisy = [1.0, -4.0 - 4e-4]
+    noise = {
+        "own rounding": {"exact": noisy},
+        "runtime noise": {"again": [1.0 + 2e-3, -4.0 - 4e-4]},
+        "sensitivity": {"exact": [1.0, -4.0], "shaken": noisy},
+    }[kind]
+    for share, passed in ((0.9, True), (1.1, False)):
+        other = [1.0 + share * NOISE_FACTOR * 4e-4, -4.0]
+        if kind == "runtime noise":
+            noise["again"] = [other[0] + 4e-4, -4.0]
+        agreement = of([1.0, -4.0], other, **noise)
+        assert agreement.passed is passed and agreement.judgment == kind
+        assert agreement.noise == pytest.approx(1e-4, rel=2e-3) and agreement.limit == pytest.approx(
+            NOISE_FACTOR * 1e-4, rel=2e-3
+        )
+        assert str(agreement.basis).startswith("8 times ") and agreement.basis in str(agreement)
+
+
+def test_noise_never_excuses_more_than_a_share_of_the_output() -> None:
+    chaos = {"exact": [1.0, -4.0], "shaken": [3.0, -4.0], "again": [2.0, -4.0]}
+    assert of([1.0, -4.0], [1.19, -4.0], **chaos).passed
+    assert not of([1.0, -4.0], [1.21, -4.0], **chaos).passed
+
+
+def test_what_is_left_of_a_saturated_output_may_be_one_step_of_its_rounding() -> None:
+    own = [1e-7, 2e-7]
+    assert of(own, [1.6e-7, 2e-7], exact=own, shaken=[1.5e-7, 2e-7]).judgment == "sensitivity"
+    assert of(own, [1.6e-7, 2e-7], exact=own, shaken=[1.5e-7, 2e-7]).passed
+    assert not of(own, [1.6e-7, 2e-7], exact=own, shaken=own).passed
+    assert not of(own, [2e-6, 2e-7], exact=own, shaken=[1e-6, 2e-7]).passed
+
+
+def test_the_nearer_of_the_two_precisions_counts() -> None:
+    own, exact = [1.0 + 1e-3, 4.0], [1.0, 4.0]
+    assert of(own, [1.0 - 1e-5, 4.0], limit=1e-5, exact=exact).max_abs == pytest.approx(1e-5, rel=1e-2)
+
+
+def test_a_number_that_float64_confirms_may_stand_for_a_nan() -> None:
+    assert of([1.0, NAN], [1.0, 2.0], exact=[1.0, 2.0]).passed
+    assert not of([1.0, NAN], [1.0, 2.1], exact=[1.0, 2.0]).passed
+    assert not of([1.0, 2.0], [1.0, NAN], exact=[1.0, NAN]).passed
+
+
+def test_the_costly_runs_are_made_once_and_only_where_they_decide() -> None:
+    n_runs = 0
+
+    def exact() -> list[Tensor]:
+        nonlocal n_runs
+        n_runs += 1
+        return tensors([1.0, 4.0], [1.0])
+
+    own = tensors([1.0, 4.0], [1.0])
+    assert judge([Evidence(own, own, exact)], 1e-5).passed and n_runs == 0
+    judge([Evidence(own, tensors([1.5, 4.0], [1.5]), exact, exact)], 1e-5)
+    assert n_runs == 2
+
+
+def test_every_output_has_its_own_scale_and_the_worst_is_told() -> None:
+    small = judge([Evidence(tensors([1e6], [1e-3]), tensors([1e6], [1.1e-3]))], 1e-5)
+    assert (small.passed, small.where, small.max_rel) == (False, "output 1", pytest.approx(0.1, rel=1e-4))
+    assert judge([Evidence(tensors([1e6], [1e-3]), tensors([1e6], [1.1e-3]))], 1e-5, least_share=1e-3).passed
+
+
+def test_the_scale_is_taken_over_all_inputs() -> None:
+    large, next_to_zero = Evidence(tensors([1.0]), tensors([1.0])), Evidence(tensors([1e-7]), tensors([2e-7]))
+    assert judge([large, next_to_zero], 1e-5).passed
+    assert not judge([next_to_zero], 1e-5).passed
+
+
+def test_another_number_of_outputs_is_a_fault_in_words() -> None:
+    found = judge([Evidence(tensors([1.0]), tensors([1.0], [2.0]))], 1e-5)
+    assert not found.passed and str(found) == "there are 2 outputs where the model has 1"
+
+
+def test_one_output_without_a_finite_number_is_compared_beside_others() -> None:
+    mask = [-INF, -INF]
+    assert judge([Evidence(tensors([1.0], mask), tensors([1.0], mask))], 1e-5).passed
+    assert "no finite number" in str(judge([Evidence(tensors(mask), tensors(mask))], 1e-5))
+
+
+def test_leaves_are_found_in_every_structure() -> None:
+    nested = {"a": torch.ones(1), "b": (np.array([2.0]), [torch.tensor([3]), None, 4]), "c": np.float32(5)}
+    assert [float(x) for x in leaves(nested)] == [1, 2, 3, 5]
