@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from compressor.asking import PruneSettings, Recovery, Trainings
+from compressor.asking import PruneSettings, Recovery
 from compressor.asking.gates import Gates, gates_of
-from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli import provenance
 from compressor.cli.foreseen import as_compacted
-from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.html_report import check_report, write_report
 from compressor.cli.memory import keep_freed_memory
-from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
+from compressor.cli.pruning import (
+    PruneOptions,
+    measured_for_record,
+    metrics_of,
+    needed_for,
+    prune_settings,
+    stopwatch_of,
+)
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
@@ -30,25 +36,8 @@ from compressor.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from compressor.cost import Stopwatch
     from compressor.program import Program
     from compressor.pruning import PruneReport, StageRow
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
-    """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
-
-    asks = (PruneSettings, Trainings)
-    save_every: Annotated[
-        bool,
-        option("--save-every", help="Also write what every step and stage comes to, as MODEL.pruned.1.pt."),
-    ] = False
-    dry_run: Annotated[
-        bool,
-        option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
-    ] = False
-    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
 def prune(options: PruneOptions, session: Session) -> None:
@@ -81,25 +70,6 @@ def prune(options: PruneOptions, session: Session) -> None:
     else:
         session.resume_point = point
         _run(options, settings, source, target, gates, session)
-
-
-def prune_settings(options: PruneOptions) -> PruneSettings:
-    """What the options ask for, on a device that is still open.
-
-    Raises:  UsageError for a value that cannot be read or is out of range.
-    """
-    settings = options.request(PruneSettings, seed=options.seed)
-    trained = options.request(Trainings).recipes(options.said, searches=settings.searches)
-    return replace(settings, prune_recipe=trained.search, stage_recipe=trained.between, retrain_recipe=trained.last)
-
-
-def stopwatch_of(settings: PruneSettings) -> Stopwatch | None:
-    """A clock with one thread of onnxruntime, where something has to be timed."""
-    if not settings.takes_time:
-        return None
-    from compressor.timing import OperatorClock, default_cache
-
-    return OperatorClock(1, default_cache())
 
 
 def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
@@ -208,32 +178,12 @@ def _report(
     )
 
 
-def needed_for(settings: PruneSettings) -> str | None:
-    """What data is needed for, if for anything."""
-    if settings.recipes:
-        return f"pruning by {settings.method} with training"
-    if settings.recovery:
-        return "--reconstruct and --recalibrate"
-    return f"--score {settings.score}" if settings.score in NEEDS_GRADIENTS else None
-
-
 def _gated(report: PruneReport) -> dict[str, float | None]:
     counted = {"ratio": report.got, "params": float(report.compact_params), "macs": float(report.compact_macs)}
-    return {**counted, **_measured(report)}
+    return {**counted, **metrics_of(report)}
 
 
 def _body(report: PruneReport) -> dict[str, Any]:
     from compressor.report.jsonable import plain
 
     return plain(report)
-
-
-def measured_for_record(report: PruneReport) -> dict[str, Any]:
-    """What a checkpoint remembers of the step that made it."""
-    counted = {"asked": report.asked, "got": report.got, "of": report.of}
-    sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": report.stages[0].metrics}
-    return {**counted, **sizes, **_measured(report)}
-
-
-def _measured(report: PruneReport) -> dict[str, float]:
-    return next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}

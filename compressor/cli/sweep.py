@@ -13,7 +13,7 @@ from compressor.cli.streams import default_name, device_name, known_data, read_s
 from compressor.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from compressor.cli.prune import PruneOptions
+    from compressor.cli.pruning import PruneOptions
     from compressor.cli.session import Session
     from compressor.program import Program
     from compressor.pruning import PruneReport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> None:
     """Writes a checkpoint and a row for each ratio; run again, it goes on where it stopped."""
     from compressor import formats
-    from compressor.cli.prune import measured_for_record, needed_for, prune_settings, stopwatch_of
+    from compressor.cli.pruning import measured_for_record, needed_for, prune_settings, stopwatch_of
     from compressor.pruning import sweep as prune_to_all
     from compressor.report.pruning import sweep_table
     from compressor.units import parse_ratio

@@ -15,35 +15,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments
-
-aten = torch.ops.aten
 
 Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random", "saturation"]
 
-_ORDERS = frozenset({aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable})
-_EXTREMES = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
-_COMPARISONS = frozenset(
-    getattr(getattr(aten, name), overload)
-    for name in ("gt", "ge", "lt", "le", "eq", "ne")
-    for overload in ("Tensor", "Scalar")
-)
-_ROUNDINGS = frozenset(
-    {
-        aten.floor.default, aten.ceil.default, aten.round.default, aten.trunc.default, aten.sign.default,
-        aten.to.dtype, aten._to_copy.default, aten.floor_divide.default, aten.div.Tensor_mode, aten.div.Scalar_mode,
-    }
-)  # fmt: skip
-_DRAWS = frozenset(
-    {
-        aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.randint.default,
-        aten.randint.low, aten.randint_like.default, aten.randint_like.low_dtype, aten.randperm.default,
-        aten.normal_functional.default, aten.uniform.default, aten.bernoulli.p, aten.bernoulli.default,
-    }
-)  # fmt: skip
-"""Operators that draw numbers of which nothing but the distribution is given; dropout is off in evaluation."""
-
-_SATURATING = frozenset({aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int})
 _MIXING = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot", "lstm", "gru", "rnn")
 """How the names of operators begin that mix all values, so that what lies before is no longer seen in an output."""
 
@@ -57,16 +33,16 @@ def kind_of(node: Node) -> Kind | None:
     target = node.target
     if node.op != "call_function":
         return None
-    if target in _ORDERS or target in _EXTREMES:
+    if target in families.ORDERING or target in families.EXTREMES:
         returns_values = len(target._schema.returns) == 2  # type: ignore[union-attr]
         if returns_values and not any(user.args[1] == 1 and user.users for user in node.users):
             return None
-        return "order" if target in _ORDERS else "extreme"
-    if target in _COMPARISONS:
+        return "order" if target in families.ORDERING else "extreme"
+    if target in families.COMPARISONS:
         return "comparison"
-    if target in _ROUNDINGS:
+    if target in families.ROUNDINGS:
         return "rounding"
-    return "random" if target in _DRAWS else None
+    return "random" if target in families.DRAWS else None
 
 
 def saturated(nodes: Sequence[Node]) -> frozenset[str]:
@@ -79,7 +55,7 @@ def saturated(nodes: Sequence[Node]) -> frozenset[str]:
         if node in seen:
             continue
         seen.add(node)
-        if node.target in _SATURATING:
+        if node.target in families.SATURATING:
             found.add(node.name)
         elif node.op == "output" or not _mixes(node):
             left += node.all_input_nodes
@@ -98,7 +74,7 @@ def decides(kind: Kind, node: Node, given: Mapping[str, Any]) -> bool:
     operands = [value for name in ("self", "other") if isinstance(value := given.get(name), Tensor)]
     if not any(value.is_floating_point() for value in operands):
         return False
-    if node.target in (aten.to.dtype, aten._to_copy.default):
+    if node.target in families.CASTS:
         return given["dtype"] is not None and not given["dtype"].is_floating_point
     return given.get("rounding_mode", "") is not None
 
@@ -156,7 +132,7 @@ def compared(kind: Kind, node: Node, given: Mapping[str, Any], result: Any, deci
     where no operand gives it: a place outside, or taken twice.
     """
     if kind == "random":
-        chances = given["self"] if node.target is aten.bernoulli.default else None
+        chances = given["self"] if node.target in families.COIN_FLIPS else None
         return _draws_compared(result, decided, chances)
     if kind == "comparison":
         margin = given["self"] - given["other"]
@@ -194,7 +170,7 @@ def _in_order(best: Tensor, taken: Tensor, places: Tensor, dim: int, given: Mapp
 
 def _roundings_compared(node: Node, given: Mapping[str, Any], decided: Tensor) -> tuple[Tensor, Tensor]:
     operand, target = given["self"], node.target
-    if target in (aten.floor_divide.default, aten.div.Tensor_mode, aten.div.Scalar_mode):
+    if target in families.WHOLE_DIVISIONS:
         operand = operand / given["other"]
     whole = decided.to(operand.dtype)
     name = given.get("rounding_mode") or target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]

@@ -2,7 +2,8 @@
 
 It must never hold what is done with a family. Axis rules, constants, rewrites, readers and costs read the families from
 here, so that an overload that is added to one has all of them at once. An overload is in one family; a group is several
-families under one name. What torch itself tags as pointwise needs no entry.
+families under one name, a kind a set of overloads that cuts across them. What torch itself tags as pointwise needs no
+entry.
 """
 
 from __future__ import annotations
@@ -277,6 +278,50 @@ NO_OP = _family(
 COPY_INTO = _family("copy_into", aten.copy_.default)
 ZERO_INTO = _family("zero_into", aten.zero_.default)
 FILL_INTO = _family("fill_into", aten.fill_.Scalar)
+
+# What cuts across families: overloads that one question is about, whatever else they do.
+Kind = frozenset[OpOverload]
+
+ORDERING: Kind = frozenset(
+    {aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable}
+)
+EXTREMES: Kind = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
+COMPARISONS: Kind = frozenset(
+    getattr(getattr(aten, name), overload)
+    for name in ("gt", "ge", "lt", "le", "eq", "ne")
+    for overload in ("Tensor", "Scalar")
+)
+WHOLE_DIVISIONS: Kind = frozenset({aten.floor_divide.default, aten.div.Tensor_mode, aten.div.Scalar_mode})
+CASTS: Kind = frozenset({aten.to.dtype, aten._to_copy.default})
+ROUNDINGS: Kind = (
+    WHOLE_DIVISIONS
+    | CASTS
+    | frozenset({aten.floor.default, aten.ceil.default, aten.round.default, aten.trunc.default, aten.sign.default})
+)
+COIN_FLIPS: Kind = frozenset({aten.bernoulli.default})
+DRAWS: Kind = COIN_FLIPS | frozenset(
+    {
+        aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.randint.default,
+        aten.randint.low, aten.randint_like.default, aten.randint_like.low_dtype, aten.randperm.default,
+        aten.normal_functional.default, aten.uniform.default, aten.bernoulli.p,
+    }
+)  # fmt: skip
+"""Operators that draw numbers of which nothing but the distribution is given; dropout is off in evaluation."""
+SATURATING: Kind = frozenset({aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int})
+AROUND_ONE: Kind = frozenset(
+    {
+        aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default,
+        aten.log_sigmoid.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.silu.default,
+        aten.gelu.default, aten.mish.default, aten.hardswish.default,
+    }
+)  # fmt: skip
+"""Functions that runtimes compute around 1/2 or 1: a result next to 0 holds the rounding of that, not of itself."""
+COPIES: Kind = frozenset(
+    {aten.clone.default, aten.cat.default, aten.stack.default, aten.repeat.default, aten.flip.default}
+)
+"""Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
+LOOK_UPS: Kind = frozenset({aten.index_select.default, aten.gather.default})
+ONE_HOT: Kind = frozenset({aten.one_hot.default})
 
 FAMILIES = tuple(_known.families)
 _FAMILY_OF = MappingProxyType(_known.of)

@@ -11,13 +11,15 @@ import torch
 from torch import fx
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.layers import layer_name
 from compressor.program.module import ProgramModule, switches_to_training
 
-aten = torch.ops.aten
-
-_STATISTICS = {aten.batch_norm.default: "training", aten.instance_norm.default: "use_input_stats"}
+_STATISTICS = {
+    **dict.fromkeys(families.BATCH_NORM, "training"),
+    **dict.fromkeys(families.INSTANCE_NORM, "use_input_stats"),
+}
 """Norms with running statistics, by the argument that says to take those of the input instead."""
 _N_SHOWN = 3
 
@@ -43,7 +45,7 @@ def drop_unused_statistics(graph: fx.Graph) -> tuple[str, ...]:
 
 def batch_statistics(graph: fx.Graph) -> tuple[str, ...]:
     """Names of the batch norms that take the statistics of the batch in evaluation."""
-    nodes = (node for node in graph.nodes if node.target is aten.batch_norm.default)
+    nodes = (node for node in graph.nodes if node.target in families.BATCH_NORM)
     return tuple(_norm_name(node) for node in nodes if arguments(node)["running_mean"] is None)
 
 
@@ -52,7 +54,7 @@ def switch_off_dropout(module: ProgramModule) -> tuple[str, ...]:
     found = []
     for node in module.graph.nodes:
         bound = arguments(node) if node.op == "call_function" else {}
-        if node.target is aten.scaled_dot_product_attention.default and bound["dropout_p"]:
+        if node.target in families.ATTENTION and bound["dropout_p"]:
             set_argument(node, "dropout_p", 0.0)
             found.append(_place(node))
         elif switches_to_training(node) and bound.get("p", bound.get("dropout", 1.0)):
@@ -77,7 +79,7 @@ def shown(names: Iterable[str]) -> str:
 
 def _is_quiet(node: Node) -> bool:
     """Whether an operator that can draw does not: dropout, recurrent layers and attention in evaluation."""
-    if node.target is aten.scaled_dot_product_attention.default:
+    if node.target in families.ATTENTION:
         return not arguments(node)["dropout_p"]
     return switches_to_training(node) is not None
 

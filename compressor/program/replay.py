@@ -11,19 +11,9 @@ from torch import Tensor, fx
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from compressor.program import families
 from compressor.program.decisions import Kind, bound, compared, decides, decision, fitted, kind_of, redecided, saturated
 from compressor.program.module import ProgramModule
-
-aten = torch.ops.aten
-
-_AROUND_ONE = frozenset(
-    {
-        aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default,
-        aten.log_sigmoid.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.silu.default,
-        aten.gelu.default, aten.mish.default, aten.hardswish.default,
-    }
-)  # fmt: skip
-"""Functions that runtimes compute around 1/2 or 1: a result next to 0 holds the rounding of that, not of itself."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class Replay(fx.Interpreter):
     def _rounded(self, value: Tensor, node: Node) -> Tensor:
         """Sums round by the size of their terms, which the largest result stands for; all else by its own."""
         size = value.abs()
-        if node.target in _AROUND_ONE:
+        if node.target in families.AROUND_ONE:
             size = size.clamp(min=1.0)
         elif torch.Tag.pointwise not in getattr(node.target, "tags", ()):
             finite = size[size.isfinite()]

@@ -8,17 +8,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 
-import torch
 from torch import fx
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments
 from compressor.program.shapes import Shapes, TensorShape
-
-aten = torch.ops.aten
-
-_MOVES = frozenset({aten.clone.default, aten.cat.default, aten.stack.default, aten.repeat.default, aten.flip.default})
-"""Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
 
 
 def table_rows(graph: fx.Graph, shapes: Shapes) -> Mapping[str, int]:
@@ -40,13 +35,13 @@ def _rows(reader: Node, ids: Node, shapes: Shapes) -> int | None:
     if reader.op != "call_function":
         return None
     given = arguments(reader)
-    if reader.target is aten.embedding.default and given["indices"] is ids:
+    if reader.target in families.EMBEDDING and given["indices"] is ids:
         return _size(given["weight"], 0, shapes)
-    if reader.target in (aten.index_select.default, aten.gather.default) and given["index"] is ids:
+    if reader.target in families.LOOK_UPS and given["index"] is ids:
         return _size(given["self"], given["dim"], shapes)
-    if reader.target is aten.index.Tensor and ids in given["indices"]:
+    if reader.target in families.INDEX and ids in given["indices"]:
         return _size(given["self"], list(given["indices"]).index(ids), shapes)
-    if reader.target is aten.one_hot.default and given["self"] is ids:
+    if reader.target in families.ONE_HOT and given["self"] is ids:
         return given["num_classes"] if given["num_classes"] > 0 else None
     return None
 
@@ -60,7 +55,7 @@ def _moves(node: Node) -> bool:
     """Whether the numbers in the result are those that went in."""
     if node.op != "call_function":
         return False
-    if node.target in _MOVES or node.target is operator.getitem:
+    if node.target in families.COPIES or node.target is operator.getitem:
         return True
     returned = getattr(getattr(node.target, "_schema", None), "returns", ())
     return bool(returned) and all(part.alias_info is not None and not part.alias_info.is_write for part in returned)

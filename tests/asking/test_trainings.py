@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compressor.asking import PruneSettings, Recipe, Trainings, build, declared
-from compressor.cli.prune import PruneOptions, prune_settings
+from compressor.cli.pruning import PruneOptions, prune_settings
 from compressor.errors import UsageError
 
 COMMON = {"lr": 0.01, "l1": 1e-4, "optimizer": "sgd", "distill": 0.5, "batch_size": 32, "keep_best": True}

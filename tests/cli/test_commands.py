@@ -218,7 +218,7 @@ def test_a_teacher_needs_a_name_and_brings_a_share(run: Any) -> None:
 
 
 def test_the_recipes_of_prune_are_what_was_asked() -> None:
-    from compressor.cli.prune import PruneOptions, prune_settings
+    from compressor.cli.pruning import PruneOptions, prune_settings
 
     said = {"ratio": "2x", "lr": 0.01, "distill": 0.5, "keep_best": True, "patience": 2}
     settings = prune_settings(PruneOptions(model="m", epochs=3, retrain_epochs=4, said=said))

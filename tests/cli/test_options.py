@@ -12,7 +12,7 @@ from compressor.cli.bench import BenchOptions
 from compressor.cli.commands import command_functions, option_table, options_class
 from compressor.cli.declared import options_of, read_options, values_of
 from compressor.cli.options import RunOptions
-from compressor.cli.prune import PruneOptions, prune_settings
+from compressor.cli.pruning import PruneOptions, prune_settings
 from compressor.timing import bench
 
 

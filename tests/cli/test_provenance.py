@@ -9,7 +9,7 @@ import pytest
 import compressor
 from compressor.cli.declared import read_options
 from compressor.cli.provenance import canonical_options, make_step, versions
-from compressor.cli.prune import PruneOptions
+from compressor.cli.pruning import PruneOptions
 from compressor.cli.streams import Source
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from compressor.cli import streams
 from compressor.cli.declared import read_options
-from compressor.cli.prune import PruneOptions
+from compressor.cli.pruning import PruneOptions
 from compressor.cli.session import Session
 from compressor.cli.streams import Target, choose_resume_point, choose_target, default_name
 from compressor.errors import OutputError, UsageError

@@ -1,0 +1,70 @@
+"""What `compress prune` is asked and what follows from that before anything runs; it must never run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from compressor.asking import PruneSettings, Trainings
+from compressor.asking.prune import NEEDS_GRADIENTS
+from compressor.cli.html_report import ReportOptions
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
+
+if TYPE_CHECKING:
+    from compressor.cost import Stopwatch
+    from compressor.pruning import PruneReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+    """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
+
+    asks = (PruneSettings, Trainings)
+    save_every: Annotated[
+        bool,
+        option("--save-every", help="Also write what every step and stage comes to, as MODEL.pruned.1.pt."),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
+    ] = False
+    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
+
+
+def prune_settings(options: PruneOptions) -> PruneSettings:
+    """What the options ask for, on a device that is still open.
+
+    Raises:  UsageError for a value that cannot be read or is out of range.
+    """
+    settings = options.request(PruneSettings, seed=options.seed)
+    trained = options.request(Trainings).recipes(options.said, searches=settings.searches)
+    return replace(settings, prune_recipe=trained.search, stage_recipe=trained.between, retrain_recipe=trained.last)
+
+
+def stopwatch_of(settings: PruneSettings) -> Stopwatch | None:
+    """A clock with one thread of onnxruntime, where something has to be timed."""
+    if not settings.takes_time:
+        return None
+    from compressor.timing import OperatorClock, default_cache
+
+    return OperatorClock(1, default_cache())
+
+
+def needed_for(settings: PruneSettings) -> str | None:
+    """What data is needed for, if for anything."""
+    if settings.recipes:
+        return f"pruning by {settings.method} with training"
+    if settings.recovery:
+        return "--reconstruct and --recalibrate"
+    return f"--score {settings.score}" if settings.score in NEEDS_GRADIENTS else None
+
+
+def measured_for_record(report: PruneReport) -> dict[str, Any]:
+    """What a checkpoint remembers of the step that made it."""
+    counted = {"asked": report.asked, "got": report.got, "of": report.of}
+    sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": report.stages[0].metrics}
+    return {**counted, **sizes, **metrics_of(report)}
+
+
+def metrics_of(report: PruneReport) -> dict[str, float]:
+    return next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}
