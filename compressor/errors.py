@@ -34,9 +34,10 @@ class ConfigError(UsageError):
 
 
 class UntrustedCodeError(UsageError):
-    """A data set or task that is code, named by a file and not by the user."""
+    """A reference to code, named by a file and not by the user."""
 
     def __init__(self, ref: str, field: str) -> None:
+        self.ref, self.field = ref, field
         super().__init__(
             f"{field} is remembered as code ({ref}), and a file must not choose which code runs;\n"
             f"repeat it as --{field} {ref} to run that code (in Python: trust_code=True)"

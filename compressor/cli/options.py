@@ -59,6 +59,15 @@ class RunOptions:
             help="Take options from this file, not from the compress.toml or pyproject.toml found upwards.",
         ),
     ] = None
+    allow_config: Annotated[
+        bool,
+        option(
+            "--allow-config",
+            panel=_RUN,
+            help="Let the compress.toml or pyproject.toml found upwards name code (arch, data, task, plugin), now and "
+            "until the file changes.",
+        ),
+    ] = False
     print_config: Annotated[
         bool,
         option(
