@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import ConfigError
+from compressor.regular import open_regular
 
 FILE_NAME = "compress.toml"
 PROJECT_NAME = "pyproject.toml"
@@ -77,14 +77,8 @@ def open_config(path: Path, *, found: bool) -> ConfigFile:
     Raises:  ConfigError if it cannot be read or is too large for what it is.
     """
     try:
-        # Not to wait for a writer, should somebody have put a pipe in the place of the file that was seen.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path}: is no regular file")
-            content = file.read(_MOST_BYTES + 1)
-            owner = _owner(path, status)
+        with open_regular(path, ConfigError) as file:
+            content, owner = file.read(_MOST_BYTES + 1), _owner(path, os.fstat(file.fileno()))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) > _MOST_BYTES:
