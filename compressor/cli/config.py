@@ -18,6 +18,7 @@ import typer
 from compressor.cli.config_file import PROJECT_NAME, ConfigFile, find_config, open_config
 from compressor.cli.origins import Origins
 from compressor.errors import ConfigError
+from compressor.printable import printable
 from compressor.reference import split_reference
 
 PREFIX = "COMPRESS_"
@@ -90,9 +91,9 @@ def config_callback(context: typer.Context, value: str | None) -> str | None:
     context.default_map = {**values, **given}
     context.meta[Origins.KEY] = Origins(file, frozenset(values.keys() - given.keys()))
     if file is not None and file.found and file.is_foreign:
-        typer.echo(f"note: options are taken from {file.path}, which belongs to another user", err=True)
+        typer.echo(printable(f"note: options are taken from {file.path}, which belongs to another user"), err=True)
     for variable in unknown_variables(os.environ, commands):
-        typer.echo(f"note: {variable} is set but no option reads it", err=True)
+        typer.echo(printable(f"note: {variable} is set but no option reads it"), err=True)
     return value
 
 

@@ -12,6 +12,7 @@ import typer
 from compressor.cli.config import NEVER_IN_FILES, environment_values
 from compressor.cli.declared import options_of, values_of
 from compressor.cli.origins import Origins
+from compressor.printable import printable
 
 if TYPE_CHECKING:
     from compressor.cli.options import RunOptions
@@ -35,7 +36,7 @@ def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], Non
             session.told = True
             typer.echo(to_json("compress.config/1", {"command": session.command, "options": rows}))
             return
-        typer.echo("\n".join(_page(session.command, values, sources)))
+        typer.echo(printable("\n".join(_page(session.command, values, sources))))
 
     return show
 
@@ -74,4 +75,6 @@ def _toml(value: Any) -> str:
     """TOML and JSON write these the same way, a text's escapes too."""
     if value is None:
         return "unset"
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    from compressor.report.jsonable import escaped
+
+    return escaped(json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False), wide=True)

@@ -177,7 +177,7 @@ class _Ending:
     def _bug(self, error: BaseException) -> int:
         verbose = self._session is not None and self._session.options.verbose
         if verbose or os.environ.get("COMPRESS_DEBUG"):
-            typer.echo("".join(traceback.format_exception(error)), err=True)
+            typer.echo(printable("".join(traceback.format_exception(error))), err=True)
         found = named_line(error, 300)
         message = f"this is a bug in compress: {found}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
         return self.failed(type(error).__name__, message, 1)

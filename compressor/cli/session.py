@@ -93,7 +93,7 @@ class Session:
         if self.options.quiet or not self.is_main or not sys.stderr.isatty():
             yield
             return
-        from rich.console import Console
+        from compressor.report.console import SafeConsole
 
-        with Console(stderr=True).status(f"{what} …"):
+        with SafeConsole(stderr=True).status(f"{what} …"):
             yield
