@@ -18,11 +18,27 @@
 A message says where, what, and what next, in at most three lines.
 """
 
+from compressor.printable import printable
+
+_LONGEST_LINE = 600
+
 
 class CompressError(Exception):
-    """Base of all errors that are the user's to read; `exit_code` is what the command line returns."""
+    """Base of all errors that are the user's to read; `exit_code` is what the command line returns.
+
+    A message may quote what a stranger wrote into a file: it is made fit for a terminal here, once, and its lines end.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(_bounded, printable(message).split("\n"))))
+
+
+def _bounded(line: str) -> str:
+    """The beginning and the end of a long line."""
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
 
 
 class UsageError(CompressError):

@@ -47,7 +47,7 @@ class RunOptions:
         str, option(metavar="NAME", panel=_RUN, help="auto (the best there is), cpu, cuda, cuda:N or mps.")
     ] = "auto"
     seed: Annotated[
-        int, option(metavar="N", panel=_RUN, min=0, help="Same seed, same result (on one CPU process).")
+        int, option(metavar="N", panel=_RUN, min=0, max=2**63 - 1, help="Same seed, same result (on one CPU process).")
     ] = 0
     config: Annotated[
         str | None,

@@ -131,7 +131,9 @@ def parse_arch_args(pairs: Sequence[str]) -> dict[str, object]:
             raise UsageError(f"--arch-arg {pair}: write it as name=value")
         if name in values:
             raise UsageError(f"--arch-arg {pair}: {name} was given before")
-        values[name] = _value(text.strip())
+        values[name] = value = _value(text.strip())
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f"--arch-arg {name}: a number beyond 64 bits")
     return values
 
 
