@@ -102,12 +102,7 @@ def test_every_field_with_every_wrong_value(rich: bytes, forge: Any, folder: Pat
         for name, value in VALUES.items():
             try:
                 forged = forge(changed(content, path, value))
-            except (
-                ModelError,
-                ValueError,
-                TypeError,
-                RuntimeError,
-            ):  # there is no digest of it: nobody can write such a file
+            except (ModelError, ValueError, TypeError, RuntimeError):  # there is no digest of it
                 continue
             try:
                 with no_hang():
@@ -147,7 +142,7 @@ def test_only_free_tables_take_a_value_of_another_kind(rich: bytes, forge: Any, 
             continue
         try:
             forged = forge(changed(content, path, VALUES[value]))
-        except (ModelError, ValueError, TypeError, RuntimeError):
+        except (ModelError, ValueError, TypeError, RuntimeError):  # there is no digest of it
             continue
         with pytest.raises(ModelError):
             raise AssertionError(f"{path} was read as {from_bytes(forged).record}")
