@@ -18,11 +18,27 @@
 A message says where, what, and what next, in at most three lines.
 """
 
+from compressor.printable import printable
+
+_LONGEST_LINE = 600
+
 
 class CompressError(Exception):
-    """Base of all errors that are the user's to read; `exit_code` is what the command line returns."""
+    """Base of all errors that are the user's to read; `exit_code` is what the command line returns.
+
+    A message may quote what a stranger wrote into a file: it is made fit for a terminal here, once, and its lines end.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(_bounded, printable(message).split("\n"))))
+
+
+def _bounded(line: str) -> str:
+    """The beginning and the end of a long line."""
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
 
 
 class UsageError(CompressError):
@@ -34,9 +50,10 @@ class ConfigError(UsageError):
 
 
 class UntrustedCodeError(UsageError):
-    """A data set or task that is code, named by a file and not by the user."""
+    """A reference to code, named by a file and not by the user."""
 
     def __init__(self, ref: str, field: str) -> None:
+        self.ref, self.field = ref, field
         super().__init__(
             f"{field} is remembered as code ({ref}), and a file must not choose which code runs;\n"
             f"repeat it as --{field} {ref} to run that code (in Python: trust_code=True)"

@@ -1,4 +1,5 @@
-"""Loads a user's object named as `package.module:attr` or `path/to/file.py:attr`.
+"""Loads a user's object named as `package.module:attr` or `path/to/file.py:attr`; the only place where code of others
+is imported, and not without the caller's word that the user named it.
 
 It must never hold knowledge of what the object is for: callers check what they got.
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from compressor.errors import CompressError, UsageError
+from compressor.errors import CompressError, UntrustedCodeError, UsageError
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -30,23 +31,28 @@ def split_reference(ref: str) -> tuple[str, str] | None:
     return None
 
 
-def load_reference(ref: str, *, base: Path | None = None, error: type[CompressError] = UsageError) -> object:
+def load_reference(
+    ref: str, *, field: str, trust_code: bool, base: Path | None = None, error: type[CompressError] = UsageError
+) -> object:
     """The object that `ref` names; this runs the user's code.
 
     A file is looked for below `base` first, then below the working directory. Modules are found as with
-    `python -m`: the working directory counts, for a file its own directory too.
+    `python -m`: the working directory counts (`base`, where one is given), for a file its own directory too. `field`
+    says what the reference is for: data, task, arch. `trust_code` says that the user wrote it, not a file.
 
-    Raises:  `error` if the text is no reference, the file, module or attribute is missing, or importing
-             raises.
+    Raises:  UntrustedCodeError without `trust_code`; `error` if the text is no reference, the file, module or attribute
+             is missing, or importing raises.
     """
     parts = split_reference(ref)
     if parts is None:
         raise error(f"{ref}: not a reference; write package.module:name or path/to/file.py:name")
+    if not trust_code:
+        raise UntrustedCodeError(ref, field)
     source, attribute = parts
     if source.endswith(".py"):
         found: object = _import_file(_find_file(source, base, error), ref, error)
     else:
-        found = _import_module(source, ref, error)
+        found = _import_module(source, ref, base, error)
     for name in attribute.split("."):
         try:
             found = getattr(found, name)
@@ -55,16 +61,20 @@ def load_reference(ref: str, *, base: Path | None = None, error: type[CompressEr
     return found
 
 
-def load_module(source: str, *, error: type[CompressError] = UsageError) -> ModuleType:
+def load_module(
+    source: str, *, field: str, trust_code: bool, base: Path | None = None, error: type[CompressError] = UsageError
+) -> ModuleType:
     """The module in `path/to/file.py` or named `package.module`; this runs the user's code, once in a process.
 
-    Raises:  `error` if there is none, or importing it raises.
+    Raises:  UntrustedCodeError without `trust_code`; `error` if there is none, or importing it raises.
     """
+    if not trust_code:
+        raise UntrustedCodeError(source, field)
     if not source.endswith(".py"):
         if not _MODULE.fullmatch(source):
             raise error(f"{source}: neither a Python file nor a module; write path/to/file.py or package.module")
-        return _import_module(source, source, error)
-    path = _find_file(source, None, error)
+        return _import_module(source, source, base, error)
+    path = _find_file(source, base, error)
     return sys.modules.get(_name_of(path)) or _import_file(path, source, error)
 
 
@@ -105,9 +115,9 @@ def _import_file(path: Path, ref: str, error: type[CompressError]) -> ModuleType
     return module
 
 
-def _import_module(name: str, ref: str, error: type[CompressError]) -> ModuleType:
+def _import_module(name: str, ref: str, base: Path | None, error: type[CompressError]) -> ModuleType:
     try:
-        with _on_path(Path.cwd()):
+        with _on_path(base or Path.cwd()):
             importlib.invalidate_caches()
             return importlib.import_module(name)
     except ModuleNotFoundError as cause:

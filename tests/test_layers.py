@@ -23,7 +23,8 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 ROWS: Mapping[str, int] = {
-    "errors": 0, "units": 0, "progress": 0, "atomic": 0, "reference": 0, "asking": 0,
+    "errors": 0, "units": 0, "progress": 0, "atomic": 0, "reference": 0, "asking": 0, "printable": 0, "places": 0,
+    "sealed": 0, "regular": 0, "schema": 0,
     "program": 1, "data": 1, "models": 1,
     "axes": 2, "cost": 2, "formats": 2,
     "sparsity": 3, "training": 3,

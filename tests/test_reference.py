@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 import pytest
 
-from compressor.errors import DataError, ModelError, UsageError
-from compressor.reference import load_reference, resolve_path, split_reference
+from compressor.errors import DataError, ModelError, UntrustedCodeError, UsageError
+from compressor.reference import load_module, resolve_path, split_reference
+from compressor.reference import load_reference as load
+
+load_reference = functools.partial(load, field="arch", trust_code=True)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +107,33 @@ def test_a_module_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not [name for name in sys.modules if "fails_once" in name]
     (tmp_path / "fails_once.py").write_text("VALUE = 1  # now it works\n")
     assert load_reference(f"{tmp_path}/fails_once.py:VALUE") == 1
+
+
+@pytest.mark.parametrize("name", ["net.py", "net"])
+def test_nothing_is_imported_without_the_callers_word(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\nVALUE = 1\n")
+    monkeypatch.chdir(tmp_path)
+    for refused in (
+        lambda: load(f"{name}:VALUE", field="data", trust_code=False),
+        lambda: load_module(name, field="plugin", trust_code=False),
+    ):
+        with pytest.raises(UntrustedCodeError, match="a file must not choose which code runs"):
+            refused()
+    assert not (tmp_path / "ran").exists() and "net" not in sys.modules
+    assert load(f"{tmp_path / 'net.py'}:VALUE", field="data", trust_code=True) == 1
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_module_is_looked_for_below_the_base_and_not_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("base", "here"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "here" / "module_of_the_base.py").write_text("VALUE = 'here'\n")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match="no module"):
+        load_reference("module_of_the_base:VALUE", base=tmp_path / "base")
+    (tmp_path / "base" / "module_of_the_base.py").write_text("VALUE = 'base'\n")
+    assert load_reference("module_of_the_base:VALUE", base=tmp_path / "base") == "base"

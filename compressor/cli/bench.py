@@ -104,7 +104,7 @@ def bench(options: BenchOptions, session: Session) -> None:
             for position, model in enumerate(options.models)
         ]
         with session.progress() as progress:
-            report = _measure(options, paths, measured, progress)
+            report = _measure(options, paths, measured, session, progress)
         report = _with_given_names(report, dict(zip(map(str, paths), options.models, strict=True)))
     _write_plot(options, report, session)
     failures = _failures(report, [gate.text for gate in gates])
@@ -160,7 +160,9 @@ def _as_file(options: BenchOptions, model: str, folder: Path, session: Session) 
     return written
 
 
-def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], progress: Progress) -> BenchReport:
+def _measure(
+    options: BenchOptions, paths: Sequence[Path], gated: set[str], session: Session, progress: Progress
+) -> BenchReport:
     from compressor.data import open_data, open_task
     from compressor.program import parse_input
     from compressor.timing import bench as measure
@@ -184,8 +186,12 @@ def _measure(options: BenchOptions, paths: Sequence[Path], gated: set[str], prog
         max_seconds=options.max_seconds,
         warmup=options.warmup,
         seed=options.seed,
-        data=open_data(options.data, trust_code=True) if options.data is not None else None,
-        task=open_task(options.task, trust_code=True) if options.task is not None else None,
+        data=open_data(options.data, **session.origin("data", options.data)._asdict())
+        if options.data is not None
+        else None,
+        task=open_task(options.task, **session.origin("task", options.task)._asdict())
+        if options.task is not None
+        else None,
         with_accuracy=options.accuracy or "accuracy" in gated,
         with_memory=options.memory or "memory" in gated,
         with_gzip=options.gzip or "gzip" in gated,

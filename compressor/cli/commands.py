@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -12,9 +13,11 @@ import typer
 from compressor.cli.declared import options_of, read_options
 from compressor.cli.effective import config_shower
 from compressor.cli.options import RunOptions
+from compressor.cli.origins import Origins
+from compressor.printable import printable
 
 CommandFunction = Callable[[Any, Any], None]
-Runner = Callable[[str, CommandFunction, RunOptions], None]
+Runner = Callable[[str, CommandFunction, RunOptions, Origins], None]
 
 
 def command_functions() -> dict[str, CommandFunction]:
@@ -53,12 +56,30 @@ def add(app: typer.Typer, name: str, function: CommandFunction, runner: Runner) 
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         chosen = read_options(options, given)
         shown = config_shower(context) if chosen.print_config else None
-        runner(name, shown or function, chosen)
+        runner(name, shown or function, chosen, _origins(context, chosen, remember=shown is None))
 
     command.__signature__ = _signature(options)  # type: ignore[attr-defined]
     command.__annotations__ = {}
     command.__doc__ = function.__doc__
     app.command(name)(command)
+
+
+def _origins(context: typer.Context, chosen: RunOptions, *, remember: bool) -> Origins:
+    """Who wrote the options. Leave on the command line is remembered, that of a variable is for this run."""
+    given: Origins = context.meta.get(Origins.KEY, Origins())
+    stood_in = {name for name in given.options if _source(context, name) == "DEFAULT_MAP"}
+    origins = replace(given, options=frozenset(stood_in))
+    if not chosen.allow_config:
+        return origins
+    by_hand = _source(context, "allow_config") == "COMMANDLINE"
+    origins, told = origins.allowing(from_now_on=by_hand and remember)
+    if told is not None:
+        typer.echo(f"note: {printable(told)}", err=True)
+    return origins
+
+
+def _source(context: typer.Context, name: str) -> str:
+    return getattr(context.get_parameter_source(name), "name", "DEFAULT")
 
 
 def _signature(options: type[RunOptions]) -> inspect.Signature:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,16 +15,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from compressor.cli.config_file import PROJECT_NAME, ConfigFile, find_config, open_config
+from compressor.cli.origins import Origins
 from compressor.errors import ConfigError
+from compressor.printable import printable
+from compressor.reference import split_reference
 
-FILE_NAME = "compress.toml"
 PREFIX = "COMPRESS_"
-_OWN_TABLE = re.compile(r"^\s*\[tool\.compress[\].]", re.MULTILINE)
 _NEVER = (
     *("model", "models", "config", "output", "force", "resume", "dry_run", "explain", "print_config", "report", "plot"),
 )
 """What is about one call only, and so stands on the command line only."""
-_NEVER_IN_FILES = ("trust_pickle",)
+_NEVER_IN_FILES = ("trust_pickle", "allow_config")
 """A file that lies in a cloned repository must not be able to say this."""
 NEVER_IN_FILES = frozenset((*_NEVER, *_NEVER_IN_FILES))
 _REFERENCES = ("arch", "data", "task", "teacher", "plugin")
@@ -34,23 +35,12 @@ _OWN_VARIABLES = ("COMPRESS_DEBUG",)
 Types = Mapping[str, Any]
 
 
-def find_config(start: Path) -> Path | None:
-    """The nearest compress.toml, or pyproject.toml with a [tool.compress], from `start` upwards."""
-    for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
-            return folder / FILE_NAME
-        project = folder / "pyproject.toml"
-        if project.is_file() and _OWN_TABLE.search(project.read_text(encoding="utf-8", errors="replace")):
-            return project
-    return None
-
-
-def file_values(path: Path, command: str, commands: Mapping[str, Types]) -> dict[str, Any]:
+def file_values(file: ConfigFile, command: str, commands: Mapping[str, Types]) -> dict[str, Any]:
     """Values for `command` by option name; the whole file is checked, tables of other commands too.
 
     Raises:  ConfigError naming file, table and key.
     """
-    table = _read(path)
+    path, table = file.path, _read(file)
     shared = _shared(commands)
     chosen: dict[str, Any] = {}
     top = {key: value for key, value in table.items() if key not in commands}
@@ -95,25 +85,34 @@ def config_callback(context: typer.Context, value: str | None) -> str | None:
         return value
     commands: Mapping[str, Types] = context.obj()
     command = str(context.info_name)
-    if value is not None and not Path(value).is_file():
-        raise ConfigError(f"--config {value}: there is no such file")
-    path = Path(value) if value is not None else find_config(Path.cwd())
-    values = file_values(path.resolve(), command, commands) if path is not None else {}
-    context.default_map = {**values, **environment_values(os.environ, commands[command])}
+    file = find_config(Path.cwd()) if value is None else _named(value)
+    values = file_values(file, command, commands) if file is not None else {}
+    given = environment_values(os.environ, commands[command])
+    context.default_map = {**values, **given}
+    context.meta[Origins.KEY] = Origins(file, frozenset(values.keys() - given.keys()))
+    if file is not None and file.found and file.is_foreign:
+        typer.echo(printable(f"note: options are taken from {file.path}, which belongs to another user"), err=True)
     for variable in unknown_variables(os.environ, commands):
-        typer.echo(f"note: {variable} is set but no option reads it", err=True)
+        typer.echo(printable(f"note: {variable} is set but no option reads it"), err=True)
     return value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _named(value: str) -> ConfigFile:
+    if not Path(value).is_file():
+        raise ConfigError(f"--config {value}: there is no such file")
+    return open_config(Path(value).resolve(), found=False)
+
+
+def _read(file: ConfigFile) -> dict[str, Any]:
+    path = file.path
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        table = tomllib.loads(file.content.decode())
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if path.name != "pyproject.toml":
+    if path.name != PROJECT_NAME:
         return table
-    own = table.get("tool", {}).get("compress", {})
+    tools = table.get("tool", {})
+    own = tools.get("compress", {}) if isinstance(tools, dict) else None
     if not isinstance(own, dict):
         raise ConfigError(f"{path}: tool.compress must be a table")
     return own
@@ -215,6 +214,8 @@ def _wanted(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):  # as deep as the file says; its text could be without end
+        return "a table" if isinstance(value, dict) else "a list"
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else text[:39] + "…"
 
@@ -225,6 +226,9 @@ def _anchored(name: str, value: Any, folder: Path) -> Any:
         return [_anchored(name, part, folder) for part in value]
     if name not in _REFERENCES or not isinstance(value, str):
         return value
+    source = (split_reference(value) or (value, ""))[0]
+    if source.endswith(".py") and not Path(source).expanduser().is_absolute():
+        return f"{folder / source}{value[len(source) :]}"  # there or nowhere: never one that lies where we happen to be
     for before, path, after in _splits(value):
         if path and not Path(path).is_absolute() and (folder / path).exists():
             return f"{before}{folder / path}{after}"

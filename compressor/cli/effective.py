@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compressor.cli.config import NEVER_IN_FILES, environment_values, find_config
+from compressor.cli.config import NEVER_IN_FILES, environment_values
 from compressor.cli.declared import options_of, values_of
+from compressor.cli.origins import Origins
+from compressor.printable import printable
 
 if TYPE_CHECKING:
     from compressor.cli.options import RunOptions
@@ -27,7 +28,7 @@ def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], Non
         values = {name: value for name, value in values_of(options).items() if name != "print_config"}
         names = list(values)
         types = {name: option.annotation for name, option in options_of(type(options)).items()}
-        sources = _sources(context, names, options.config, types)
+        sources = _sources(context, names, types)
         if options.json:
             from compressor.report.jsonable import to_json
 
@@ -35,21 +36,22 @@ def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], Non
             session.told = True
             typer.echo(to_json("compress.config/1", {"command": session.command, "options": rows}))
             return
-        typer.echo("\n".join(_page(session.command, values, sources)))
+        typer.echo(printable("\n".join(_page(session.command, values, sources))))
 
     return show
 
 
-def _sources(context: typer.Context, names: list[str], config: str | None, types: Mapping[str, Any]) -> dict[str, str]:
+def _sources(context: typer.Context, names: list[str], types: Mapping[str, Any]) -> dict[str, str]:
     from_environment = environment_values(os.environ, types)
-    file = Path(config) if config is not None else find_config(Path.cwd())
+    file = context.meta.get(Origins.KEY, Origins()).file
     found: dict[str, str] = {}
     for name in names:
         kind = getattr(context.get_parameter_source(name), "name", "DEFAULT")
         if kind == "COMMANDLINE":
             found[name] = "command line"
         elif kind == "DEFAULT_MAP":
-            found[name] = f"COMPRESS_{name.upper()}" if name in from_environment else str(file)
+            in_file = str(file.path) if file is not None else _DEFAULT
+            found[name] = f"COMPRESS_{name.upper()}" if name in from_environment else in_file
         else:
             found[name] = _DEFAULT
     return found
@@ -73,4 +75,6 @@ def _toml(value: Any) -> str:
     """TOML and JSON write these the same way, a text's escapes too."""
     if value is None:
         return "unset"
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    from compressor.report.jsonable import escaped
+
+    return escaped(json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False), wide=True)

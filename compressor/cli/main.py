@@ -18,8 +18,10 @@ import typer
 
 from compressor.cli import commands
 from compressor.cli.options import RunOptions
-from compressor.cli.session import Session, printable
-from compressor.errors import CompressError, named_line
+from compressor.cli.origins import Origins
+from compressor.cli.session import Session
+from compressor.errors import CompressError, UntrustedCodeError, named_line
+from compressor.printable import printable
 
 INTERRUPTED = 130
 BROKEN_PIPE = 1
@@ -57,7 +59,7 @@ def run() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code and lets no exception out."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    ending = _Ending("compress", wants_json=_asks_for_json(given))
+    ending = _Ending("compress", given, wants_json=_asks_for_json(given))
     try:
         code = build_app(ending)(given, prog_name="compress", standalone_mode=False)
         sys.stdout.flush()
@@ -104,23 +106,28 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
 class _Ending:
     """How a run ends: message on stderr, error object on stdout when JSON was asked for, exit code."""
 
-    def __init__(self, command: str, wants_json: bool) -> None:
+    def __init__(self, command: str, words: Sequence[str], wants_json: bool) -> None:
         self._command = command
+        self._words = words
         self._wants_json = wants_json
         self._session: Session | None = None
 
-    def around(self, name: str, function: commands.CommandFunction, options: RunOptions) -> None:
+    def around(
+        self, name: str, function: commands.CommandFunction, options: RunOptions, origins: Origins | None = None
+    ) -> None:
         """Calls the command; its exceptions leave as typer.Exit, which typer passes through."""
         self._command = f"compress {name}"
         self._wants_json = self._wants_json or options.json
-        self._session = Session(name, options)
+        origins = origins or Origins()
+        self._session = Session(name, options, origins)
         try:
             _ = options.printing  # an unknown form is refused before the work, not after it
             with self._session.resources:
                 function(options, self._session)
             sys.stdout.flush()
         except BaseException as error:
-            raise typer.Exit(self.of(error)) from error
+            told = origins.refusal(error, self._words) if isinstance(error, UntrustedCodeError) else None
+            raise typer.Exit(self.of(told or error)) from error
 
     def of(self, error: BaseException) -> int:
         """The exit code of an exception, its message told."""
@@ -170,7 +177,7 @@ class _Ending:
     def _bug(self, error: BaseException) -> int:
         verbose = self._session is not None and self._session.options.verbose
         if verbose or os.environ.get("COMPRESS_DEBUG"):
-            typer.echo("".join(traceback.format_exception(error)), err=True)
+            typer.echo(printable("".join(traceback.format_exception(error))), err=True)
         found = named_line(error, 300)
         message = f"this is a bug in compress: {found}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
         return self.failed(type(error).__name__, message, 1)

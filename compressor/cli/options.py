@@ -47,7 +47,7 @@ class RunOptions:
         str, option(metavar="NAME", panel=_RUN, help="auto (the best there is), cpu, cuda, cuda:N or mps.")
     ] = "auto"
     seed: Annotated[
-        int, option(metavar="N", panel=_RUN, min=0, help="Same seed, same result (on one CPU process).")
+        int, option(metavar="N", panel=_RUN, min=0, max=2**63 - 1, help="Same seed, same result (on one CPU process).")
     ] = 0
     config: Annotated[
         str | None,
@@ -59,6 +59,15 @@ class RunOptions:
             help="Take options from this file, not from the compress.toml or pyproject.toml found upwards.",
         ),
     ] = None
+    allow_config: Annotated[
+        bool,
+        option(
+            "--allow-config",
+            panel=_RUN,
+            help="Let the compress.toml or pyproject.toml found upwards name code (arch, data, task, plugin), now and "
+            "until the file changes.",
+        ),
+    ] = False
     print_config: Annotated[
         bool,
         option(

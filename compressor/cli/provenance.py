@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from compressor.program import Program, Step
 
 _ABOUT_THE_RUN = (
-    *("model", "output", "config", "json", "quiet", "verbose", "force", "resume", "dry_run", "report", "table"),
+    *(
+        "model",
+        "output",
+        "config",
+        "allow_config",
+        "json",
+        "quiet",
+        "verbose",
+        "force",
+        "resume",
+        "dry_run",
+        "report",
+        "table",
+    ),
 )
 """Options that say where and how is told, not what comes out."""
 

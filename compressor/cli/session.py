@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from compressor.cli.origins import Origin, Origins
+from compressor.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from compressor.cli.options import RunOptions
     from compressor.progress import Progress
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: names and notes in a file may come from a stranger."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 class Session:
@@ -30,9 +28,10 @@ class Session:
     processes that train together only the first one speaks and writes. `resources` are let go when the run ends.
     """
 
-    def __init__(self, command: str, options: RunOptions) -> None:
+    def __init__(self, command: str, options: RunOptions, origins: Origins | None = None) -> None:
         self.command = command
         self.options = options
+        self._origins = origins or Origins()
         self.told = False
         self.resume_point: Path | None = None
         self.resources = ExitStack()
@@ -66,6 +65,10 @@ class Session:
 
         print_to(sys.stderr if self.stdout_is_model else sys.stdout, table())
 
+    def origin(self, option: str, value: str | None) -> Origin:
+        """Who wrote the value of an option; what is None is what a model file remembers instead."""
+        return self._origins.of(option, value)
+
     def note(self, text: str) -> None:
         """One line that the user should know but that stops nothing."""
         if self.is_main and not self.options.quiet:
@@ -90,7 +93,7 @@ class Session:
         if self.options.quiet or not self.is_main or not sys.stderr.isatty():
             yield
             return
-        from rich.console import Console
+        from compressor.report.console import SafeConsole
 
-        with Console(stderr=True).status(f"{what} …"):
+        with SafeConsole(stderr=True).status(f"{what} …"):
             yield

@@ -80,7 +80,7 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
     from compressor.program import parse_input
 
     for plugin in options.plugin or ():
-        load_module(plugin)
+        load_module(plugin, field="plugin", **session.origin("plugin", plugin)._asdict())
     inputs = [parse_input(text, position) for position, text in enumerate(options.input or ())]
     arguments = parse_arch_args(options.arch_arg or ())
     content, sha256 = _content(model)
@@ -95,6 +95,7 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
             trust_pickle=options.trust_pickle,
             seed=options.seed,
             weights=options.weights,
+            **session.origin("arch", options.arch)._asdict(),
         )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made
         for note in program.record.notes:
@@ -269,14 +270,14 @@ def known_data(
     from compressor.data import open_data, open_task
     from compressor.data.folders import FolderSource
 
-    task = open_task(program.record.task, trust_code=options.task is not None)
+    task = open_task(program.record.task, **session.origin("task", options.task)._asdict())
     ref = program.record.data
     if ref is None:
         if needed_for is not None:
             raise UsageError(f"no data: {needed_for} needs a data set; give it with --data, e.g. --data mnist:DIR")
         return None, task
     try:
-        data = open_data(ref, trust_code=options.data is not None)
+        data = open_data(ref, **session.origin("data", options.data)._asdict())
     except (DataError, UntrustedCodeError) as error:
         if needed_for is not None or options.data is not None:
             raise

@@ -143,7 +143,8 @@ def _forget_columns(record: Record, candidate: Candidate, form: Form, before: Se
     name = candidate.layer.weight
     kept = {key: dict(axes) for key, axes in record.kept.items()}
     axes = kept.pop(name, {})
-    earlier = axes.pop("1", list(range(before[1])))
+    axes.pop("1", None)
+    earlier = record.kept_along(name, 1, before[1])
     chosen = None
     if isinstance(form, Features):
         chosen = form.features

@@ -110,8 +110,8 @@ def _kept_positions(program: Program, units: UnitMap, keep: Keep) -> dict[str, A
             if kept.all():
                 continue
             shapes.setdefault(name, list(parameter.shape))
-            before = kept_by_name.setdefault(name, {}).get(str(dim)) or list(range(len(kept)))
-            kept_by_name[name][str(dim)] = [before[i] for i in np.flatnonzero(kept)]
+            before = program.record.kept_along(name, dim, len(kept))
+            kept_by_name.setdefault(name, {})[str(dim)] = [before[i] for i in np.flatnonzero(kept)]
     return {"dense_shapes": shapes, "kept": kept_by_name}
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from compressor.errors import DataError
 
 _ALWAYS_BYTES = 1 << 30
+_ALWAYS_PIXELS = 1 << 25
+"""100 MB as RGB, in each of as many threads as there are cores."""
 _MOST_GROWTH = 200
 """Real images and masks shrink to a twentieth at best; files made to fill the memory grow a thousandfold."""
 
@@ -22,6 +24,24 @@ def refuse_bomb(path: Path, unpacked_bytes: int) -> None:
         raise DataError(
             f"{path}: {path.stat().st_size:,} bytes that unpack to {unpacked_bytes:,}; "
             "store the data less compressed if that is meant"
+        )
+
+
+def refuse_large_image(path: Path, packed_bytes: int, size: tuple[int, int], shorter_side: int) -> None:
+    """Nothing, when an image of this size (width, height) may be decoded and then resized to that shorter side.
+
+    Raises:  DataError if it has more pixels than 2^25 and than its file can honestly hold, or is so long and thin that
+             resizing it makes more.
+    """
+    width, height = size
+    if min(size) < 1:
+        raise DataError(f"{path}: is an image of {width} by {height} pixels; remove or replace it")
+    if 3 * width * height > max(3 * _ALWAYS_PIXELS, _MOST_GROWTH * packed_bytes):
+        raise DataError(f"{path}: {packed_bytes:,} bytes that unpack to {width:,} by {height:,} pixels; remove it")
+    if shorter_side**2 * max(size) > _ALWAYS_PIXELS * min(size):
+        raise DataError(
+            f"{path}: {width:,} by {height:,} pixels are too long and thin for a shorter side of {shorter_side};"
+            " remove or crop it"
         )
 
 

@@ -61,12 +61,13 @@ class DatasetSource(NumberedSource):
             yield _to_device(_as_batch(default_collate(items), self.ref), asked.device)
 
 
-def open_function(ref: str, base: Path | None) -> DatasetSource:
+def open_function(ref: str, base: Path | None, *, trust_code: bool) -> DatasetSource:
     """The two data sets that the function named by `ref` returns.
 
-    Raises:  DataError if it cannot be loaded or called, or returns no pair of map-style data sets.
+    Raises:  UntrustedCodeError without `trust_code`; DataError if it cannot be loaded or called, or returns no pair of
+             map-style data sets.
     """
-    function = load_reference(ref, base=base, error=DataError)
+    function = load_reference(ref, field="data", trust_code=trust_code, base=base, error=DataError)
     if not callable(function):
         raise DataError(f"{ref}: not a function but a {type(function).__name__}")
     try:

@@ -18,14 +18,19 @@ import torch
 from torch import Tensor
 
 from compressor.data.arrays import IMAGENET, normalise
+from compressor.data.bounded import refuse_large_image
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
-from compressor.errors import DataError
+from compressor.errors import CompressError, DataError
+from compressor.regular import open_regular
+from compressor.sealed import sealed
 
 _CROP = 224
 _RESIZE_PER_CROP = 256 / 224
 """As torchvision's ImageNet models are evaluated: the shorter side to 256, and 224 from the centre."""
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
+"""Pillow's names of those; left to itself it takes a file's own word for what it is, and hands EPS to Ghostscript."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +126,15 @@ def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256,
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
-        raise DataError(f"{path}: cannot be decoded as an image ({cause}); remove or replace it") from cause
     resize, crop = sizes
+    try:
+        with sealed(str(path)), open_regular(path, DataError) as file, Image.open(file, formats=_FORMATS) as opened:
+            refuse_large_image(path, os.fstat(file.fileno()).st_size, opened.size, resize)
+            image = opened.convert("RGB")
+    except CompressError:
+        raise
+    except Exception as cause:  # Pillow's readers raise anything on damage
+        raise DataError(f"{path}: cannot be decoded as an image ({cause}); remove or replace it") from cause
     width, height = (resize * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     room = (height - crop, width - crop)

@@ -19,7 +19,7 @@ from compressor.data.folders import open_folders
 from compressor.data.idx import open_idx
 from compressor.data.npz import open_npz
 from compressor.data.source import DataSource
-from compressor.errors import DataError, UntrustedCodeError
+from compressor.errors import DataError
 from compressor.reference import resolve_path, split_reference
 
 KINDS: Mapping[str, Callable[[str, Path], DataSource]] = MappingProxyType(
@@ -55,9 +55,7 @@ def open_data(ref: str, *, base: Path | None = None, trust_code: bool = False) -
     if is_file:
         return _open_file(ref, path)
     if split_reference(ref) is not None and not _is_mistyped_kind(ref):
-        if not trust_code:
-            raise UntrustedCodeError(ref, "data")
-        return open_function(ref, base)
+        return open_function(ref, base, trust_code=trust_code)
     raise DataError(_unknown(ref, path))
 
 

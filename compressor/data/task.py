@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.data.source import Batch
-from compressor.errors import DataError, UntrustedCodeError
-from compressor.reference import load_reference, split_reference
+from compressor.errors import DataError
+from compressor.reference import load_reference
 from compressor.units import format_dtype
 
 _MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
@@ -87,9 +87,7 @@ def open_task(ref: str | None, *, base: Path | None = None, trust_code: bool = F
     """
     if ref is None or ref == Classification.name:
         return Classification()
-    if split_reference(ref) is not None and not trust_code:
-        raise UntrustedCodeError(ref, "task")
-    found = load_reference(ref, base=base, error=DataError)
+    found = load_reference(ref, field="task", trust_code=trust_code, base=base, error=DataError)
     if isinstance(found, type):
         try:
             found = found()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,13 @@ from compressor.formats.tensors import check_dense, check_finite, plain
 from compressor.formats.where import made_absolute, made_relative
 from compressor.program import InputSpec, Program, ProgramModule, Record
 from compressor.program.shapes import Shapes, TensorShape
+from compressor.schema import check_plain, read_as
+
+T = TypeVar("T")
 
 SCHEMA = 1
 _LARGEST_VALUE = 2**33
 """Elements of one input or value at batch 2, 32 GiB in fp32; a larger one is a damaged or hostile size."""
-_MOST_METADATA = 2**24
-"""Characters and values in the metadata. Lists that hold themselves twice, forty levels deep, are small in a pickle
-and never end in JSON."""
 _MOST_SHARING = 16
 """Times that the tensors may be larger than the memory behind them; ours share none but a mask or two."""
 
@@ -135,21 +135,21 @@ def _graph_text(module: ProgramModule) -> str:
 def _read(content: Mapping[str, Any], folder: Path | None) -> Program:
     metadata, graph = content["compressor"], content["graph"]
     _check_schema(metadata)
-    _check_bounded(metadata)
+    check_plain(metadata, ModelError, "its metadata")
     state, masks = _tensors(content, "state_dict"), _tensors(content, "masks")
     if not isinstance(graph, str):
         raise ModelError("its graph is no text; the file is damaged")
-    aliases = _names(metadata, "aliases", dict)
+    aliases = _names(metadata, "aliases", dict[str, str])
     tensors = _without_aliases(state, aliases)
     _check_own_memory([*tensors.values(), *masks.values()])
     if metadata.get("sha256") != digest(graph, metadata, tensors, masks):
         raise ModelError("its content does not match its digest: it was damaged or edited; restore it from a copy")
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    module = _module(graph, tensors, _names(metadata, "buffers", list), _names(metadata, "frozen", list))
+    module = _module(graph, tensors, _names(metadata, "buffers", list[str]), _names(metadata, "frozen", list[str]))
     parameters = dict(module.named_parameters())
     check_finite(tensors, parameters)
     _check_masks(masks, parameters)
-    record = made_absolute(_record(metadata), folder)
+    record = made_absolute(Record.from_mapping(metadata.get("record")), folder)
     program = Program(module, _inputs(metadata, module), masks, record, dict(aliases))
     _check_shapes(program)
     return program
@@ -163,20 +163,6 @@ def _check_schema(metadata: Any) -> None:
         raise ModelError(
             f"was written by a newer compress (schema {schema}, this one reads up to {SCHEMA}); update compress"
         )
-
-
-def _check_bounded(metadata: Any) -> None:
-    """Nothing, when the metadata written out as text is of a size that can be written out."""
-    waiting, n = [metadata], 0
-    while waiting:
-        value = waiting.pop()
-        n += 1 + (len(value) if isinstance(value, (str, bytes, list, tuple, dict)) else 0)
-        if n > _MOST_METADATA:
-            raise ModelError("its metadata has no end; the file cannot be trusted")
-        if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple)):
-            waiting += value
 
 
 def _check_own_memory(tensors: list[Tensor]) -> None:
@@ -198,12 +184,8 @@ def _tensors(content: Mapping[str, Any], key: str) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def _names(metadata: Mapping[str, Any], key: str, kind: type) -> Any:
-    found = metadata.get(key, kind())
-    texts = [*found, *found.values()] if isinstance(found, dict) else found
-    if not isinstance(found, kind) or not all(isinstance(text, str) for text in texts):
-        raise ModelError(f"its list of {key} cannot be read; the file is damaged")
-    return found
+def _names(metadata: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    return read_as(kind, metadata.get(key, [] if kind == list[str] else {}), ModelError, f"its list of {key}")
 
 
 def _without_aliases(state: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
@@ -250,17 +232,8 @@ def _check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parame
             )
 
 
-def _record(metadata: Mapping[str, Any]) -> Record:
-    record = Record.from_mapping(metadata.get("record"))  # type: ignore[arg-type]
-    if not all(text is None or isinstance(text, str) for text in (record.arch, record.data, record.task)):
-        raise ModelError("the checkpoint's history cannot be read: arch, data and task must be text")
-    return record
-
-
 def _inputs(metadata: Mapping[str, Any], module: ProgramModule) -> tuple[InputSpec, ...]:
-    entries = metadata.get("inputs")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelError("has no input specification; the file is damaged")
+    entries = read_as(list[dict[str, Any]], metadata.get("inputs"), ModelError, "its list of inputs")
     inputs = tuple(InputSpec.from_mapping(entry) for entry in entries)
     names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
     given = [spec.name for spec in inputs]

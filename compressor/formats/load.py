@@ -48,6 +48,13 @@ class _Request:
     trust_pickle: bool = False
     seed: int = 0
     weights: str | None = None
+    trust_code: bool = True
+    base: Path | None = None
+
+    def build(self) -> Built:
+        """The module of the architecture that was asked for."""
+        assert self.arch is not None
+        return build(self.arch, self.arch_args, seed=self.seed, trust_code=self.trust_code, base=self.base)
 
     def record(self, notes: Sequence[str] = ()) -> Record:
         arch_args = dict(self.arch_args) if self.arch is not None else {}
@@ -72,19 +79,25 @@ def load(
     trust_pickle: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    trust_code: bool = True,
+    base: Path | None = None,
 ) -> Program:
     """The program in a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
     directory of the transformers library.
 
     `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what
     it remembers. A stream is read whole. `trust_pickle` opens files that can run code. `weights` is the key of the
-    state dict in a file that holds several.
+    state dict in a file that holds several. An `arch` that is code is the caller's own word: where it is not,
+    `trust_code` must be False. Its file or module is looked for below `base` first.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
-             could run code; UsageError if `arch` or `inputs` are needed and not given.
+             could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
+             that is code and not trusted.
     """
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
-    request = _Request(arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed, weights)
+    request = _Request(
+        arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed, weights, trust_code, base
+    )
     if source == INITIAL:
         return _initial(request)
     if isinstance(source, (str, Path)) and is_model_folder(source):
@@ -102,7 +115,7 @@ def from_bytes(content: bytes, **options: Any) -> Program:
 def _initial(request: _Request) -> Program:
     if request.arch is None:
         raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
-    built = build(request.arch, request.arch_args, seed=request.seed)
+    built = request.build()
     note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
     return _captured(built.module, _inputs(request, built), request.record([note]))
 
@@ -185,7 +198,7 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     if filled is not None:
         check_filled(filled[0].module, state, filled[1], name, request.arch)
         return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes))
-    built = build(request.arch, request.arch_args, seed=request.seed)
+    built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
     return _captured(built.module, inputs, request.record([*notes, *said]))

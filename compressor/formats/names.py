@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import ModelError
+from compressor.printable import one_line
 from compressor.program import ProgramModule
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -26,7 +27,7 @@ _LONGEST = 500
 
 def shown(name: object, limit: int = 100) -> str:
     """A name from a file, fit for a line of a message: cut, and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "�" for c in str(name)[:limit])
+    return one_line(str(name)[:limit])
 
 
 def check_node_name(name: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -16,13 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import CompressError, ModelError, UsageError
+from compressor.sealed import sealed
 
 Shapes = tuple[tuple[int, ...], ...]
 
 # Classifiers stand directly in torchvision.models; detection, video ... in packages below it, with other inputs.
 _TORCHVISION_SIDE = {"inception_v3": 299}
 _TORCHVISION_DEFAULT_SIDE = 224
+_OF_THE_NETWORK = frozenset({"scriptable", "exportable", "no_jit", "kwargs"})
+"""Arguments of `timm.create_model` that it does not keep for finding weights: those change which layers are built."""
 
 
 def build_torchvision(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:
@@ -49,6 +53,11 @@ def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, S
     timm = _imported("timm", "timm")
     if not timm.is_model(name):
         raise UsageError(_unknown(f"timm:{name}", name, timm.list_models()))
+    refused = sorted((inspect.signature(timm.create_model).parameters.keys() - _OF_THE_NETWORK) & arch_args.keys())
+    if refused:
+        raise UsageError(
+            f"--arch-arg {refused[0]}: says how timm loads weights, and none are loaded here; leave it out"
+        )
     kwargs: dict[str, object] = {"pretrained": False, **arch_args}
     module = _made(f"timm:{name}", lambda: timm.create_model(name, **kwargs))
     config: Mapping[str, Any] = getattr(module, "default_cfg", None) or {}
@@ -97,7 +106,10 @@ def _declare_detection_operators() -> torch.library.Library:
 
 def _made(arch: str, make: Any) -> nn.Module:
     try:
-        module = make()
+        with sealed(f"--arch {arch}"):
+            module = make()
+    except CompressError:
+        raise
     except Exception as cause:
         raise ModelError(f"{arch}: building it raised {type(cause).__name__}: {cause}") from cause
     if not isinstance(module, nn.Module):

@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -76,21 +77,30 @@ _EXTERNAL: Mapping[str, Callable[..., tuple[Any, ...]]] = MappingProxyType(
 )
 
 
-def build(arch: str, arch_args: Mapping[str, object], *, seed: int | None = None) -> Built:
+def build(
+    arch: str,
+    arch_args: Mapping[str, object],
+    *,
+    seed: int | None = None,
+    trust_code: bool = True,
+    base: Path | None = None,
+) -> Built:
     """The module that `arch` names, with its initial weights.
 
     A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable` or
     `path/to/net.py:Net`. `seed` makes the initial weights reproducible and leaves the global random number generator
-    as it was.
+    as it was. `trust_code=False` is for a name that a file chose, and not the caller; `base` as for `open_data`.
 
-    Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails.
+    Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails;
+             UntrustedCodeError if it is code and not trusted.
     """
+    make = partial(_build, arch, arch_args, trust_code, base)
     if seed is None:
-        return _build(arch, arch_args)
+        return make()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which reseeds the accelerators too, and fork_rng would not restore those.
         torch.default_generator.manual_seed(seed)
-        return _build(arch, arch_args)
+        return make()
 
 
 def fill(
@@ -121,11 +131,13 @@ def parse_arch_args(pairs: Sequence[str]) -> dict[str, object]:
             raise UsageError(f"--arch-arg {pair}: write it as name=value")
         if name in values:
             raise UsageError(f"--arch-arg {pair}: {name} was given before")
-        values[name] = _value(text.strip())
+        values[name] = value = _value(text.strip())
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f"--arch-arg {name}: a number beyond 64 bits")
     return values
 
 
-def _build(arch: str, arch_args: Mapping[str, object]) -> Built:
+def _build(arch: str, arch_args: Mapping[str, object], trust_code: bool, base: Path | None) -> Built:
     name = ALIASES.get(arch.lower(), arch.lower())
     if name in ARCHITECTURES:
         entry = ARCHITECTURES[name]
@@ -134,12 +146,12 @@ def _build(arch: str, arch_args: Mapping[str, object]) -> Built:
     if colon and prefix in _EXTERNAL:
         return Built(*_EXTERNAL[prefix](rest, arch_args))
     if split_reference(arch) is not None:
-        return Built(_from_reference(arch, arch_args), None)
+        return Built(_from_reference(arch, arch_args, trust_code, base), None)
     raise UsageError(f"--arch {arch}: {_unknown(arch)}")
 
 
-def _from_reference(arch: str, arch_args: Mapping[str, object]) -> nn.Module:
-    found = load_reference(arch, error=ModelError)
+def _from_reference(arch: str, arch_args: Mapping[str, object], trust_code: bool, base: Path | None) -> nn.Module:
+    found = load_reference(arch, field="arch", trust_code=trust_code, base=base, error=ModelError)
     if isinstance(found, nn.Module):
         if arch_args:
             raise UsageError(f"--arch {arch}: is a finished module and takes no --arch-arg ({', '.join(arch_args)})")

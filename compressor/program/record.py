@@ -5,10 +5,11 @@ It must never hold tensors; everything in it is plain JSON.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from compressor.errors import ModelError
+from compressor.schema import read_as
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,25 @@ class Record:
         """The record with one more step."""
         return replace(self, steps=(*self.steps, step), **changes)
 
+    def kept_along(self, name: str, dim: int, size: int) -> list[int]:
+        """The positions in the first dense program of the `size` that an axis of a parameter has now.
+
+        Raises:  ModelError if others are remembered than the axis has.
+        """
+        kept = self.kept.get(name, {}).get(str(dim)) or list(range(size))
+        if len(kept) != size:
+            raise ModelError(f"{name}: {len(kept)} positions are remembered along axis {dim}, which has {size}")
+        return kept
+
     def to_mapping(self) -> dict[str, Any]:
         return {**asdict(self), "steps": [asdict(step) for step in self.steps], "notes": list(self.notes)}
 
     @staticmethod
-    def from_mapping(entry: dict[str, Any]) -> Record:
+    def from_mapping(entry: object) -> Record:
         """Raises:  ModelError if the entry is not a record; keys of a newer version are ignored."""
-        try:
-            known = {f.name for f in fields(Record)}
-            step_keys = {f.name for f in fields(Step)}
-            values = {key: value for key, value in entry.items() if key in known}
-            steps = tuple(Step(**{k: v for k, v in step.items() if k in step_keys}) for step in values.pop("steps", ()))
-            return Record(**{**values, "steps": steps, "notes": tuple(values.get("notes", ()))})
-        except (AttributeError, TypeError) as error:
-            raise ModelError(f"the checkpoint's history cannot be read: {error}") from error
+        record = read_as(Record, entry, ModelError, "the checkpoint's history")
+        for name in ("dense_params", "dense_macs"):
+            count = getattr(record, name)
+            if count is not None and count < 0:
+                raise ModelError(f"the checkpoint's history cannot be read: {name}: a count below 0")
+        return record

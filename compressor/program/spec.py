@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
+from compressor.schema import read_as
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
 # A type in front of the shape is no name: float16:3x4.
@@ -34,8 +35,10 @@ class InputSpec:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ModelError(
-                f"input {self.name}: element type {self.dtype} is not supported; use one of {', '.join(_DTYPES)}"
+                f"input {self.name}: element type {self.dtype[:20]} is not supported; use one of {', '.join(_DTYPES)}"
             )
+        if self.high is not None and self.high < 1:
+            raise ModelError(f"input {self.name}: values below {self.high} are none; the bound must be 1 or more")
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -60,14 +63,9 @@ class InputSpec:
         return {**asdict(self), "shape": list(self.shape)}
 
     @staticmethod
-    def from_mapping(entry: dict[str, Any]) -> InputSpec:
+    def from_mapping(entry: object) -> InputSpec:
         """Raises:  ModelError if the entry is not an input specification."""
-        try:
-            shape = tuple(None if size is None else int(size) for size in entry["shape"])
-            high = None if entry.get("high") is None else int(entry["high"])
-            return InputSpec(str(entry["name"]), shape, str(entry["dtype"]), high)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"input specification {entry!r} cannot be read: {error}") from error
+        return read_as(InputSpec, entry, ModelError, "an input specification")
 
 
 def parse_input(text: str, position: int = 0) -> InputSpec:

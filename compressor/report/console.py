@@ -7,21 +7,37 @@ blank, so that `grep`, `cut` and a golden file see what they expect.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from compressor.printable import printable
 
 WIDTH = 100
 """Columns of every table; a terminal that has less wraps."""
 
 
+class SafeConsole(Console):
+    """The only console of the house: what it is given to show may hold names out of a stranger's file.
+
+    Text loses what a terminal would obey on its way through, whatever it stands in; colours and the movements of a
+    progress bar are not text and are added later.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else part._replace(text=printable(part.text))
+
+
 def print_to(stream: TextIO, body: RenderableType) -> None:
     """Prints in the manner that fits the stream."""
     if stream.isatty():
-        width = max(WIDTH, Console(file=stream).width)
-        Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(body)
+        width = max(WIDTH, SafeConsole(file=stream).width)
+        SafeConsole(file=stream, width=width, highlight=False, markup=False, emoji=False).print(body)
     else:
         stream.write(plain_text(body))
 
@@ -29,7 +45,7 @@ def print_to(stream: TextIO, body: RenderableType) -> None:
 def plain_text(body: RenderableType) -> str:
     """The lines as a pipe gets them."""
     held = io.StringIO()
-    console = Console(
+    console = SafeConsole(
         file=held,
         width=WIDTH,
         force_terminal=False,
@@ -39,7 +55,7 @@ def plain_text(body: RenderableType) -> str:
         emoji=False,
     )
     console.print(body, soft_wrap=True)  # prose is not broken: a line is what grep finds
-    return "".join(line.rstrip() + "\n" for line in held.getvalue().splitlines())
+    return "".join(line.rstrip() + "\n" for line in held.getvalue().split("\n")[:-1])
 
 
 def make_table(*columns: str, title: str | None = None) -> Table:

@@ -39,4 +39,25 @@ def plain(value: Any) -> Any:
 
 def to_json(schema: str, body: Mapping[str, Any]) -> str:
     """One JSON object on one line, `schema` first."""
-    return json.dumps({"schema": schema, **plain(body)}, ensure_ascii=False, allow_nan=False)
+    return as_json({"schema": schema, **plain(body)})
+
+
+def as_json(value: Any) -> str:
+    """Plain values on one line: letters of every script as they are, what a terminal would obey as `\\u....`."""
+    return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def escaped(text: str, *, wide: bool = False) -> str:
+    """Text of JSON in which nothing but printable characters is left; `wide` writes what is beyond 16 bits as TOML."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(ord(c), wide) for c in text)
+
+
+def _escape(code: int, wide: bool) -> str:
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    if wide:
+        return f"\\U{code:08x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +17,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from compressor.printable import printable
 from compressor.progress import Progress
+from compressor.report.console import SafeConsole
 from compressor.report.text import duration, metric
 
 LINE_EVERY_S = 30.0
@@ -38,7 +39,7 @@ def open_progress(stream: TextIO) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(file=stream), transient=True, redirect_stdout=False) as bars:
+    with RichProgress(*columns, console=SafeConsole(file=stream), transient=True, redirect_stdout=False) as bars:
         yield Bars(bars)
 
 
@@ -117,7 +118,7 @@ class Lines:
         return f"{duration(spent_s)} so far, about {duration(left_s)} left"
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
+        self._stream.write(printable(line) + "\n")
         self._stream.flush()
 
 

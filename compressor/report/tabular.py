@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.errors import UsageError
+from compressor.printable import printable
 from compressor.report.console import plain_text
-from compressor.report.jsonable import plain
+from compressor.report.jsonable import as_json, plain
 
 SUMMARY = "summary"
 """The table of one row that holds everything that is a single number or word."""
@@ -63,7 +63,9 @@ def _flat(row: Mapping[str, Any], path: str = "") -> Row:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return as_json(value)
+    return printable(value) if isinstance(value, str) else value
 
 
 def to_csv(command: str, body: Mapping[str, Any], name: str | None = None) -> str:
@@ -125,4 +127,4 @@ def _text(cell: RenderableType) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _MARKED.sub(r"\\\1", text)
+    return _MARKED.sub(r"\\\1", printable(text))

@@ -83,6 +83,7 @@ def here(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path.with_name(f"{tmp_path.name} state")))
     for variable in [name for name in os.environ if name.startswith("COMPRESS_")]:
         monkeypatch.delenv(variable)
     return tmp_path

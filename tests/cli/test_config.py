@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from compressor.cli.commands import option_table
-from compressor.cli.config import environment_values, file_values, find_config, unknown_variables
+from compressor.cli.config import environment_values, file_values, unknown_variables
+from compressor.cli.config_file import find_config, open_config
 from compressor.errors import ConfigError
 
 
@@ -18,24 +19,29 @@ def write(folder: Path, text: str, name: str = "compress.toml") -> Path:
 
 
 def values(folder: Path, text: str, command: str = "prune") -> dict[str, Any]:
-    return file_values(write(folder, text), command, option_table())
+    return file_values(open_config(write(folder, text), found=True), command, option_table())
+
+
+def found(folder: Path) -> Path | None:
+    file = find_config(folder)
+    return None if file is None else file.path
 
 
 def test_the_nearest_file_upwards_wins(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     outer = write(tmp_path, "")
-    assert find_config(below) == outer
+    assert found(below) == outer
     inner = write(tmp_path / "a", "[tool.compress]\nseed = 1\n", "pyproject.toml")
-    assert find_config(below) == inner
+    assert found(below) == inner
     write(tmp_path / "a" / "b", "[tool.compressor]\n", "pyproject.toml")
-    assert find_config(below) == inner
+    assert found(below) == inner
 
 
 def test_compress_toml_goes_before_pyproject(tmp_path: Path) -> None:
     write(tmp_path, "[tool.compress]\nseed = 1\n", "pyproject.toml")
     own = write(tmp_path, "seed = 2")
-    assert find_config(tmp_path) == own
+    assert found(tmp_path) == own
 
 
 def test_shared_keys_and_the_commands_table_come_together(tmp_path: Path) -> None:
@@ -73,7 +79,7 @@ def test_numbers_in_lists_are_texts(tmp_path: Path) -> None:
 
 def test_pyproject_is_read_under_its_table(tmp_path: Path) -> None:
     path = write(tmp_path, "[tool.compress]\nseed = 4\n[tool.compress.prune]\nsteps = 2\n", "pyproject.toml")
-    assert file_values(path, "prune", option_table()) == {"seed": 4, "steps": 2}
+    assert file_values(open_config(path, found=True), "prune", option_table()) == {"seed": 4, "steps": 2}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,10 @@ def test_pyproject_is_read_under_its_table(tmp_path: Path) -> None:
         ("[prune]\nround-to = 1\nround_to = 2", "given twice, with - and with _"),
         ("[prune]\noutput = 'x'", "goes on the command line only"),
         ("trust-pickle = true", "trust-pickle: goes on the command line only, never into a file"),
+        ("allow-config = true", "allow-config: goes on the command line only, never into a file"),
+        pytest.param(f"seed = {'9' * 5000}", "cannot be read", id="a number of 5,000 digits"),
+        pytest.param(f"seed{'.a' * 5000} = 1", "seed = a table: must be a whole number", id="5,000 tables deep"),
+        pytest.param(f"# {'x' * 2**20}", "larger than 1 MiB", id="a megabyte"),
         ("[prune]\ntrust_pickle = true", "goes on the command line only"),
         ("a = [", "cannot be read"),
     ],
@@ -113,7 +123,7 @@ def test_references_beside_the_file_are_meant_from_there(tmp_path: Path) -> None
     found = values(tmp_path, "data = 'mnist:digits'\narch = 'net.py:Net'\ntask = 'elsewhere.py:Task'")
     assert found["data"] == f"mnist:{tmp_path / 'digits'}"
     assert found["arch"] == f"{tmp_path / 'net.py'}:Net"
-    assert found["task"] == "elsewhere.py:Task"
+    assert found["task"] == f"{tmp_path / 'elsewhere.py'}:Task", "there or nowhere"
     assert values(tmp_path, "arch = 'lenet5'") == {"arch": "lenet5"}
 
 
@@ -160,7 +170,9 @@ def test_command_line_goes_before_environment_before_file(
     from compressor.cli import main as main_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(options))
+    monkeypatch.setattr(
+        main_module._Ending, "around", lambda self, name, function, options, origins: seen.append(options)
+    )
     write(here, "seed = 1\nepochs = 1\n[retrain]\nlr = 0.5\n")
     monkeypatch.setenv("COMPRESS_EPOCHS", "2")
     monkeypatch.setenv("COMPRESS_SEED", "2")
@@ -172,7 +184,9 @@ def test_a_file_may_be_named(run: Any, here: Path, monkeypatch: pytest.MonkeyPat
     from compressor.cli import main as main_module
 
     seen: list[Any] = []
-    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(options))
+    monkeypatch.setattr(
+        main_module._Ending, "around", lambda self, name, function, options, origins: seen.append(options)
+    )
     write(here, "seed = 1")
     write(here, "seed = 9", "other.toml")
     assert run("analyze", "model.pt", "--config", "other.toml").code == 0

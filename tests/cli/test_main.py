@@ -79,7 +79,7 @@ def test_every_example_in_the_help_is_accepted(run: Any, monkeypatch: pytest.Mon
     examples = [line.strip() for line in lines if line.strip().startswith("compress ")]
     assert len(examples) >= 2
     seen: list[str] = []
-    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options: seen.append(name))
+    monkeypatch.setattr(main_module._Ending, "around", lambda self, name, function, options, origins: seen.append(name))
     for part in (part for example in examples for part in example.split("|")):
         words = shlex.split(part.partition("<")[0])
         if words[0] == "compress":

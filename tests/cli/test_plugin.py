@@ -70,15 +70,16 @@ def test_without_the_plugin_the_operator_pins(run: Any, plugin: None) -> None:
     assert run("prune", *SOURCE, *CUT, "-o", "p.pt").code == 1
 
 
-@pytest.mark.parametrize("given", ["command line", "file", "environment"])
+@pytest.mark.parametrize("given", ["command line", "named file", "found file", "environment"])
 def test_with_it_the_whole_pipeline_runs(
     run: Any, here: Path, plugin: None, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more: tuple[str, ...] = ()
     if given == "command line":
         more = ("--plugin", "rules.py")
-    elif given == "file":
+    elif given.endswith("file"):
         (here / "compress.toml").write_text('plugin = ["rules.py"]\n')
+        more = ("--config", "compress.toml") if given == "named file" else ("--allow-config",)
     else:
         monkeypatch.setenv("COMPRESS_PLUGIN", str(here / "rules.py"))
     assert run("analyze", *SOURCE, *more, "--json").json["unknown_operators"] == []

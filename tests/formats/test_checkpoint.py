@@ -295,7 +295,7 @@ def _edit(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_edit("compressor/schema", True), "no schema number"),
         (_edit("compressor/schema", 0), "no schema number"),
         (_edit("compressor/inputs", []), "specified as"),
-        (_edit("compressor/inputs", None), "no input specification"),
+        (_edit("compressor/inputs", None), "its list of inputs cannot be read"),
         (_edit("compressor/inputs/0/name", "y"), "specified as"),
         (_edit("compressor/inputs/0/shape", [None, 1, 2**62, 2**62]), "impossible shape"),
         (_edit("compressor/inputs/0/shape", [None, 1, -6, 6]), "impossible shape"),
@@ -304,7 +304,7 @@ def _edit(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_edit("compressor/inputs/0/dtype", "__class__"), "element type"),
         (_edit("compressor/record", 3), "history cannot be read"),
         (_edit("compressor/record/steps", [3]), "history cannot be read"),
-        (_edit("compressor/record/data", 3), "must be text"),
+        (_edit("compressor/record/data", 3), "data: Input should be a valid string"),
         (_edit("compressor/buffers", [3]), "list of buffers"),
         (_edit("compressor/aliases", {"head": "fc.bias"}), "should be tied"),
         (_edit("compressor/aliases", {"fc.bias": "conv.bias"}), "should be tied"),
@@ -341,5 +341,5 @@ def test_wrong_types_are_refused(content: dict[str, Any], key: str, value: Any) 
 
 def test_unserialisable_metadata_is_refused(content: dict[str, Any]) -> None:
     content["compressor"]["record"]["notes"] = [torch.zeros(1)]
-    with pytest.raises(ModelError, match="not plain JSON"):
+    with pytest.raises(ModelError, match="its metadata holds a Tensor, which is no plain value"):
         load(_stored(content))

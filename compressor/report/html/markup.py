@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -30,12 +31,7 @@ def escape(text: str) -> Markup:
 
 
 def _is_shown(char: str) -> bool:
-    code = ord(char)
-    if code < 0x20:
-        return char in "\n\t"
-    return not (0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0xFFFE, 0xFFFF)) and not (
-        0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x200E, 0x200F)
-    )
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"  # spaces of all widths
 
 
 def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:

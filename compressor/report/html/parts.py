@@ -17,6 +17,7 @@ from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, bars, charts, figure, folded, section, table
 from compressor.report.html.scale import share, short
 from compressor.report.text import metric, metrics
+from compressor.schema import is_number
 from compressor.units import format_count, format_fewer, format_macs
 
 _NO_METRICS = frozenset({"loss", "n", "asked", "got", "of", "removed", "still_zeroed", "params", "macs", "before"})
@@ -157,7 +158,7 @@ def _curve(
 
 def primary(values: Mapping[str, Any]) -> str | None:
     """The metric that a model is judged by: its accuracy, or the first measured number that is not the loss."""
-    names = [n for n, v in values.items() if n not in _NO_METRICS and isinstance(v, (int, float))]
+    names = [n for n, v in values.items() if n not in _NO_METRICS and is_number(v)]
     return "accuracy" if "accuracy" in names else next(iter(names), None)
 
 
@@ -174,7 +175,7 @@ def stations(record: Record) -> list[tuple[str, int, float, str]]:
 
 def _station(name: str, params: Any, values: Mapping[str, Any]) -> list[tuple[str, int, float, str]]:
     measured = primary(values)
-    if measured is None or not isinstance(params, int):
+    if measured is None or type(params) is not int or params < 1:
         return []
     return [(name, params, float(values[measured]), measured)]
 

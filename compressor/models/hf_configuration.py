@@ -1,0 +1,74 @@
+"""The config.json of a transformers directory, read as plain values and cleared of what chooses a handler.
+
+What a network computes stays in it; how that is computed, on what, from where, is not the file's to say. It must never
+import the library that it is for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import ModelError, UsageError
+from compressor.regular import read_regular
+
+CONFIG = "config.json"
+_MOST_BYTES = 1 << 24
+"""Ten times that of a network with 21,843 named classes."""
+_DEEPEST = 20
+_OURS_ENDS = ("_implementation", "_implementation_internal")
+_OURS = frozenset({"auto_map", "dtype", "torch_dtype", "kernel_config", "use_kernels"})
+"""Entries that are left out wherever they stand: which kernels compute, which code of the folder, which precision."""
+_QUANTISED = frozenset({"quantization_config", "compression_config"})
+
+
+def read_configuration(path: Path, changes: Mapping[str, object], largest: int) -> dict[str, Any]:
+    """The entries, without those that are ours to choose. `largest` is for whole numbers, there and in `changes`.
+
+    Raises:  ModelError if it is no configuration, asks for quantised weights, or holds a number beyond `largest`;
+             UsageError for a change to an entry that is ours.
+    """
+    try:
+        entries = json.loads(read_regular(path, _MOST_BYTES, ModelError))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read: {type(error).__name__}: {str(error)[:100]}") from error
+    if not isinstance(entries, dict):
+        raise ModelError(f"{path}: cannot be read: is no object of entries but a {type(entries).__name__}")
+    for name in changes:
+        if _is_ours(name):
+            raise UsageError(f"--arch-arg {name}: does not belong to the network; how it is computed is chosen here")
+    for name, value in _walk({**entries, **changes}, path):
+        if name in _QUANTISED and value:
+            raise ModelError(f"{path}: its weights are quantised ({name}); give the directory that they were made from")
+        if type(value) is int and abs(value) > largest:
+            raise ModelError(
+                f"{path}: {name[:60]} = {str(value)[:20]} is more than a network of these weights can have\n"
+                f"if it is right, repeat it as --arch-arg {name[:60]}=… with a smaller value, or with a point (1e7)"
+            )
+    return _cleared(entries)
+
+
+def _walk(value: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """Every entry at any depth with the name that it stands under."""
+    waiting = [("", value, 0)]
+    while waiting:
+        name, found, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ModelError(f"{path}: cannot be read: more than {_DEEPEST} tables deep")
+        yield name, found
+        if isinstance(found, dict):
+            waiting += [(str(key), part, depth + 1) for key, part in found.items()]
+        elif isinstance(found, list):
+            waiting += [(name, part, depth + 1) for part in found]
+
+
+def _cleared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cleared(part) for key, part in value.items() if not _is_ours(key)}
+    return [_cleared(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.endswith(_OURS_ENDS)
