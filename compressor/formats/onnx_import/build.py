@@ -26,8 +26,10 @@ from compressor.formats.onnx_import.values import Const, Sizes, Traced, Value
 from compressor.program import InputSpec, Program, ProgramModule, Record
 from compressor.program.shapes import traced_shapes
 
-_TRIALS = (2, 3)
-"""Batch sizes that every value is measured at: what differs between them depends on the batch."""
+_TRIALS = ((2, 3, 1, 997), (2, 3, 5, 8))
+"""Batch sizes that every value is measured at: what differs between them depends on the batch, and what does not is taken
+for a number. So they go from the smallest to one beyond any bound that a file may hold (`min(batch, 64)`). The second set
+is for files that need several samples, or have tables of so many rows."""
 
 _DTYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float32", TensorProto.BFLOAT16: "float32",
@@ -254,10 +256,7 @@ class _Walker:
             raise ModelError(f"{self.name}: {node.op_type} {where}: its further output {missing[0]} is not supported")
 
     def _result(self, op: Op) -> tuple[Value, ...]:
-        importer = IMPORTERS[op.kind]
-        sized = any(isinstance(value, Sizes) for value in op.inputs)
-        if sized and op.kind in SIZE_IMPORTERS and not any(isinstance(value, Traced) for value in op.inputs):
-            importer = SIZE_IMPORTERS[op.kind]
+        importer = SIZE_IMPORTERS[op.kind] if _is_size_arithmetic(op) else IMPORTERS[op.kind]
         self.emitter.op = op
         try:
             found = importer(self.emitter, op)
@@ -302,6 +301,13 @@ class _Walker:
         self.run(needed_nodes(graph, [value.name for value in graph.output]))
         for name, value in zip(node.output, graph.output, strict=True):
             self.values[name] = self.value(value.name, f"If {where}")
+
+
+def _is_size_arithmetic(op: Op) -> bool:
+    """Whether a node computes with sizes alone: integers, some of which depend on the batch."""
+    given = [value for value in op.inputs if value is not None]
+    whole = not any(isinstance(value, Traced) or value.dtype.is_floating_point for value in given)
+    return whole and op.kind in SIZE_IMPORTERS and any(isinstance(value, Sizes) for value in given)
 
 
 def _named(value: Value, name: str, *, trained: bool) -> Value:

@@ -302,6 +302,8 @@ def tuples(ctx: Emitter, op: Op) -> Value:
 @imports_sizes("Gather")
 def size_gather(ctx: Emitter, op: Op) -> Value:
     """The entries at fixed positions."""
+    if isinstance(op.needed(1), Sizes):
+        return gather(ctx, op)
     at = np.array(integers(op.needed(1)), dtype=np.int64).reshape(entries_of(op.needed(1)).shape)
     return of_entries(np.take(entries_of(op.needed(0)), at, axis=op.get("axis", 0)), op.outputs[0])
 
