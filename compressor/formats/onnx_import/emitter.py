@@ -149,7 +149,9 @@ class Emitter:
         """The value as a tensor: sizes that depend on the batch are put into one."""
         if not isinstance(value, Sizes):
             return value
-        parts = [self.call(aten.scalar_tensor.default, _integer(entry), dtype=value.dtype) for entry in value.entries.flat]
+        parts = [
+            self.call(aten.scalar_tensor.default, _integer(entry), dtype=value.dtype) for entry in value.entries.flat
+        ]
         if value.rank == 0:
             return parts[0]
         return self.call(aten.reshape.default, self.call(aten.stack.default, parts), list(value.entries.shape))

@@ -152,7 +152,7 @@ def cut(ctx: Emitter, op: Op) -> Value:
     """`slice` along one dimension after the other; a full step back is a `flip`."""
     x = ctx.tensor_of(op.needed(0))
     for dim, start, end, step in _cuts(ctx, op, x.rank):
-        x = _cut(ctx, x, dim, start, end, step)
+        x = cut_dim(ctx, x, dim, start, end, step)
     return x
 
 
@@ -167,7 +167,7 @@ def _cuts(ctx: Emitter, op: Op, rank: int) -> list[tuple[int, Number, Number, in
     return list(zip(axes, starts, ends, steps or [1] * len(axes), strict=True))
 
 
-def _cut(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
+def cut_dim(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
     if step < 1:
         return _backwards(ctx, x, dim, start, end, step)
     if step == 1 and isinstance(start, int) and isinstance(end, int) and start == 0:
@@ -240,72 +240,6 @@ def pad(ctx: Emitter, op: Op) -> Value:
     if mode == "constant":
         return ctx.call(aten.pad.default, x, new, "constant", value)
     return ctx.call(aten.pad.default, x, new, _PAD_MODES[mode])
-
-
-@imports("Gather")
-def gather(ctx: Emitter, op: Op) -> Value:
-    """`select` for one position, `slice` for a run, `embedding` of a table, otherwise `index_select` or `index`."""
-    x, at = ctx.tensor_of(op.needed(0)), ctx.tensor_of(op.needed(1))
-    dim = op.get("axis", 0) % max(x.rank, 1)
-    if not isinstance(at, Const):
-        if isinstance(x, Const) and x.rank == 2 and dim == 0 and x.tensor.is_floating_point():
-            return ctx.call(aten.embedding.default, ctx.attached(x, "weight"), at)
-        return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
-    positions = at.tensor.reshape(-1)
-    if at.rank == 0:
-        return ctx.call(aten.select.int, x, dim, int(at.tensor))
-    if isinstance(x, Traced) and bool((positions < 0).any()):
-        positions = torch.where(positions < 0, positions + x.static(dim), positions)
-    found = _selected(ctx, x, dim, positions, at.name)
-    if at.rank == 1:
-        return found
-    if isinstance(found, Const):
-        shape = [*found.tensor.shape[:dim], *at.tensor.shape, *found.tensor.shape[dim + 1 :]]
-        return ctx.call(aten.reshape.default, found, shape)
-    return ctx.call(aten.unflatten.int, found, dim, list(at.tensor.shape))
-
-
-def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor, name: str) -> Traced | Const:
-    if isinstance(x, Const):
-        size = x.static(dim)
-        return ctx.call(aten.index_select.default, x, dim, Const(positions % max(size, 1), name))
-    listed = positions.tolist()
-    if listed and listed == list(range(listed[0], listed[0] + len(listed))):
-        return _cut(ctx, x, dim, listed[0], listed[-1] + 1, 1)
-    return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
-
-
-@imports("GatherElements", "ScatterElements")
-def elements(ctx: Emitter, op: Op) -> Value:
-    """`gather`, or `scatter` of a source."""
-    x, dim = op.needed(0), op.get("axis", 0)
-    if op.kind == "GatherElements":
-        return ctx.call(aten.gather.default, x, dim, op.needed(1))
-    if op.get("reduction", "none") != "none":
-        raise ModelError("scatters with a reduction, which is not supported")
-    return ctx.call(aten.scatter.src, x, dim, op.needed(1), op.needed(2))
-
-
-@imports("GatherND", "ScatterND")
-def tuples(ctx: Emitter, op: Op) -> Value:
-    """`index` or `index_put` by the tuples along the last dimension of the positions."""
-    x, at = op.needed(0), ctx.tensor_of(op.needed(1))
-    if op.get("batch_dims", 0) or op.get("reduction", "none") not in ("none", "add"):
-        raise ModelError("has batch dimensions or a reduction, which is not supported")
-    n = at.static(at.rank - 1)
-    positions = [ctx.call(aten.select.int, at, at.rank - 1, i) for i in range(n)]
-    if op.kind == "GatherND":
-        return ctx.call(aten.index.Tensor, x, positions)
-    return ctx.call(aten.index_put.default, x, positions, op.needed(2), op.get("reduction", "none") == "add")
-
-
-@imports_sizes("Gather")
-def size_gather(ctx: Emitter, op: Op) -> Value:
-    """The entries at fixed positions."""
-    if isinstance(op.needed(1), Sizes):
-        return gather(ctx, op)
-    at = np.array(integers(op.needed(1)), dtype=np.int64).reshape(entries_of(op.needed(1)).shape)
-    return of_entries(np.take(entries_of(op.needed(0)), at, axis=op.get("axis", 0)), op.outputs[0])
 
 
 _ON_TENSORS: Mapping[str, Callable[[Emitter, Op], Value]] = {"Reshape": reshape, "Expand": expand, "Slice": cut}

@@ -67,11 +67,13 @@ def extreme_position(ctx: Emitter, op: Op) -> Value:
 
 @imports("TopK")
 def largest(ctx: Emitter, op: Op) -> tuple[Value, ...]:
-    """`topk`: values and positions."""
-    k = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1)))
-    return ctx.call(
-        aten.topk.default, op.needed(0), k, op.get("axis", -1), bool(op.get("largest", 1)), bool(op.get("sorted", 1))
-    )
+    """A stable `sort`, its first entries kept: of equal values the first counts; `topk` where no order is wanted."""
+    x, dim = ctx.tensor_of(op.needed(0)), op.get("axis", -1)
+    k, is_largest = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1))), bool(op.get("largest", 1))
+    if not op.get("sorted", 1):
+        return ctx.call(aten.topk.default, x, k, dim, is_largest, False)
+    in_order = ctx.call(aten.sort.stable, x, stable=True, dim=dim, descending=is_largest)
+    return tuple(ctx.call(aten.slice.Tensor, part, dim, 0, k) for part in in_order)
 
 
 @imports("Softmax", "LogSoftmax")

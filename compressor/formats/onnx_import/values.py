@@ -18,6 +18,10 @@ from torch.fx import Node
 from compressor.errors import ModelError
 
 
+class BranchesError(ModelError):
+    """Which of several networks the file is depends on the batch size."""
+
+
 @dataclass(frozen=True, eq=False)
 class Traced:
     """A value that the program computes; `metas` are its forms without data, one per trial batch size."""
@@ -149,7 +153,7 @@ def value_at(number: Any, trial: int) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """An integer or bool array with at least one entry that depends on the batch: shape arithmetic, done while importing.
+    """An array of integers or truth values, at least one of which depends on the batch: shape arithmetic.
 
     Shapes:  entries of any shape, objects: `int`, `bool` or `Size`
     """
