@@ -116,6 +116,7 @@ def _spatial_dims(node: Node) -> int:
     aten._softmax.default,
     aten.cumsum.default,
     aten.sort.default,
+    aten.sort.stable,
     aten.topk.default,
 )
 def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:

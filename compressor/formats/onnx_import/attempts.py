@@ -23,10 +23,10 @@ from compressor.formats.onnx_import.table import check_supported
 from compressor.formats.onnx_import.values import BranchesError
 from compressor.program import InputSpec, Program, Record
 
-_TRIALS = ((2, 3, 1, 997), (2, 3, 5, 8))
+_TRIALS = ((2, 3, 1, 997), (2, 3, 5, 8), (2, 4, 6, 996))
 """Batch sizes that every value is measured at: what differs between them depends on the batch, what does not is taken
-for a number. So they go from the smallest to one beyond any bound that a file may hold (`min(batch, 64)`). The second
-set is for files that need several samples, or have tables of so many rows."""
+for a number. So they go from the smallest to one beyond any bound that a file may hold (`min(batch, 64)`). The others
+are for files that need several samples, have tables of so many rows, or split a batch in two."""
 
 
 def import_onnx(
@@ -70,28 +70,28 @@ def _first_that_fits(
 
     Raises:  ModelError, that of the last form, if there is none.
     """
-    first: ModelError | None = None
+    reasons: list[ModelError] = []
     for form in _forms(inputs):
-        is_fixed = len(form.trials) == 1
-        if isinstance(first, DiffersError) and not is_fixed:
-            continue  # it was built, and another set of trials builds the same
+        is_last = len(form.trials) == 1
+        if any(isinstance(reason, DiffersError) for reason in reasons) and not is_last:
+            continue  # it could be built, and another set of trials builds the same
         try:
             built = build(model, nodes, form, source.name)
             said = compare(built.program, source, built.traces, form.opened)
         except BranchesError as error:
             if inputs.fixed is None:
                 raise BranchesError(f"{error}\n{_how_to_fix(inputs)}") from error
-            first = first or error
+            reasons.append(error)
         except DiffersError as error:
-            if is_fixed:
+            if is_last:
                 raise DiffersError(_differs(source.name, error)) from error
-            first = error
+            reasons.append(error)
         except ModelError as error:
-            if is_fixed:
-                raise error from first
-            first = first or error
+            if is_last:
+                raise error from (reasons[0] if reasons else None)
+            reasons.append(error)
         else:
-            why = inputs.why_not_open if first is None else str(first).removeprefix(f"{source.name}: ")
+            why = str(reasons[0]).removeprefix(f"{source.name}: ") if reasons else inputs.why_not_open
             return built.program, [*_batch_notes(form, why), said]
     raise AssertionError("the last form is a fixed one, which returns or raises")
 
@@ -102,7 +102,7 @@ def _forms(inputs: Inputs) -> Iterator[Form]:
         for trials in _TRIALS:
             yield Form(inputs.specs, trials, inputs.fixed)
     specs = inputs.at_own_batch()
-    yield Form(specs, (specs[0].shape[0] or 1,))
+    yield Form(specs, (inputs.held[0] or 1,))
 
 
 def _batch_notes(form: Form, why_fixed: str | None) -> list[str]:

@@ -37,6 +37,10 @@ def gather(ctx: Emitter, op: Op) -> Value:
     if at.rank == 0:
         return ctx.call(aten.select.int, x, dim, int(at.tensor))
     if isinstance(x, Traced) and bool((positions < 0).any()):
+        if (
+            len(set(x.at(dim))) > 1
+        ):  # torch's index is the one lookup that counts from the end of whatever size there is
+            return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
         positions = torch.where(positions < 0, positions + x.static(dim), positions)
     found = _selected(ctx, x, dim, positions, at.name)
     if at.rank == 1:
@@ -57,9 +61,11 @@ def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor
         size = x.static(dim)
         return ctx.call(aten.index_select.default, x, dim, Const(positions % max(size, 1), name))
     listed = positions.tolist()
-    is_run = listed == list(range(listed[0], listed[0] + len(listed))) if listed else False
-    if is_run and len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
-        return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)
+    if max(listed, default=0) >= max(x.at(dim)):
+        raise ModelError(f"looks up position {max(listed)} of {max(x.at(dim))}")
+    if listed and listed == list(range(listed[0], listed[0] + len(listed))):
+        if len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
+            return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)
     return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
 
 

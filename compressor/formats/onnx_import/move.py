@@ -7,6 +7,7 @@ opened when the whole network is imported with an open one.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,22 @@ from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.opening import opened_batch
 from compressor.formats.onnx_import.table import Op, imports, imports_sizes, integers
-from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of, of_entries
+from compressor.formats.onnx_import.values import (
+    Const,
+    Number,
+    Size,
+    Sizes,
+    Traced,
+    Value,
+    combined,
+    entries_of,
+    of_entries,
+)
 
 aten = torch.ops.aten
+
+_BEYOND = (2**31 - 1, 2**63 - 1)
+"""What exporters write for the end of any dimension."""
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -97,6 +111,8 @@ def squeeze(ctx: Emitter, op: Op) -> Value:
     """`squeeze` of the named dimensions, of all that have size 1 when none is named."""
     x = ctx.tensor_of(op.needed(0))
     axes = op.axes()
+    if axes is None and any(1 in x.at(d) and set(x.at(d)) != {1} for d in range(x.rank)):
+        raise ModelError("squeezes every dimension of size 1, which the batch is for one sample")
     dims = sorted(a % x.rank for a in axes) if axes is not None else [d for d in range(x.rank) if set(x.at(d)) == {1}]
     wrong = [dim for dim in dims if set(x.at(dim)) != {1}]
     if wrong:
@@ -141,10 +157,17 @@ def split(ctx: Emitter, op: Op) -> tuple[Value, ...]:
     x = ctx.tensor_of(op.needed(0))
     dim, sizes = op.get("axis", 0) % x.rank, op.axes(1, "split")
     if sizes is None:
-        size, n = x.static(dim), op.get("num_outputs", len(op.outputs))
-        step = -(-size // n)
-        sizes = [min(step, size - i * step) for i in range(n)]
+        sizes = _equal_parts(ctx.size(x, dim), op)
     return ctx.call(aten.split_with_sizes.default, x, sizes, dim)
+
+
+def _equal_parts(size: Number, op: Op) -> list[Number]:
+    """Parts of one size, of which only those of a given number may leave the last one smaller."""
+    if "num_outputs" not in op.attributes:
+        return [combined(operator.floordiv, size, len(op.outputs))] * len(op.outputs)
+    n = op.get("num_outputs")
+    step = combined(operator.floordiv, size + (n - 1), n)
+    return [*[step] * (n - 1), size - step * (n - 1)]
 
 
 @imports("Slice")
@@ -180,6 +203,9 @@ def cut_dim(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Numbe
 def _backwards(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
     if isinstance(start, Size) or isinstance(end, Size):
         raise ModelError("runs backwards between positions that depend on the batch")
+    if start in (-1, *_BEYOND) and end < -_BEYOND[0] // 2:
+        flipped = ctx.call(aten.flip.default, x, [dim])
+        return flipped if step == -1 else ctx.call(aten.slice.Tensor, flipped, dim, 0, _BEYOND[1], -step)
     size = x.static(dim)
     first = min(start, size - 1) if start >= 0 else max(start + size, -1)
     last = end if end >= 0 else max(end + size, -1) if end >= -size else -1

@@ -9,7 +9,7 @@ import torch
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.table import Op, imports
-from compressor.formats.onnx_import.values import Value
+from compressor.formats.onnx_import.values import Const, Value
 
 aten = torch.ops.aten
 
@@ -72,8 +72,13 @@ def largest(ctx: Emitter, op: Op) -> tuple[Value, ...]:
     k, is_largest = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1))), bool(op.get("largest", 1))
     if not op.get("sorted", 1):
         return ctx.call(aten.topk.default, x, k, dim, is_largest, False)
+    if k > max(x.at(dim)):
+        raise ModelError(f"keeps {k} of {max(x.at(dim))} values")
     in_order = ctx.call(aten.sort.stable, x, stable=True, dim=dim, descending=is_largest)
-    return tuple(ctx.call(aten.slice.Tensor, part, dim, 0, k) for part in in_order)
+    if len(set(x.at(dim))) == 1:
+        return tuple(ctx.call(aten.slice.Tensor, part, dim, 0, k) for part in in_order)
+    first = Const(torch.arange(k), f"{op.outputs[0]}.first")  # a slice of fewer samples would be short
+    return tuple(ctx.call(aten.index_select.default, part, dim, first) for part in in_order)
 
 
 @imports("Softmax", "LogSoftmax")

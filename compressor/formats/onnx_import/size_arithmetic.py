@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.pointwise import DTYPES, cast
 from compressor.formats.onnx_import.reduce import reduction
@@ -36,6 +35,15 @@ def _cut_quotient(a: Any, b: Any) -> Any:
     return combined(torch.sym_ite, alike, floored, ceiled)
 
 
+def _cut_remainder(a: Any, b: Any) -> Any:
+    """What is left of a after that quotient: it has the sign of a."""
+    return combined(operator.sub, a, combined(operator.mul, _cut_quotient(a, b), b))
+
+
+def _magnitude(a: Any) -> Any:
+    return combined(torch.sym_max, a, combined(operator.mul, a, -1))
+
+
 def _operation(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return lambda a, b: combined(function, a, b)
 
@@ -50,20 +58,32 @@ _ON_SIZES: dict[str, Callable[[Any, Any], Any]] = {
 @imports_sizes(*_ON_SIZES)
 def size_arithmetic(ctx: Emitter, op: Op) -> Value:
     """The same on integers, by nodes that compute it for every batch."""
-    if op.get("fmod", 0):
-        raise ModelError("takes a remainder of the batch size by the dividend's sign")
+    function = _cut_remainder if op.get("fmod", 0) else _ON_SIZES[op.kind]
     found = entries_of(op.needed(0))
     for value in op.inputs[1:]:
         assert value is not None
-        found = np.frompyfunc(_ON_SIZES[op.kind], 2, 1)(found, entries_of(value))
+        found = np.frompyfunc(function, 2, 1)(found, entries_of(value))
     return of_entries(found, op.outputs[0], op.needed(0).dtype)
 
 
-@imports_sizes("Neg")
-def size_negation(ctx: Emitter, op: Op) -> Value:
+_ALONE: dict[str, Callable[[Any], Any]] = {"Neg": lambda a: combined(operator.mul, a, -1), "Abs": _magnitude}
+
+
+@imports_sizes(*_ALONE)
+def size_alone(ctx: Emitter, op: Op) -> Value:
     """The same on integers."""
-    negated = np.frompyfunc(lambda a: combined(operator.mul, a, -1), 1, 1)(entries_of(op.needed(0)))
-    return of_entries(negated, op.outputs[0], op.needed(0).dtype)
+    found = np.frompyfunc(_ALONE[op.kind], 1, 1)(entries_of(op.needed(0)))
+    return of_entries(found, op.outputs[0], op.needed(0).dtype)
+
+
+@imports_sizes("Clip")
+def size_clip(ctx: Emitter, op: Op) -> Value:
+    """The entries between two bounds."""
+    found = entries_of(op.needed(0))
+    for position, kind in ((1, "Max"), (2, "Min")):
+        bound = op.given(position)
+        found = found if bound is None else np.frompyfunc(_ON_SIZES[kind], 2, 1)(found, entries_of(bound))
+    return of_entries(found, op.outputs[0], op.needed(0).dtype)
 
 
 _SIZE_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
