@@ -72,8 +72,7 @@ def _first_that_fits(
     """
     reasons: list[ModelError] = []
     for form in _forms(inputs):
-        is_last = len(form.trials) == 1
-        if any(isinstance(reason, DiffersError) for reason in reasons) and not is_last:
+        if form.is_open and any(isinstance(reason, DiffersError) for reason in reasons):
             continue  # it could be built, and another set of trials builds the same
         try:
             built = build(model, nodes, form, source.name)
@@ -83,11 +82,11 @@ def _first_that_fits(
                 raise BranchesError(f"{error}\n{_how_to_fix(inputs)}") from error
             reasons.append(error)
         except DiffersError as error:
-            if is_last:
+            if not form.is_open:
                 raise DiffersError(_differs(source.name, error)) from error
             reasons.append(error)
         except ModelError as error:
-            if is_last:
+            if not form.is_open:
                 raise error from (reasons[0] if reasons else None)
             reasons.append(error)
         else:
@@ -106,7 +105,7 @@ def _forms(inputs: Inputs) -> Iterator[Form]:
 
 
 def _batch_notes(form: Form, why_fixed: str | None) -> list[str]:
-    if len(form.trials) > 1:
+    if form.is_open:
         return [] if form.opened is None else [f"the file fixes the batch at {form.opened}; it was opened"]
     return [f"imported with the batch fixed at {form.trials[0]}: {why_fixed}"]
 

@@ -42,7 +42,6 @@ READ: Mapping[str, frozenset[str]] = {
         "GlobalLpPool": "p",
         "GroupNormalization": "epsilon num_groups",
         "HardSigmoid": "alpha beta",
-        "If": "else_branch then_branch",
         "InstanceNormalization": "epsilon",
         "IsInf": "detect_negative detect_positive",
         "LRN": "alpha beta bias size",
@@ -54,7 +53,7 @@ READ: Mapping[str, frozenset[str]] = {
         "Pad": "mode pads value",
         "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
         "ReduceSumSquare": _REDUCTION,
-        "Reshape": "allowzero shape",
+        "Reshape": "allowzero",
         "Resize": "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside "
         "keep_aspect_ratio_policy mode nearest_mode",
         "ScatterElements": "axis reduction",

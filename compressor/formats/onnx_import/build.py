@@ -41,6 +41,11 @@ class Form:
     trials: tuple[int, ...]
     opened: int | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any number of samples may go in."""
+        return len(self.trials) > 1
+
 
 @dataclass(frozen=True)
 class Built:

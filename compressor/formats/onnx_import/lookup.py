@@ -63,9 +63,9 @@ def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor
     listed = positions.tolist()
     if max(listed, default=0) >= max(x.at(dim)):
         raise ModelError(f"looks up position {max(listed)} of {max(x.at(dim))}")
-    if listed and listed == list(range(listed[0], listed[0] + len(listed))):
-        if len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
-            return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)
+    is_run = bool(listed) and listed == list(range(listed[0], listed[0] + len(listed)))
+    if is_run and len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
+        return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)
     return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
 
 

@@ -42,7 +42,7 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate",
 def reshape(ctx: Emitter, op: Op) -> Value:
     """`reshape`; 0 keeps a size, one size may be open, and the one that depends on the batch is."""
     x = ctx.tensor_of(op.needed(0))
-    wanted = list(op.get("shape")) if "shape" in op.attributes else ctx.numbers(op.needed(1))
+    wanted = ctx.numbers(op.needed(1))
     if not op.get("allowzero", 0):
         wanted = [ctx.size(x, i) if isinstance(n, int) and n == 0 else n for i, n in enumerate(wanted)]
     return reshaped(ctx, x, wanted)

@@ -18,6 +18,8 @@ aten = torch.ops.aten
 _NEAREST = {1: aten.upsample_nearest1d.vec, 2: aten.upsample_nearest2d.vec, 3: aten.upsample_nearest3d.vec}
 _LINEAR = {1: aten.upsample_linear1d.vec, 2: aten.upsample_bilinear2d.vec, 3: aten.upsample_trilinear3d.vec}
 _TORCH_CUBIC = -0.75
+_WHOLE = 1e-3
+"""A size this near to a whole one was meant to be it: factors are stored in float32."""
 
 
 @imports("Resize", "Upsample")
@@ -63,7 +65,7 @@ def _target(ctx: Emitter, op: Op, x: Traced, before: Sequence[int]) -> tuple[lis
     if len(factors) == x.rank and factors[:2] != [1.0, 1.0]:
         raise ModelError("resizes the batch or the channels")
     factors = factors[-n:]
-    is_whole = all(float(np.float32(a) * np.float32(f)).is_integer() for a, f in zip(before, factors, strict=True))
+    is_whole = all(abs(a * f - round(a * f)) < _WHOLE for a, f in zip(before, factors, strict=True))
     if op.get("coordinate_transformation_mode") == "align_corners" and not is_whole:
         raise ModelError(
             "aligns corners after a factor that gives no whole size, which ONNX and onnxruntime do differently; "
