@@ -81,7 +81,7 @@ def elements(ctx: Emitter, op: Op) -> Value:
     return ctx.call(aten.scatter.src, x, dim, at, op.needed(2))
 
 
-_FROM_FRONT = frozenset({aten.argmax.default, aten.argmin.default, aten.sort.stable, aten.topk.default})
+_FROM_FRONT = frozenset({aten.argmax.default, aten.argmin.default, aten.sort.stable})
 
 
 def from_front(ctx: Emitter, at: Traced | Const, size: Number) -> Traced | Const:
@@ -95,7 +95,7 @@ def from_front(ctx: Emitter, at: Traced | Const, size: Number) -> Traced | Const
 
 def _maker(node: Node) -> Node:
     """The node that made the numbers, where others only took a part of them."""
-    while node.target in (operator.getitem, aten.slice.Tensor):
+    while node.target in (operator.getitem, aten.slice.Tensor, aten.index_select.default):
         node = node.all_input_nodes[0]
     return node
 

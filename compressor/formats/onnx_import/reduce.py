@@ -67,11 +67,13 @@ def extreme_position(ctx: Emitter, op: Op) -> Value:
 
 @imports("TopK")
 def largest(ctx: Emitter, op: Op) -> tuple[Value, ...]:
-    """A stable `sort`, its first entries kept: of equal values the first counts; `topk` where no order is wanted."""
+    """A stable `sort`, its first entries kept: of equal values the first counts."""
     x, dim = ctx.tensor_of(op.needed(0)), op.get("axis", -1)
     k, is_largest = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1))), bool(op.get("largest", 1))
     if not op.get("sorted", 1):
-        return ctx.call(aten.topk.default, x, k, dim, is_largest, False)
+        raise ModelError(
+            "gives its values in no defined order, so what follows is not defined; export it with sorted=1"
+        )
     if k > max(x.at(dim)):
         raise ModelError(f"keeps {k} of {max(x.at(dim))} values")
     in_order = ctx.call(aten.sort.stable, x, stable=True, dim=dim, descending=is_largest)
