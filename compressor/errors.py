@@ -81,3 +81,11 @@ class GateError(CompressError):
 
 class VerificationError(GateError):
     pass
+
+
+def innermost_line(error: BaseException) -> str:
+    """Class and first line of the error at the bottom of a chain: what torch's exporter says is a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"

@@ -4,13 +4,12 @@ from compressor.compaction.compact import compact
 from compressor.compaction.lowering import LOWERINGS, LoweringChoice, lower
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.norms import rescaled_norms
-from compressor.compaction.result import Agreement, Branch, CompactReport, Folded, Kept, LayerChange
+from compressor.compaction.result import Branch, CompactReport, Folded, Kept, LayerChange, Proof
 from compressor.compaction.slicing import slice_program
 from compressor.compaction.verify import verify
 
 __all__ = [
     "LOWERINGS",
-    "Agreement",
     "Branch",
     "CompactReport",
     "Folded",
@@ -18,6 +17,7 @@ __all__ = [
     "LayerChange",
     "LoweredLayer",
     "LoweringChoice",
+    "Proof",
     "compact",
     "lower",
     "rescaled_norms",

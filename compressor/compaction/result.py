@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.compaction.lowering_result import LoweredLayer
+from compressor.program.agreement import Judgment
 from compressor.units import Macs, Params
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Largest difference between the masked and the compact model.
+class Proof:
+    """Largest difference between the masked and the compact model, in both precisions.
+
+    `*_judgment` says what the limit follows from: the plain one, 1e-10 and 1e-5, or where float32 passes that, 8 times
+    the `float32_noise` that was measured (`own rounding`: the masked model's float32 result against its float64 one;
+    `sensitivity`: one rounding after every operator). `decisions` names operators (a topk, a random draw) that decided
+    otherwise in the compact model; that was taken over, and compared by what it was decided from.
 
     Units:  `float64_relative` and `float32_relative` are relative to the largest value of the output in question, which
-            counts as at least 1e-3 and 0.1 of that of all outputs; `*_limit` is what was allowed.
+            counts as at least 1e-3 of that of all outputs; `*_limit` is what was allowed.
     """
 
     float64_relative: float
@@ -22,6 +28,10 @@ class Agreement:
     float32_limit: float
     n_inputs: int
     on_data: bool
+    float64_judgment: Judgment = "limit"
+    float32_judgment: Judgment = "limit"
+    float32_noise: float | None = None
+    decisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class CompactReport:
     still_zeroed: int
     layers: tuple[LayerChange, ...]
     skipped: tuple[str, ...]
-    agreement: Agreement | None
+    agreement: Proof | None
     metrics: dict[str, float] | None = None
     seconds: float = 0.0
     rescaled: tuple[str, ...] = ()

@@ -9,19 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compressor.data.source import DataSource
-from compressor.errors import ModelError, VerificationError
+from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.export_form import ExportForm
-from compressor.exporting.convert import innermost_line, quiet, to_exported
+from compressor.exporting.convert import quiet, to_exported
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, Run, check_data, torch_outputs
+from compressor.exporting.verify import Comparison, Run, check_data
 from compressor.program import Program
+from compressor.program.agreement import leaves
+from compressor.program.runs import Other, seeded
 
 
 def export_pt2(
@@ -56,7 +57,7 @@ def export_pt2(
         module = program.module.clone().to("cpu").eval()
         exported = to_exported(program, module, batch)
         _save(exported, path, {**properties(program, data), **extra})
-        comparison = Comparison(program, module, _read_back(path), batch=batch)
+        comparison = Comparison(program.replace(module=module), _read_back(path), batch=batch)
         report = _report(program, path, exported, comparison, batch_sizes, data)
         if accept is not None:
             accept(report)
@@ -84,8 +85,9 @@ def _read_back(path: Path) -> Run:
     except Exception as error:
         raise VerificationError(f"torch cannot read the .pt2 back: {innermost_line(error)}") from error
 
-    def run(inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
-        return torch_outputs(module, inputs)
+    def run(inputs: Sequence[Tensor]) -> Other:
+        with seeded(), torch.no_grad():
+            return Other(inputs, leaves(module(*inputs)))
 
     return run
 
@@ -98,7 +100,7 @@ def _report(
     batch_sizes: Sequence[int],
     data: DataSource | None,
 ) -> ExportReport:
-    agreement = comparison.agreement(batch_sizes, data)
+    found = comparison.verification(batch_sizes, data)
     n_params = sum(parameter.numel() for parameter in exported.parameters())
     return ExportReport(
         path=None,
@@ -107,15 +109,10 @@ def _report(
         n_params=n_params,
         n_program_params=program.n_parameters,
         n_nodes=sum(1 for node in exported.graph.nodes if node.op == "call_function"),
-        batch_sizes=agreement.batch_sizes,
-        max_abs=agreement.max_abs,
-        max_rel=agreement.max_rel,
-        limit=agreement.limit,
+        **found.fields(),
         on_data=data is not None,
-        top1_agreement=agreement.top1_agreement,
         external_data=False,
         seconds=0.0,
         format="pt2",
         batch=comparison.batch,
-        checks=agreement.checks,
     )

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
 from compressor.program import Program
 
@@ -204,15 +204,6 @@ def _name_transposed(model: ir.Model, module: nn.Module) -> None:
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A copy on the host. Raises:  TypeError for bfloat16, which numpy does not have."""
     return tensor.detach().cpu().contiguous().numpy()
-
-
-def innermost_line(error: BaseException) -> str:
-    """Class and first line of the error at the bottom of a chain: the exporter's own message is a page of
-    advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
 
 
 @contextlib.contextmanager

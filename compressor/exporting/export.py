@@ -24,7 +24,7 @@ from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
+from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program
 
@@ -131,8 +131,8 @@ def _build(
     plain_size, n_sparse = path.stat().st_size, 0
     if form.is_converted:
         n_sparse = _convert(path, form, data)
-    comparison = Comparison(program, module, onnx_run(open_onnx(path)), form.precision, form.batch)
-    agreement = comparison.agreement(batch_sizes, data)
+    comparison = Comparison(program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch)
+    found = comparison.verification(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
     return ExportReport(
         path=None,
@@ -141,19 +141,14 @@ def _build(
         n_params=count_onnx_parameters(written),
         n_program_params=program.n_parameters,
         n_nodes=len(written.graph.node),
-        batch_sizes=agreement.batch_sizes,
-        max_abs=agreement.max_abs,
-        max_rel=agreement.max_rel,
-        limit=agreement.limit,
+        **found.fields(),
         on_data=data is not None,
-        top1_agreement=agreement.top1_agreement,
         external_data=external,
         seconds=0.0,
         precision=form.precision,
         batch=form.batch,
         n_sparse=n_sparse,
         plain_size_bytes=plain_size if form.is_converted else None,
-        checks=agreement.checks,
         n_folded_norms=folded.n_folded,
         kept_norms=folded.skipped,
     )

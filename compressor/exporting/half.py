@@ -6,8 +6,8 @@ import onnx
 import onnx_ir as ir
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from compressor.errors import ModelError
-from compressor.exporting.convert import innermost_line, quiet
+from compressor.errors import ModelError, innermost_line
+from compressor.exporting.convert import quiet
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:

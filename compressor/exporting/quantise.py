@@ -11,8 +11,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from compressor.data.source import DataSource
-from compressor.errors import ModelError
-from compressor.exporting.convert import innermost_line, quiet, to_numpy
+from compressor.errors import ModelError, innermost_line
+from compressor.exporting.convert import quiet, to_numpy
 
 _BATCH = 32
 

@@ -10,13 +10,13 @@ import onnx
 import torch
 
 from compressor.data.source import DataSource
-from compressor.errors import ModelError, UsageError, VerificationError
+from compressor.errors import ModelError, UsageError, VerificationError, innermost_line
 from compressor.exporting.contents import fixed_batch, precision_of
-from compressor.exporting.convert import innermost_line, input_dtype
+from compressor.exporting.convert import input_dtype
 from compressor.exporting.export import check_batch_sizes
 from compressor.exporting.publish import data_file
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run, open_onnx
+from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program
 
@@ -47,8 +47,8 @@ def check_onnx(
     module = program.module.clone().to("cpu").eval()
     try:
         check_file(file, full=not n_sparse)
-        comparison = Comparison(program, module, onnx_run(open_onnx(file)), precision, batch)
-        agreement = comparison.agreement(batch_sizes, data)
+        comparison = Comparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
+        found = comparison.verification(batch_sizes, data)
     except VerificationError as error:
         raise VerificationError(f"{file}: {error}\nexport it again from this checkpoint") from error
     external = data_file(file).is_file()
@@ -59,18 +59,13 @@ def check_onnx(
         n_params=count_onnx_parameters(model),
         n_program_params=program.n_parameters,
         n_nodes=len(model.graph.node),
-        batch_sizes=agreement.batch_sizes,
-        max_abs=agreement.max_abs,
-        max_rel=agreement.max_rel,
-        limit=agreement.limit,
+        **found.fields(),
         on_data=data is not None,
-        top1_agreement=agreement.top1_agreement,
         external_data=external,
         seconds=time.perf_counter() - started,
         precision=precision,
         batch=batch,
         n_sparse=n_sparse,
-        checks=agreement.checks,
     )
 
 

@@ -1,13 +1,14 @@
-"""Results that a rounding or chance decides, and whether another result was as good; it must never run a network.
+"""Results that a rounding, chance or saturation decides, and whether another was as good; it must never run a network.
 
 A `topk` orders two scores that differ by one rounding either way, and what follows then differs by all there is. Such
 results are taken over from the other side and judged by what they were chosen from: exchanging two scores that are
-nearly equal costs nearly nothing, and a place that was never near costs more than rounding explains.
+nearly equal costs nearly nothing, and a place that was never near costs more than rounding explains. Of a sigmoid's
+result next to 0 only the steps of its rounding may be left: it is taken over too, and its operand is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from compressor.program.arguments import arguments
 
 aten = torch.ops.aten
 
-Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random"]
+Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random", "saturation"]
 
 _ORDERS = frozenset({aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable})
 _EXTREMES = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
@@ -42,6 +43,10 @@ _DRAWS = frozenset(
 )  # fmt: skip
 """Operators that draw numbers of which nothing but the distribution is given; dropout is off in evaluation."""
 
+_SATURATING = frozenset({aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int})
+_MIXING = ("conv", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot", "lstm", "gru", "rnn")
+"""How the names of operators begin that mix all values, so that what lies before is no longer seen in an output."""
+
 _FEWEST_DRAWS = 16
 _LARGEST_Z = 8.0
 """Standard errors by which what was drawn may be off: 6 are passed by chance once in 5e8."""
@@ -62,6 +67,28 @@ def kind_of(node: Node) -> Kind | None:
     if target in _ROUNDINGS:
         return "rounding"
     return "random" if target in _DRAWS else None
+
+
+def saturated(nodes: Sequence[Node]) -> frozenset[str]:
+    """Names of the sigmoids and softmaxes that outputs are made of without anything that mixes values in between."""
+    found: set[str] = set()
+    seen: set[Node] = set()
+    left = [node for node in nodes if node.op == "output"]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.target in _SATURATING:
+            found.add(node.name)
+        elif node.op == "output" or not _mixes(node):
+            left += node.all_input_nodes
+    return frozenset(found)
+
+
+def _mixes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.name.removeprefix("aten::").startswith(_MIXING)
 
 
 def decides(kind: Kind, node: Node, given: Mapping[str, Any]) -> bool:
@@ -88,13 +115,35 @@ def decision(result: Any) -> Tensor:
     return result if isinstance(result, Tensor) else result[1]
 
 
+def fitted(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor) -> Tensor | None:
+    """The decision in the shape of the result's: the first places of an order with all others behind them.
+
+    None if it is another operator's.
+    """
+    own = decision(result)
+    if decided.shape == own.shape:
+        return decided
+    if kind != "order" or decided.dim() != own.dim():
+        return None
+    dim: int = given["dim"]
+    n_more = own.shape[dim] - decided.shape[dim]
+    if n_more < 0 or (*decided.shape[:dim], own.shape[dim], *decided.shape[dim:][1:]) != (*own.shape,):
+        return None
+    taken = torch.zeros_like(own, dtype=torch.bool).scatter(
+        dim, decided.to(torch.int64).clamp(0, own.shape[dim] - 1), True
+    )
+    behind = taken.gather(dim, own).to(torch.int64).argsort(dim=dim, stable=True).narrow(dim, 0, n_more)
+    return torch.cat([decided, own.gather(dim, behind).to(decided.dtype)], dim)
+
+
 def redecided(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor) -> Any:
-    """The result that the operator would have had with that decision."""
-    if kind == "random":
-        return decided.to(result.dtype)
+    """The result that the operator would have had with that decision; places outside become the last one."""
+    if kind in ("order", "extreme"):
+        values: Tensor = given["self"]
+        decided = decided.clamp(0, (values.numel() if given["dim"] is None else values.shape[given["dim"]]) - 1)
     if isinstance(result, Tensor):
         return decided.to(result.dtype)
-    places, dim = decided.to(torch.int64), given["dim"]
+    places, dim = decided.to(torch.int64), int(given["dim"] or 0)
     if kind == "order" or given["keepdim"]:
         return given["self"].gather(dim, places), places
     return given["self"].gather(dim, places.unsqueeze(dim)).squeeze(dim), places
@@ -114,10 +163,11 @@ def compared(kind: Kind, node: Node, given: Mapping[str, Any], result: Any, deci
         return margin, torch.where(decided.to(torch.bool) == result, margin, torch.zeros_like(margin))
     if kind == "rounding":
         return _roundings_compared(node, given, decided)
-    values, dim = given["self"], given.get("dim")
+    values: Tensor = given["self"]
+    dim = int(given["dim"] or 0)
     places = decided.to(torch.int64)
-    if dim is None:
-        values, dim, places = values.flatten(), 0, places.reshape(1)
+    if given["dim"] is None:
+        values, places = values.flatten(), places.reshape(1)
     elif kind == "extreme" and not given["keepdim"]:
         places = places.unsqueeze(dim)
     own = decision(result).reshape(places.shape)

@@ -67,17 +67,19 @@ class Program:
 
     def example_inputs(self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
         """Random inputs, reproducible; floating ones in `dtype` if given, ids inside the tables that read them."""
-        examples = [self._bounded(spec).example(batch, seed + i) for i, spec in enumerate(self.inputs)]
+        bounded = [replace(spec, high=high) for spec, high in zip(self.inputs, self._highs, strict=True)]
+        examples = [spec.example(batch, seed + i) for i, spec in enumerate(bounded)]
         return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
 
     @cached_property
-    def _table_rows(self) -> Mapping[str, int]:
-        whole = any(not spec.torch_dtype.is_floating_point for spec in self.inputs)
-        return table_rows(self.module.graph, self.shapes) if whole else {}
-
-    def _bounded(self, spec: InputSpec) -> InputSpec:
-        rows = self._table_rows.get(spec.name)
-        return spec if rows is None else replace(spec, high=min(spec.high or rows, rows))
+    def _highs(self) -> tuple[int | None, ...]:
+        """The bound of each input's values: what its specification says, and the tables that it is looked up in."""
+        if all(spec.torch_dtype.is_floating_point for spec in self.inputs):
+            return tuple(spec.high for spec in self.inputs)
+        rows = table_rows(self.module.graph, self.shapes)
+        names = [node.name for node in self.module.graph.nodes if node.op == "placeholder"]
+        found = [(spec.high, rows.get(name)) for spec, name in zip(self.inputs, names, strict=True)]
+        return tuple(min((bound for bound in bounds if bound is not None), default=None) for bounds in found)
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.program.agreement import Agreement, Evidence, Outputs, judge, leaves
-from compressor.program.decisions import kind_of
+from compressor.errors import ModelError, innermost_line
+from compressor.program.agreement import Agreement, Evidence, Outputs, judge, leaves, structure_fault
+from compressor.program.decisions import kind_of, saturated
 from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
@@ -32,13 +33,21 @@ class Other:
     """One batch of inputs and what another computation of the network made of it.
 
     `again` computes the outputs in another way that should not matter. `deciding` gives outputs and what was decided on
-    the way to them, by the names of the program's nodes; it is told what the program decided.
+    the way to them, by the names of the program's nodes; it is told what the program decided. `precision` is what it
+    computes in, where that is coarser than the program's own.
     """
 
     inputs: Sequence[Tensor]
     outputs: Outputs
     again: Callable[[], Outputs] | None = None
     deciding: Callable[[Decisions], tuple[Outputs, Mapping[str, Tensor]]] | None = None
+    precision: torch.dtype | None = None
+
+    def rounding(self, own: Outputs) -> float:
+        """The rounding of 1 in the coarsest precision that either side computes in."""
+        found = {x.dtype for x in (*own, *self.outputs) if x.is_floating_point()}
+        found |= set() if self.precision is None else {self.precision}
+        return max((torch.finfo(dtype).eps / 2 for dtype in found), default=torch.finfo(torch.float32).eps / 2)
 
 
 @contextlib.contextmanager
@@ -63,8 +72,9 @@ class Yardstick:
 
     @property
     def has_decisions(self) -> bool:
-        """Whether rounding or chance may decide something on the way to the outputs."""
-        return any(kind_of(node) is not None for node in self.program.module.graph.nodes)
+        """Whether rounding, chance or saturation may decide something on the way to the outputs."""
+        nodes = list(self.program.module.graph.nodes)
+        return any(kind_of(node) is not None for node in nodes) or bool(saturated(nodes))
 
     def own(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in the program's own precision."""
@@ -74,72 +84,74 @@ class Yardstick:
         """The outputs in float64, by the same tensors."""
         return _run(self._exact, inputs, torch.float64)
 
-    def shaken(self, inputs: Sequence[Tensor], precision: torch.dtype = torch.float32) -> list[Tensor]:
-        """The float64 outputs with one rounding of `precision`, up or down at random, after each operator."""
-        return _run(Replay(self._exact, rounding=_rounding(precision)).run, inputs, torch.float64)
+    def shaken(self, inputs: Sequence[Tensor], rounding: float = 2.0**-24) -> list[Tensor]:
+        """The float64 outputs with one rounding (float32's if not given), up or down at random, after each operator."""
+        return _run(Replay(self._exact, rounding=rounding).run, inputs, torch.float64)
 
-    def agreement(self, others: Sequence[Other], limit: float, *, least_share: float = 0.0) -> Agreement:
-        """How the others agree with the program, as `judge` sees it.
+    def agreement(
+        self, others: Sequence[Other], limit: float, *, least_share: float = 0.0, own: Sequence[Outputs] = ()
+    ) -> Agreement:
+        """How the others agree with the program, as `judge` sees it; `own` are its outputs, if they are known already.
 
         Where rounding or chance decides something, the others' decisions are taken over: they are compared by what they
         were chosen from, and the outputs with those that follow from them.
         """
-        plain = [Evidence(self.own(other.inputs), other.outputs) for other in others]
-        if self.has_decisions:
+        known = own or [self.own(other.inputs) for other in others]
+        plain = [Evidence(mine, other.outputs) for mine, other in zip(known, others, strict=True)]
+        if self.has_decisions and structure_fault(plain) is None:
             found = judge(plain, limit, least_share=least_share)
             return found if found.passed else self._redecided(others, limit, least_share)
         measured = [self._measured(*pair) for pair in zip(plain, others, strict=True)]
         return judge(measured, limit, least_share=least_share)
 
     def _measured(self, plain: Evidence, other: Other) -> Evidence:
-        precision = _coarsest(plain.own)
-        exact, shaken = (lambda: self.exact(other.inputs)), (lambda: self.shaken(other.inputs, precision))
-        return Evidence(plain.own, plain.other, exact, shaken, other.again)
+        rounding = other.rounding(plain.own)
+        exact, shaken = (lambda: self.exact(other.inputs)), (lambda: self.shaken(other.inputs, rounding))
+        return Evidence(plain.own, plain.other, exact, shaken, other.again, rounding=rounding)
 
     def _redecided(self, others: Sequence[Other], limit: float, least_share: float) -> Agreement:
         """The agreement with all that was decided alike; where the others do not tell, as in the program's own run."""
         evidence, differing = [], dict[str, None]()
         for other in others:
-            own = self.decisions(other.inputs)
+            outputs, own = self.run_and_decisions(other.inputs)
+            if not own:
+                evidence.append(self._measured(Evidence(outputs, other.outputs), other))
+                continue
             outputs, foreign = (other.outputs, {}) if other.deciding is None else other.deciding(own)
-            decided = {name: part.value for name, part in own.items()} | dict(foreign)
-            differing |= dict.fromkeys(name for name in own if not _equal(decided[name], own[name].value))
-            evidence.append(self._with_decisions(other.inputs, outputs, decided, tuple(foreign)))
+            decided = {name: part.value for name, part in own.items() if part.kind != "saturation"} | dict(foreign)
+            differing |= dict.fromkeys(name for name in own if name in decided and _differ(decided[name], own[name]))
+            evidence.append(self._with_decisions(replace(other, outputs=outputs), decided, tuple(foreign)))
         found = judge(evidence, limit, least_share=least_share)
         return replace(found, decisions=tuple(differing))
 
-    def _with_decisions(
-        self, inputs: Sequence[Tensor], outputs: Outputs, decided: Mapping[str, Tensor], foreign: Sequence[str]
-    ) -> Evidence:
+    def _with_decisions(self, other: Other, decided: Mapping[str, Tensor], foreign: Sequence[str]) -> Evidence:
         """The outputs that follow from the decisions; and what each foreign one was chosen from, and what it chose."""
 
         def run(module: ProgramModule, dtype: torch.dtype | None, rounding: float = 0.0) -> tuple[list[Tensor], Replay]:
             steps = Replay(module, decided, rounding)
-            return _run(steps.run, inputs, dtype), steps
+            return _run(steps.run, other.inputs, dtype), steps
 
-        def of_float64(rounding: float) -> Callable[[], Outputs]:
-            def best() -> Outputs:
-                exact, steps = run(self._exact, torch.float64, rounding)
-                return [*exact, *(steps.best[name] for name in chosen)]
-
-            return best
+        def in_float64(rounding: float) -> list[Tensor]:
+            exact, steps = run(self._exact, torch.float64, rounding)
+            return [*exact, *(steps.best[name] for name in chosen)]
 
         own, steps = run(self._own, self.precision)
         chosen = [name for name in foreign if name in steps.best]
-        names = [f"output {k}" for k in range(len(own))] + [f"what {name} decides by" for name in chosen]
+        names = [f"output {k}" for k in range(len(own))] + chosen
+        rounding = other.rounding(own)
         return Evidence(
             [*own, *(steps.best[name] for name in chosen)],
-            [*outputs, *(steps.taken[name] for name in chosen)],
-            of_float64(0.0),
-            of_float64(_rounding(_coarsest(own))),
+            [*other.outputs, *(steps.taken[name] for name in chosen)],
+            exact=lambda: in_float64(0.0),
+            shaken=lambda: in_float64(rounding),
             names=tuple(names),
+            rounding=rounding,
         )
 
-    def decisions(self, inputs: Sequence[Tensor]) -> dict[str, Decided]:
-        """What rounding or chance decides when the program runs in its own precision."""
+    def run_and_decisions(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Decided]]:
+        """The outputs in the program's own precision, and what rounding or chance decided on the way."""
         steps = Replay(self._own)
-        _run(steps.run, inputs, self.precision)
-        return steps.decided
+        return _run(steps.run, inputs, self.precision), steps.decided
 
     @cached_property
     def _own(self) -> ProgramModule:
@@ -164,20 +176,19 @@ class Yardstick:
 
 @torch.no_grad()
 def _run(run: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    """The outputs for these inputs, floating ones given in `dtype`.
+
+    Raises:  ModelError if torch cannot run it.
+    """
     given = [x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in inputs]
-    with seeded(), default_type(dtype or torch.get_default_dtype()):
-        return leaves(run(*given))
+    try:
+        with seeded(), default_type(dtype or torch.get_default_dtype()):
+            return leaves(run(*given))
+    except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
+        batch = f" at batch {len(inputs[0])}" if inputs and inputs[0].dim() else ""
+        raise ModelError(f"torch cannot run the model{batch}: {innermost_line(error)}") from error
 
 
-def _rounding(precision: torch.dtype) -> float:
-    return torch.finfo(precision).eps / 2
-
-
-def _coarsest(outputs: Outputs) -> torch.dtype:
-    """The least precise floating type among the outputs."""
-    floating = {x.dtype for x in outputs if x.is_floating_point()}
-    return max(floating, key=_rounding, default=torch.float32)
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a == b).all())
+def _differ(foreign: Tensor, own: Decided) -> bool:
+    """Whether something else was decided; a saturated result always is something else."""
+    return own.kind == "saturation" or foreign.shape != own.value.shape or not bool((foreign == own.value).all())

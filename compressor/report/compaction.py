@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
 from compressor.report.lowering import lowering_lines
-from compressor.report.text import duration, metrics, percent, plural, shape, shorten
+from compressor.report.text import decided, duration, metrics, percent, plural, shape, shorten
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.compaction.result import Agreement, CompactReport, Kept, LayerChange
+    from compressor.compaction.result import CompactReport, Kept, LayerChange, Proof
 
 _ROWS = 40
 _SKIPS = 8
@@ -114,13 +115,15 @@ def _not_equal(rescaled: Sequence[str]) -> str:
     )
 
 
-def _agreement(check: Agreement) -> str:
+def _agreement(check: Proof) -> str:
     where = "random and real" if check.on_data else "random"
-    return (
+    because = basis(check.float32_judgment, check.float32_noise)
+    told = (
         f"agrees with the masked model on {check.n_inputs} {where} inputs: "
         f"float64 {check.float64_relative:.1e} (limit {check.float64_limit:.0e}), "
-        f"float32 {check.float32_relative:.1e} (limit {check.float32_limit:.0e})"
+        f"float32 {check.float32_relative:.1e} (limit {check.float32_limit:.0e}{f': {because}' if because else ''})"
     )
+    return told + (f"; {decided(check.decisions)}" if check.decisions else "")
 
 
 def _layers(layers: Sequence[LayerChange], limit: int | None) -> RenderableType | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
-from compressor.report.text import duration, metric, plural
+from compressor.report.text import decided, duration, metric, plural
 from compressor.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
             "difference",
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
         ),
+        ("judged by", basis(report.judgment, report.noise)),
+        ("decided", decided([name for check in report.checks for name in check.decisions])),
         ("checked", f"{runtime} against torch, {inputs}, batch {batches}"),
     ]
     if report.top1_agreement is not None:

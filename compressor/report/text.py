@@ -64,3 +64,12 @@ def duration(seconds: float) -> str:
 def plural(n: int, noun: str) -> str:
     """`1 unit`, `3 units`, `1,234 units`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def decided(names: Sequence[str]) -> str:
+    """`near-ties or chance in topk, randn: …`: what a comparison took over from the other side."""
+    known = list(dict.fromkeys(names))
+    if not known:
+        return ""
+    shown = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+    return f"near-ties or chance in {shown}: taken over, and compared by what they are decided from"

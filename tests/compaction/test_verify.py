@@ -25,7 +25,7 @@ def test_a_program_agrees_with_itself(dense: Program) -> None:
 
 @pytest.mark.parametrize(("by", "precision"), [(1e-1, "float64"), (1e-4, "float64")])
 def test_a_difference_is_an_error_that_names_it(dense: Program, by: float, precision: str) -> None:
-    with pytest.raises(VerificationError, match=rf"differ by .*e-0\d relative in {precision}"):
+    with pytest.raises(VerificationError, match=rf"differ by .* of the largest output .* in {precision}"):
         verify(dense, nudged(dense, by))
 
 
@@ -169,7 +169,7 @@ def test_tensors_that_were_rounded_count_as_they_were_computed(dense: Program) -
     precise = dense.replace(module=dense.module.clone(torch.float64))
     with torch.no_grad():
         precise.parameters["out.bias"].copy_(exact)
-    with pytest.raises(VerificationError, match="relative in float64"):
+    with pytest.raises(VerificationError, match="in float64"):
         verify(precise, stored)
     assert verify(precise, stored, exact={"out.bias": exact}).float64_relative < 1e-12
 

@@ -71,8 +71,10 @@ def test_a_measured_noise_raises_the_limit_by_its_factor_and_no_further(kind: st
             noise["again"] = [other[0] + 4e-4, -4.0]
         agreement = of([1.0, -4.0], other, **noise)
         assert agreement.passed is passed and agreement.judgment == kind
-        assert agreement.noise == pytest.approx(1e-4, rel=2e-3) and agreement.limit == pytest.approx(16e-4, rel=2e-3)
-        assert str(agreement.basis).startswith("16 times ") and agreement.basis in str(agreement)
+        assert agreement.noise == pytest.approx(1e-4, rel=2e-3) and agreement.limit == pytest.approx(
+            NOISE_FACTOR * 1e-4, rel=2e-3
+        )
+        assert str(agreement.basis).startswith("8 times ") and agreement.basis in str(agreement)
 
 
 def test_noise_never_excuses_more_than_a_share_of_the_output() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
-from compressor.compaction.result import Agreement, Branch, CompactReport, Folded, Kept, LayerChange
+from compressor.compaction.result import Branch, CompactReport, Folded, Kept, LayerChange, Proof
 from compressor.report.compaction import compact_table
 from compressor.report.console import plain_text
 from compressor.units import Macs, Params
@@ -30,7 +30,7 @@ def report() -> CompactReport:
             LayerChange("fc2.bias", (10,), (10,)),
         ),
         skipped=("conv2: 3 channels feed a padding that is not zero",),
-        agreement=Agreement(3.1e-16, 2.4e-07, 1e-10, 1e-5, 6, True),
+        agreement=Proof(3.1e-16, 2.4e-07, 1e-10, 1e-5, 6, True),
         metrics={"accuracy": 0.9926, "loss": 0.03, "n": 10000},
         seconds=1.25,
         zeroed=398142,

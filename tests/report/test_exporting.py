@@ -69,7 +69,7 @@ def test_the_size_of_a_converted_file_stands_beside_the_plain_one() -> None:
 
 
 def test_a_file_that_was_only_checked_was_not_written() -> None:
-    real = (Check("validation", 1, 1e-3, 1e-2),)
+    real = (Check("validation", 1, 1e-3, 1e-2, 1e-2),)
     text = plain_text(export_table(replace(report(), checks=real), "m.onnx", written=False))
     assert "checked m.onnx after 1.90 s" in text and "wrote" not in text
     assert "against torch, real inputs" in text

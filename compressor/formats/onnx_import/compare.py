@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ModelError
-from compressor.formats.onnx_import.locate import Trace, described, first_difference, first_line
+from compressor.formats.onnx_import.locate import Trace, described, first_difference
 from compressor.formats.onnx_import.source import NotRunError, Source
 from compressor.program import Program, find_layers
 from compressor.program.agreement import Evidence, judge, leaves
@@ -115,10 +115,10 @@ class _Pair:
         why, own = None, list[Tensor]()
         try:
             own = self._yardstick.own(inputs)
-        except ZeroDivisionError as error:  # a runtime may end the whole process by it
-            raise NotRunError("it divides whole numbers by 0 for random inputs") from error
-        except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
-            why = f"torch cannot run it: {first_line(error)}"
+        except ModelError as error:
+            if "ZeroDivisionError" in str(error):  # a runtime may end the whole process by it
+                raise NotRunError("it divides whole numbers by 0 for random inputs") from error
+            why = str(error)
         parts = [leaves(self.source.run(part)) for part in self._parts(inputs)]
         if why is not None:
             self._check_operators(inputs, why)
@@ -133,8 +133,8 @@ class _Pair:
         try:
             own = self._yardstick.own(inputs)
             parts = [self._yardstick.own(part) for part in self._parts(inputs)]
-        except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
-            raise DiffersError(f"torch cannot run it: {first_line(error)}") from error
+        except ModelError as error:
+            raise DiffersError(str(error)) from error
         if (why := self._why_apart(inputs, own, parts, optimised=False)) is not None:
             raise DiffersError(_DEPENDS.format(why))
 

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from compressor.errors import innermost_line
 from compressor.program import Program, default_type
 from compressor.program.agreement import Agreement, Evidence, judge, leaves
 
@@ -108,7 +109,7 @@ class _Forced(fx.Interpreter):
         except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
             if trace is None:
                 raise
-            raise _FoundError(Difference(trace, _fault(f"torch cannot run it: {first_line(error)}"))) from error
+            raise _FoundError(Difference(trace, _fault(f"torch cannot run it: {innermost_line(error)}"))) from error
         if trace is None or trace.value not in self._values or not isinstance(result, Tensor):
             return result
         value = self._values[trace.value]
@@ -128,8 +129,3 @@ def _widened(part: Any) -> Any:
     if isinstance(part, torch.dtype):
         return torch.float64 if part.is_floating_point else part
     return part.double() if isinstance(part, Tensor) and part.is_floating_point() else part
-
-
-def first_line(error: Exception) -> str:
-    """What torch says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

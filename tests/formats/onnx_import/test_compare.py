@@ -145,7 +145,8 @@ def test_near_ties_that_are_ordered_otherwise_do_not_refuse_a_right_import() -> 
     """Scores that differ by a rounding, of which the best are looked up: the outputs differ by all there is."""
     nodes = [
         node("Gemm", ["x", "w"], ["h"]), node("Softmax", ["h"], ["p"], axis=1), node("Mul", ["p", "tiny"], ["q"]),
-        node("Add", ["q", "one"], ["r"]), node("TopK", ["r", "k"], ["v", "i"], axis=1), node("Gather", ["t", "i"], ["y"]),
+        node("Add", ["q", "one"], ["r"]), node("TopK", ["r", "k"], ["v", "i"], axis=1),
+        node("Gather", ["t", "i"], ["y"]),
     ]  # fmt: skip
     constants = {
         "w": numbers(64, 200), "tiny": np.float32(3e-6), "one": np.float32(1), "k": np.array([100], i64),
@@ -193,15 +194,6 @@ def test_what_cannot_be_compared_is_still_not_opened_blindly() -> None:
     assert "depend on the others in its batch" in program.record.notes[1]
 
 
-def test_a_batch_that_only_the_program_takes_is_noted() -> None:
-    """A reshape holds the one sample that the file was made for, though its input says that any number may go in."""
-    model = model_of([node("Reshape", ["x", "s"], ["y"])], {"x": ("N", 4)}, {"s": np.array([2, 2], i64)})
-    said = imported(model).record.notes[-1]
-    assert said.startswith(
-        "agrees with the file in onnxruntime at batch 1; at batches 2, 3, 5, 8 onnxruntime cannot run it"
-    )
-
-
 def test_a_division_by_zero_never_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some versions end the process by it."""
     ran = list[int]()
@@ -231,7 +223,7 @@ def test_where_the_runtime_shows_no_values_a_difference_is_still_one(monkeypatch
 
     monkeypatch.setattr(Source, "values", values)
     monkeypatch.setitem(IMPORTERS, "Tanh", WRONG["another function"][1])
-    with pytest.raises(DiffersError, match="its outputs are not those of the file: .*; it is too large"):
+    with pytest.raises(DiffersError, match=r"its outputs are not those of the file: .*; it is too large"):
         imported(deep())
     monkeypatch.setattr(comparing, "_MOST_VALUES", 4)
     with pytest.raises(DiffersError, match="too large to look at every operator"):
@@ -323,10 +315,7 @@ def test_several_inputs_and_outputs_are_all_compared(monkeypatch: pytest.MonkeyP
         nodes, {"a": ("N", 4), "m": ("N", 4), "q": ("N", 4)}, outputs=("y", "i"), dtypes={"q": "bool", "i": "int64"}
     )
     assert imported(model).record.notes[-1] == ALL
-    monkeypatch.setitem(IMPORTERS, "ArgMax", IMPORTERS["ArgMin"])
-    monkeypatch.setitem(
-        IMPORTERS, "ArgMax", lambda ctx, op: ctx.call(aten.argmin.default, op.needed(0), 1, True)
-    )  # fmt: skip
+    monkeypatch.setitem(IMPORTERS, "ArgMax", lambda ctx, op: ctx.call(aten.argmin.default, op.needed(0), 1, True))
     with pytest.raises(DiffersError, match="ArgMax /best"):
         imported(model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
-from compressor.compaction.result import Agreement, CompactReport, LayerChange
+from compressor.compaction.result import CompactReport, LayerChange, Proof
 from compressor.program.record import Record, Step
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.html import About
@@ -135,7 +135,7 @@ def retraining() -> RetrainReport:
 
 
 def compaction(*, rescaled: bool = False) -> CompactReport:
-    agreement = None if rescaled else Agreement(4.9e-16, 2.6e-7, 1e-10, 1e-5, 3, True)
+    agreement = None if rescaled else Proof(4.9e-16, 2.6e-7, 1e-10, 1e-5, 3, True)
     return CompactReport(
         Params(431080), Params(431080), Params(33111), Macs(2_293_000), Macs(650_000), 445, 12,
         (LayerChange(HOSTILE, (500, 800), (93, 272)),), (f"{HOSTILE}: read by an operator without a rule",) * 14,
