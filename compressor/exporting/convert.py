@@ -21,6 +21,7 @@ from torch import nn
 from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
+from compressor.exporting.translations import stable_sort
 from compressor.program import Program
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
@@ -45,8 +46,9 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     try:
         with quiet():
             onnx_program = torch.onnx.export(
-                exported, dynamo=True, optimize=True, verbose=False, opset_version=opset, external_data=False
-            )
+                exported, dynamo=True, optimize=True, verbose=False, opset_version=opset, external_data=False,
+                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
+            )  # fmt: skip
     except Exception as error:  # the exporter wraps whatever its parts raise
         raise ModelError(f"the model has no ONNX form: {innermost_line(error)}") from error
     if onnx_program is None:

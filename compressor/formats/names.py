@@ -50,7 +50,7 @@ def variables_of(names: Sequence[str]) -> list[str]:
 
 def _variable(name: str) -> str:
     plain = _NO_IDENTIFIER.sub("_", name)[:100] or "input"
-    return f"input_{plain}" if plain[0].isdigit() else plain
+    return f"input_{plain}" if plain[0].isdigit() or plain == "self" else plain
 
 
 def check_tensor_names(names: Iterable[str]) -> None:

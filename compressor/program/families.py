@@ -219,7 +219,7 @@ REDUCE = _family(
 SOFTMAX = _family("softmax", aten.softmax.int, aten._softmax.default)
 LOG_SOFTMAX = _family("log_softmax", aten.log_softmax.int)
 CUMSUM = _family("cumsum", aten.cumsum.default)
-SORT = _family("sort", aten.sort.default, aten.topk.default)
+SORT = _family("sort", aten.sort.default, aten.sort.stable, aten.topk.default)
 REDUCTIONS = MEAN | REDUCE
 SCANS = SOFTMAX | LOG_SOFTMAX | CUMSUM
 

@@ -3,6 +3,6 @@
 It must never run what a file holds while reading it, nor guess about an operator that the table lacks.
 """
 
-from compressor.formats.onnx_import.build import import_onnx
+from compressor.formats.onnx_import.attempts import import_onnx
 
 __all__ = ["import_onnx"]

@@ -14,7 +14,7 @@ from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.naming import layer_of
 from compressor.formats.onnx_import.table import Op, imports
 from compressor.formats.onnx_import.values import Const, Traced, Value
-from compressor.formats.onnx_import.window import pad_input, window_of
+from compressor.formats.onnx_import.window import frame_of, pad_input, window_of
 
 aten = torch.ops.aten
 
@@ -62,48 +62,31 @@ def convolution(ctx: Emitter, op: Op) -> Value:
 
 @imports("ConvTranspose")
 def transposed_convolution(ctx: Emitter, op: Op) -> Value:
-    """`conv_transpose1d`, `2d` or `3d`; uneven padding is cropped afterwards."""
+    """`conv_transpose1d`, `2d` or `3d`; uneven padding is cropped afterwards, an output that is larger is filled."""
     x, weight = ctx.traced(op.needed(0)), ctx.tensor_of(op.needed(1))
     rank = x.rank - 2
     if rank not in _TRANSPOSED:
         raise ModelError(f"convolves over {rank} dimensions")
     layer = _layer(op, weight)
-    strides, dilations = list(op.get("strides", [1] * rank)), list(op.get("dilations", [1] * rank))
-    extra = list(op.get("output_padding", [0] * rank))
     kernel = [weight.static(dim) for dim in range(2, weight.rank)]
-    begin, end = _transposed_pads(op, x, kernel, strides, dilations, extra)
-    even = [min(pair) for pair in zip(begin, end, strict=True)]
-    args = (strides, even, extra, op.get("group", 1), dilations)
-    if any(part < 0 for part in even):
-        raise ModelError("adds to its output on both sides (a negative padding)")
+    frame = frame_of(op, x, kernel)
     weight_, bias = learned(ctx, weight, "weight", layer), learned(ctx, op.given(2), "bias", layer)
-    # what is cropped at the end of one side can swallow an output padding that torch would refuse as too large
-    out = ctx.call(_TRANSPOSED[rank], x, weight_, bias, *args)
-    crop = [n for b, e, p in reversed(list(zip(begin, end, even, strict=True))) for n in (p - b, p - e)]
-    return out if not any(crop) else ctx.call(aten.pad.default, out, crop)
+    groups = op.get("group", 1)
+    if any(frame.beyond):  # nothing is summed there, so all that is there is the bias
+        out = ctx.call(
+            _TRANSPOSED[rank], x, weight_, None, frame.strides, frame.padding, frame.extra, groups, frame.dilations
+        )
+        out = ctx.call(aten.pad.default, out, frame.amounts)
+        return out if bias is None else ctx.call(aten.add.Tensor, out, _per_channel(ctx, bias, rank))
+    out = ctx.call(
+        _TRANSPOSED[rank], x, weight_, bias, frame.strides, frame.padding, frame.extra, groups, frame.dilations
+    )
+    return ctx.call(aten.pad.default, out, frame.amounts) if any(frame.amounts) else out
 
 
-def _transposed_pads(
-    op: Op, x: Traced, kernel: list[int], strides: list[int], dilations: list[int], extra: list[int]
-) -> tuple[list[int], list[int]]:
-    """Padding at both ends of every dimension, from `pads`, `auto_pad` or the output's shape that is asked for."""
-    rank, mode = len(kernel), op.get("auto_pad", "NOTSET")
-    if mode == "NOTSET" and "output_shape" not in op.attributes:
-        pads = list(op.get("pads", [0] * 2 * rank))
-        return pads[:rank], pads[rank:]
-    if mode == "VALID":
-        return [0] * rank, [0] * rank
-    wanted = list(op.get("output_shape", []))[-rank:]
-    if not wanted:
-        wanted = [size * stride for size, stride in zip(x.spatial(), strides, strict=True)]
-    begin, end = [], []
-    for i, size in enumerate(x.spatial()):
-        total = strides[i] * (size - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1 - wanted[i]
-        total = max(total, 0)
-        half = total // 2
-        begin.append(total - half if mode != "SAME_UPPER" else half)
-        end.append(half if mode != "SAME_UPPER" else total - half)
-    return begin, end
+def _per_channel(ctx: Emitter, bias: Value, rank: int) -> Value:
+    """(C,) as (C, 1, 1) beside an image."""
+    return ctx.call(aten.reshape.default, bias, [-1, *[1] * rank])
 
 
 @imports("Gemm")

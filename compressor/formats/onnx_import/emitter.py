@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.naming import Names, is_made_up, layer_of
 from compressor.formats.onnx_import.node import Op
-from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of
+from compressor.formats.onnx_import.per_sample import derived
+from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, combined, entries_of
 from compressor.program.arguments import has_argument
 
 aten = torch.ops.aten
@@ -66,7 +67,10 @@ class Emitter:
         if not any(isinstance(leaf, (Traced, Size)) for leaf in leaves):
             return self._folded(target, args, kwargs)
         args, kwargs = tree_map(lambda v: self.attached(v) if isinstance(v, Const) else v, (args, kwargs))
-        trials = [self._tried(target, args, kwargs, trial) for trial in range(len(self.trials))]
+        trials = [self._tried(target, args, kwargs, 0)]
+        for trial in range(1, len(self.trials)):
+            more = derived(target, (args, kwargs), trials[0], self.trials, trial)
+            trials.append(self._tried(target, args, kwargs, trial) if more is None else more)
         nodes = tree_map(lambda v: v.node if isinstance(v, (Traced, Size)) else v, (args, kwargs))
         node = self._placed(self.graph.call_function(target, *nodes), trials[0])
         if isinstance(trials[0], Tensor):
@@ -146,7 +150,9 @@ class Emitter:
         """The value as a tensor: sizes that depend on the batch are put into one."""
         if not isinstance(value, Sizes):
             return value
-        parts = [self.call(aten.scalar_tensor.default, entry, dtype=torch.int64) for entry in value.entries.flat]
+        parts = [
+            self.call(aten.scalar_tensor.default, _integer(entry), dtype=value.dtype) for entry in value.entries.flat
+        ]
         if value.rank == 0:
             return parts[0]
         return self.call(aten.reshape.default, self.call(aten.stack.default, parts), list(value.entries.shape))
@@ -188,6 +194,12 @@ class Emitter:
         self._attached[id(value), _kind(is_parameter)] = made
         self._kept.append(value)  # an id is only good while its object lives
         return made
+
+
+def _integer(entry: Any) -> Any:
+    """A truth value as 0 or 1: an operator's number is no condition."""
+    is_truth = isinstance(entry, Size) and isinstance(entry.values[0], bool)
+    return combined(torch.sym_ite, entry, 1, 0) if is_truth else entry
 
 
 def _kind(is_parameter: bool) -> str:

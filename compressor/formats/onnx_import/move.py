@@ -7,6 +7,7 @@ opened when the whole network is imported with an open one.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,22 @@ from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.opening import opened_batch
 from compressor.formats.onnx_import.table import Op, imports, imports_sizes, integers
-from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, entries_of, of_entries
+from compressor.formats.onnx_import.values import (
+    Const,
+    Number,
+    Size,
+    Sizes,
+    Traced,
+    Value,
+    combined,
+    entries_of,
+    of_entries,
+)
 
 aten = torch.ops.aten
+
+_BEYOND = (2**31 - 1, 2**63 - 1)
+"""What exporters write for the end of any dimension."""
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -28,7 +42,7 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate",
 def reshape(ctx: Emitter, op: Op) -> Value:
     """`reshape`; 0 keeps a size, one size may be open, and the one that depends on the batch is."""
     x = ctx.tensor_of(op.needed(0))
-    wanted = list(op.get("shape")) if "shape" in op.attributes else ctx.numbers(op.needed(1))
+    wanted = ctx.numbers(op.needed(1))
     if not op.get("allowzero", 0):
         wanted = [ctx.size(x, i) if isinstance(n, int) and n == 0 else n for i, n in enumerate(wanted)]
     return reshaped(ctx, x, wanted)
@@ -97,6 +111,8 @@ def squeeze(ctx: Emitter, op: Op) -> Value:
     """`squeeze` of the named dimensions, of all that have size 1 when none is named."""
     x = ctx.tensor_of(op.needed(0))
     axes = op.axes()
+    if axes is None and any(1 in x.at(d) and set(x.at(d)) != {1} for d in range(x.rank)):
+        raise ModelError("squeezes every dimension of size 1, which the batch is for one sample")
     dims = sorted(a % x.rank for a in axes) if axes is not None else [d for d in range(x.rank) if set(x.at(d)) == {1}]
     wrong = [dim for dim in dims if set(x.at(dim)) != {1}]
     if wrong:
@@ -141,10 +157,17 @@ def split(ctx: Emitter, op: Op) -> tuple[Value, ...]:
     x = ctx.tensor_of(op.needed(0))
     dim, sizes = op.get("axis", 0) % x.rank, op.axes(1, "split")
     if sizes is None:
-        size, n = x.static(dim), op.get("num_outputs", len(op.outputs))
-        step = -(-size // n)
-        sizes = [min(step, size - i * step) for i in range(n)]
+        sizes = _equal_parts(ctx.size(x, dim), op)
     return ctx.call(aten.split_with_sizes.default, x, sizes, dim)
+
+
+def _equal_parts(size: Number, op: Op) -> list[Number]:
+    """Parts of one size, of which only those of a given number may leave the last one smaller."""
+    if "num_outputs" not in op.attributes:
+        return [combined(operator.floordiv, size, len(op.outputs))] * len(op.outputs)
+    n = op.get("num_outputs")
+    step = combined(operator.floordiv, size + (n - 1), n)
+    return [*[step] * (n - 1), size - step * (n - 1)]
 
 
 @imports("Slice")
@@ -152,7 +175,7 @@ def cut(ctx: Emitter, op: Op) -> Value:
     """`slice` along one dimension after the other; a full step back is a `flip`."""
     x = ctx.tensor_of(op.needed(0))
     for dim, start, end, step in _cuts(ctx, op, x.rank):
-        x = _cut(ctx, x, dim, start, end, step)
+        x = cut_dim(ctx, x, dim, start, end, step)
     return x
 
 
@@ -167,7 +190,7 @@ def _cuts(ctx: Emitter, op: Op, rank: int) -> list[tuple[int, Number, Number, in
     return list(zip(axes, starts, ends, steps or [1] * len(axes), strict=True))
 
 
-def _cut(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
+def cut_dim(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
     if step < 1:
         return _backwards(ctx, x, dim, start, end, step)
     if step == 1 and isinstance(start, int) and isinstance(end, int) and start == 0:
@@ -180,6 +203,9 @@ def _cut(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, 
 def _backwards(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
     if isinstance(start, Size) or isinstance(end, Size):
         raise ModelError("runs backwards between positions that depend on the batch")
+    if start in (-1, *_BEYOND) and end < -_BEYOND[0] // 2:
+        flipped = ctx.call(aten.flip.default, x, [dim])
+        return flipped if step == -1 else ctx.call(aten.slice.Tensor, flipped, dim, 0, _BEYOND[1], -step)
     size = x.static(dim)
     first = min(start, size - 1) if start >= 0 else max(start + size, -1)
     last = end if end >= 0 else max(end + size, -1) if end >= -size else -1
@@ -240,70 +266,6 @@ def pad(ctx: Emitter, op: Op) -> Value:
     if mode == "constant":
         return ctx.call(aten.pad.default, x, new, "constant", value)
     return ctx.call(aten.pad.default, x, new, _PAD_MODES[mode])
-
-
-@imports("Gather")
-def gather(ctx: Emitter, op: Op) -> Value:
-    """`select` for one position, `slice` for a run, `embedding` of a table, otherwise `index_select` or `index`."""
-    x, at = ctx.tensor_of(op.needed(0)), ctx.tensor_of(op.needed(1))
-    dim = op.get("axis", 0) % max(x.rank, 1)
-    if not isinstance(at, Const):
-        if isinstance(x, Const) and x.rank == 2 and dim == 0 and x.tensor.is_floating_point():
-            return ctx.call(aten.embedding.default, ctx.attached(x, "weight"), at)
-        return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
-    positions = at.tensor.reshape(-1)
-    if at.rank == 0:
-        return ctx.call(aten.select.int, x, dim, int(at.tensor))
-    if isinstance(x, Traced) and bool((positions < 0).any()):
-        positions = torch.where(positions < 0, positions + x.static(dim), positions)
-    found = _selected(ctx, x, dim, positions, at.name)
-    if at.rank == 1:
-        return found
-    if isinstance(found, Const):
-        shape = [*found.tensor.shape[:dim], *at.tensor.shape, *found.tensor.shape[dim + 1 :]]
-        return ctx.call(aten.reshape.default, found, shape)
-    return ctx.call(aten.unflatten.int, found, dim, list(at.tensor.shape))
-
-
-def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor, name: str) -> Traced | Const:
-    if isinstance(x, Const):
-        size = x.static(dim)
-        return ctx.call(aten.index_select.default, x, dim, Const(positions % max(size, 1), name))
-    listed = positions.tolist()
-    if listed and listed == list(range(listed[0], listed[0] + len(listed))):
-        return _cut(ctx, x, dim, listed[0], listed[-1] + 1, 1)
-    return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
-
-
-@imports("GatherElements", "ScatterElements")
-def elements(ctx: Emitter, op: Op) -> Value:
-    """`gather`, or `scatter` of a source."""
-    x, dim = op.needed(0), op.get("axis", 0)
-    if op.kind == "GatherElements":
-        return ctx.call(aten.gather.default, x, dim, op.needed(1))
-    if op.get("reduction", "none") != "none":
-        raise ModelError("scatters with a reduction, which is not supported")
-    return ctx.call(aten.scatter.src, x, dim, op.needed(1), op.needed(2))
-
-
-@imports("GatherND", "ScatterND")
-def tuples(ctx: Emitter, op: Op) -> Value:
-    """`index` or `index_put` by the tuples along the last dimension of the positions."""
-    x, at = op.needed(0), ctx.tensor_of(op.needed(1))
-    if op.get("batch_dims", 0) or op.get("reduction", "none") not in ("none", "add"):
-        raise ModelError("has batch dimensions or a reduction, which is not supported")
-    n = at.static(at.rank - 1)
-    positions = [ctx.call(aten.select.int, at, at.rank - 1, i) for i in range(n)]
-    if op.kind == "GatherND":
-        return ctx.call(aten.index.Tensor, x, positions)
-    return ctx.call(aten.index_put.default, x, positions, op.needed(2), op.get("reduction", "none") == "add")
-
-
-@imports_sizes("Gather")
-def size_gather(ctx: Emitter, op: Op) -> Value:
-    """The entries at fixed positions."""
-    at = np.array(integers(op.needed(1)), dtype=np.int64).reshape(entries_of(op.needed(1)).shape)
-    return of_entries(np.take(entries_of(op.needed(0)), at, axis=op.get("axis", 0)), op.outputs[0])
 
 
 _ON_TENSORS: Mapping[str, Callable[[Emitter, Op], Value]] = {"Reshape": reshape, "Expand": expand, "Slice": cut}

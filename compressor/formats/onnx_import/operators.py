@@ -2,6 +2,7 @@
 
 from compressor.formats.onnx_import import (
     contract,
+    lookup,
     move,
     norm,
     pointwise,
@@ -12,4 +13,4 @@ from compressor.formats.onnx_import import (
     size_arithmetic,
 )
 
-IMPORTER_MODULES = (contract, norm, pointwise, reduce, pool, resize, move, shape, size_arithmetic)
+IMPORTER_MODULES = (contract, norm, pointwise, reduce, pool, resize, move, lookup, shape, size_arithmetic)

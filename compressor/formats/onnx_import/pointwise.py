@@ -134,8 +134,10 @@ def modulo(ctx: Emitter, op: Op) -> Value:
 
 @imports("Pow")
 def power(ctx: Emitter, op: Op) -> Value:
-    """`pow`; of a number as exponent where it is one, as an integer where it is whole."""
+    """`pow`; of a number as exponent where it is one, as an integer where it is whole. Integers stay integers."""
     x, exponent = op.needed(0), op.needed(1)
+    if not x.dtype.is_floating_point:
+        return _whole_power(ctx, x, exponent)
     number, base = plain_number(exponent, x), plain_number(x, exponent)
     if number is not None:
         whole = float(number).is_integer()
@@ -143,6 +145,15 @@ def power(ctx: Emitter, op: Op) -> Value:
     if base is not None:
         return ctx.call(aten.pow.Scalar, base, exponent)
     return ctx.call(aten.pow.Tensor_Tensor, x, exponent)
+
+
+def _whole_power(ctx: Emitter, x: Value, exponent: Value) -> Value:
+    """The power in float64, cut to the integers that the base has."""
+    number = plain_number(exponent, x)
+    if number is not None and float(number).is_integer() and number >= 0:
+        return ctx.call(aten.pow.Tensor_Scalar, x, int(number))
+    wide, beside = (ctx.call(aten.to.dtype, value, torch.float64) for value in (x, exponent))
+    return ctx.call(aten.to.dtype, ctx.call(aten.pow.Tensor_Tensor, wide, beside), x.dtype)
 
 
 @imports("Min", "Max")
@@ -197,9 +208,11 @@ def where(ctx: Emitter, op: Op) -> Value:
 
 @imports("Clip")
 def clip(ctx: Emitter, op: Op) -> Value:
-    """`clamp`: `relu6` for 0 to 6; bounds are attributes before opset 11."""
-    low = op.get("min", ctx.scalar(op.given(1))) if op.opset < 11 else ctx.scalar(op.given(1))
-    high = op.get("max", ctx.scalar(op.given(2))) if op.opset < 11 else ctx.scalar(op.given(2))
+    """`clamp`: `relu6` for 0 to 6, `maximum` and `minimum` for bounds that are computed; attributes before opset 11."""
+    if any(not isinstance(bound, Const | None) for bound in (op.given(1), op.given(2))):
+        return _clipped_by_tensors(ctx, op)
+    low = op.get("min") if op.opset < 11 else ctx.scalar(op.given(1))
+    high = op.get("max") if op.opset < 11 else ctx.scalar(op.given(2))
     if low is not None and low <= torch.finfo(torch.float32).min:
         low = None
     if high is not None and high >= torch.finfo(torch.float32).max:
@@ -209,6 +222,12 @@ def clip(ctx: Emitter, op: Op) -> Value:
     if (low, high) == (0, 6):
         return ctx.call(aten.relu6.default, op.needed(0))
     return ctx.call(aten.clamp.default, op.needed(0), low, high)
+
+
+def _clipped_by_tensors(ctx: Emitter, op: Op) -> Value:
+    x, low, high = op.needed(0), op.given(1), op.given(2)
+    x = x if low is None else ctx.call(aten.maximum.default, x, low)
+    return x if high is None else ctx.call(aten.minimum.default, x, high)
 
 
 @imports("LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "Selu")
@@ -317,6 +336,8 @@ def cast(ctx: Emitter, op: Op) -> Value:
 def dropout(ctx: Emitter, op: Op) -> Value:
     """`dropout` in evaluation mode, which `compress retrain` switches on; its mask is not supported."""
     ratio = op.get("ratio", 0.5) if op.opset < 12 else ctx.scalar(op.given(1), 0.5)
+    if op.opset >= 12 and ctx.scalar(op.given(2), False):
+        raise ModelError("drops values at random, as in training; export the network in evaluation mode")
     if not isinstance(op.needed(0), Traced):
         return op.needed(0)
     return ctx.call(aten.dropout.default, op.needed(0), float(ratio), False)

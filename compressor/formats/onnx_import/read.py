@@ -39,6 +39,8 @@ class OnnxModel:
     tensors: dict[str, Tensor]
     producer: str
     notes: list[str] = field(default_factory=list)
+    kinds: frozenset[int] = frozenset()
+    """ONNX's numbers of the element types that the tensors had in the file."""
 
 
 def read_model(file: BinaryIO, name: str, folder: Path | None) -> OnnxModel:
@@ -59,7 +61,12 @@ def read_model(file: BinaryIO, name: str, folder: Path | None) -> OnnxModel:
     _check(proto, tensors, kinds, name)
     version = f"{proto.producer_name} {proto.producer_version}".strip()
     notes = [] if reader.n_halves == 0 else [f"{reader.n_halves} tensors of 16 bits were widened to float32"]
-    return OnnxModel(proto.graph, opset, tensors, version or "unknown producer", notes)
+    return OnnxModel(proto.graph, opset, tensors, version or "unknown producer", notes, frozenset(kinds.values()))
+
+
+def read_proto(file: BinaryIO, name: str) -> onnx.ModelProto:
+    """The whole model in an open file, its functions written out. Raises: ModelError as `read_model`."""
+    return _inlined(_parsed(file, name), name)
 
 
 def tensor_of(proto: TensorProto, name: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.table import Op, imports
-from compressor.formats.onnx_import.values import Value
+from compressor.formats.onnx_import.values import Const, Value
 
 aten = torch.ops.aten
 
@@ -67,11 +67,20 @@ def extreme_position(ctx: Emitter, op: Op) -> Value:
 
 @imports("TopK")
 def largest(ctx: Emitter, op: Op) -> tuple[Value, ...]:
-    """`topk`: values and positions."""
-    k = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1)))
-    return ctx.call(
-        aten.topk.default, op.needed(0), k, op.get("axis", -1), bool(op.get("largest", 1)), bool(op.get("sorted", 1))
-    )
+    """A stable `sort`, its first entries kept: of equal values the first counts."""
+    x, dim = ctx.tensor_of(op.needed(0)), op.get("axis", -1)
+    k, is_largest = op.get("k") if op.opset < 10 else int(ctx.scalar(op.given(1))), bool(op.get("largest", 1))
+    if not op.get("sorted", 1):
+        raise ModelError(
+            "gives its values in no defined order, so what follows is not defined; export it with sorted=1"
+        )
+    if k > max(x.at(dim)):
+        raise ModelError(f"keeps {k} of {max(x.at(dim))} values")
+    in_order = ctx.call(aten.sort.stable, x, stable=True, dim=dim, descending=is_largest)
+    if len(set(x.at(dim))) == 1:
+        return tuple(ctx.call(aten.slice.Tensor, part, dim, 0, k) for part in in_order)
+    first = Const(torch.arange(k), f"{op.outputs[0]}.first")  # a slice of fewer samples would be short
+    return tuple(ctx.call(aten.index_select.default, part, dim, first) for part in in_order)
 
 
 @imports("Softmax", "LogSoftmax")

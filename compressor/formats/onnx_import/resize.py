@@ -18,6 +18,8 @@ aten = torch.ops.aten
 _NEAREST = {1: aten.upsample_nearest1d.vec, 2: aten.upsample_nearest2d.vec, 3: aten.upsample_nearest3d.vec}
 _LINEAR = {1: aten.upsample_linear1d.vec, 2: aten.upsample_bilinear2d.vec, 3: aten.upsample_trilinear3d.vec}
 _TORCH_CUBIC = -0.75
+_WHOLE = 1e-3
+"""A size this near to a whole one was meant to be it: factors are stored in float32."""
 
 
 @imports("Resize", "Upsample")
@@ -63,6 +65,12 @@ def _target(ctx: Emitter, op: Op, x: Traced, before: Sequence[int]) -> tuple[lis
     if len(factors) == x.rank and factors[:2] != [1.0, 1.0]:
         raise ModelError("resizes the batch or the channels")
     factors = factors[-n:]
+    is_whole = all(abs(a * f - round(a * f)) < _WHOLE for a, f in zip(before, factors, strict=True))
+    if op.get("coordinate_transformation_mode") == "align_corners" and not is_whole:
+        raise ModelError(
+            "aligns corners after a factor that gives no whole size, which ONNX and onnxruntime do differently; "
+            "export it with sizes"
+        )
     # in float32, as runtimes do: 6 · float32(5/6) is 5 there, and a little less in higher precision
     return [int(np.floor(np.float32(a) * np.float32(f))) for a, f in zip(before, factors, strict=True)], factors
 
@@ -141,8 +149,10 @@ def depth_to_space(ctx: Emitter, op: Op) -> Value:
 
 @imports("SpaceToDepth")
 def space_to_depth(ctx: Emitter, op: Op) -> Value:
-    """Reshaped, permuted and reshaped: blocks before channels."""
+    """`pixel_unshuffle` for the order CRD; otherwise reshaped, permuted and reshaped: blocks before channels."""
     x, block = ctx.traced(op.needed(0)), op.get("blocksize")
+    if op.get("mode", "DCR") == "CRD":
+        return ctx.call(aten.pixel_unshuffle.default, x, block)
     c, h, w = (x.static(dim) for dim in (1, 2, 3))
     split = ctx.call(aten.reshape.default, x, [*_batch(ctx, x), c, h // block, block, w // block, block])
     moved = ctx.call(aten.permute.default, split, [0, 3, 5, 1, 2, 4])

@@ -77,4 +77,4 @@ def eye(ctx: Emitter, op: Op) -> Value:
     x = ctx.tensor_of(op.needed(0))
     if op.get("k", 0) or "dtype" in op.attributes:
         raise ModelError("asks for another diagonal or element type")
-    return ctx.call(aten.eye.m, x.static(0), x.static(1), dtype=x.dtype)
+    return ctx.call(aten.eye.m, ctx.size(x, 0), ctx.size(x, 1), dtype=x.dtype)

@@ -18,6 +18,10 @@ from torch.fx import Node
 from compressor.errors import ModelError
 
 
+class BranchesError(ModelError):
+    """Which of several networks the file is depends on the batch size."""
+
+
 @dataclass(frozen=True, eq=False)
 class Traced:
     """A value that the program computes; `metas` are its forms without data, one per trial batch size."""
@@ -91,87 +95,75 @@ class Const:
 
 
 class Size:
-    """An integer that depends on the batch size: a node of the graph, and its value at each trial.
+    """An integer or truth value that depends on the batch size: a node of the graph, and its value at each trial.
 
-    Arithmetic writes nodes; what comes out alike at every trial is a plain integer again.
+    Arithmetic writes nodes; what comes out alike at every trial is a plain number again.
     """
 
     def __init__(self, node: Node, values: tuple[int, ...]) -> None:
         self.node, self.values = node, values
 
-    def _with(self, function: Callable[[Any, Any], Any], other: Any, *, swapped: bool = False) -> Any:
-        if isinstance(other, np.integer):
-            other = int(other)
-        if not isinstance(other, (int, Size)) or isinstance(other, bool):
-            raise ModelError("computes with the batch size and a number that is no integer")
-        theirs = other.values if isinstance(other, Size) else (other,) * len(self.values)
-        pairs = list(zip(theirs, self.values, strict=True) if swapped else zip(self.values, theirs, strict=True))
-        try:
-            found = tuple(function(a, b) for a, b in pairs)
-        except ZeroDivisionError as error:
-            raise ModelError("divides a size by 0") from error
-        if len(set(found)) == 1:
-            return found[0]
-        nodes = (self.node, other.node if isinstance(other, Size) else other)
-        node = self.node.graph.call_function(function, nodes[::-1] if swapped else nodes)
-        node.meta["val"] = found[0]
-        return Size(node, found)
-
     def __add__(self, other: Any) -> Any:
-        return self._with(operator.add, other)
+        return combined(operator.add, self, other)
 
     def __radd__(self, other: Any) -> Any:
-        return self._with(operator.add, other, swapped=True)
+        return combined(operator.add, other, self)
 
     def __sub__(self, other: Any) -> Any:
-        return self._with(operator.sub, other)
+        return combined(operator.sub, self, other)
 
     def __rsub__(self, other: Any) -> Any:
-        return self._with(operator.sub, other, swapped=True)
+        return combined(operator.sub, other, self)
 
     def __mul__(self, other: Any) -> Any:
-        return self._with(operator.mul, other)
+        return combined(operator.mul, self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return self._with(operator.mul, other, swapped=True)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self._with(operator.floordiv, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return self._with(operator.floordiv, other, swapped=True)
-
-    def __mod__(self, other: Any) -> Any:
-        return self._with(operator.mod, other)
+        return combined(operator.mul, other, self)
 
     def __neg__(self) -> Any:
-        return self._with(operator.mul, -1)
+        return combined(operator.mul, self, -1)
 
-    def compared(self, function: Callable[[Any, Any], bool], other: Any) -> bool:
-        """The same answer at every batch. Raises: ModelError if it is not."""
-        theirs = other.values if isinstance(other, Size) else (other,) * len(self.values)
-        found = {bool(function(a, b)) for a, b in zip(self.values, theirs, strict=True)}
-        if len(found) != 1:
-            raise ModelError("branches on the batch size")
-        return found.pop()
+
+def combined(function: Callable[..., Any], *operands: Any) -> Any:
+    """The function of integers and sizes: a plain number where it is the same at every trial, a new size otherwise.
+
+    Raises:  ModelError if an operand is no integer, or it divides by 0.
+    """
+    plain = [int(x) if isinstance(x, np.integer) else bool(x) if isinstance(x, np.bool_) else x for x in operands]
+    if not all(isinstance(x, (int, Size)) for x in plain):
+        raise ModelError("computes with the batch size and a number that is no integer")
+    sizes = [x for x in plain if isinstance(x, Size)]
+    n_trials = len(sizes[0].values) if sizes else 1
+    try:
+        found = tuple(function(*(value_at(x, trial) for x in plain)) for trial in range(n_trials))
+    except ZeroDivisionError as error:
+        raise ModelError("divides a size by 0") from error
+    if len(set(found)) == 1:
+        return found[0]
+    node = sizes[0].node.graph.call_function(function, tuple(x.node if isinstance(x, Size) else x for x in plain))
+    node.meta["val"] = found[0]
+    return Size(node, found)
+
+
+def value_at(number: Any, trial: int) -> Any:
+    """A number or size at one trial."""
+    return number.values[trial] if isinstance(number, Size) else number
 
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """An integer array with at least one entry that depends on the batch: shape arithmetic, done while importing.
+    """An array of integers or truth values, at least one of which depends on the batch: shape arithmetic.
 
-    Shapes:  entries of any shape, objects: `int` or `Size`
+    Shapes:  entries of any shape, objects: `int`, `bool` or `Size`
     """
 
     entries: np.ndarray
+    dtype: torch.dtype = torch.int64
 
     @property
     def rank(self) -> int:
         return self.entries.ndim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.int64
 
 
 Value: TypeAlias = Traced | Const | Sizes
@@ -182,7 +174,7 @@ def of_entries(entries: Any, name: str, dtype: torch.dtype = torch.int64) -> Val
     """Sizes, or a constant when no entry depends on the batch."""
     array = np.asarray(entries, dtype=object)
     if any(isinstance(entry, Size) for entry in array.flat):
-        return Sizes(array)
+        return Sizes(array, dtype)
     plain = np.array([int(entry) for entry in array.flat], dtype=np.int64).reshape(array.shape)
     return Const(torch.from_numpy(plain).to(dtype), name)
 

@@ -81,3 +81,61 @@ def pad_input(ctx: Emitter, x: Traced, window: Window, value: float = 0.0) -> tu
     if window.is_even and all(n >= 0 for n in window.begin):
         return x, window.begin
     return ctx.call(aten.pad.default, x, window.amounts, "constant", value), [0] * len(window.begin)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a transposed convolution gives before it is cropped or filled; one entry per spatial dimension.
+
+    `padding` takes away from both ends, `extra` adds to the last one; `begin` and `end` are cropped then, and `beyond`
+    is filled: an output that the file wants larger than the sums reach.
+    """
+
+    strides: list[int]
+    dilations: list[int]
+    padding: list[int]
+    extra: list[int]
+    begin: list[int]
+    end: list[int]
+    beyond: list[int]
+
+    @property
+    def amounts(self) -> list[int]:
+        """What is cropped (below 0) or filled, as `pad` wants it: the last dimension first."""
+        ends = [more - less for less, more in zip(self.end, self.beyond, strict=True)]
+        return [n for first, last in reversed(list(zip(self.begin, ends, strict=True))) for n in (-first, last)]
+
+
+def frame_of(op: Op, x: Traced, kernel: Sequence[int]) -> Frame:
+    """The frame that the attributes of a transposed convolution describe.
+
+    A size that is asked for is reached by padding, the odd one at the beginning, or at the end with SAME_UPPER; padding
+    is never negative: a larger output is filled at its end, as onnxruntime does.
+
+    Raises:  ModelError if they do not fit the input.
+    """
+    rank, mode = x.rank - 2, op.get("auto_pad", "NOTSET")
+    strides, dilations = list(op.get("strides", [1] * rank)), list(op.get("dilations", [1] * rank))
+    extra, wanted = list(op.get("output_padding", [0] * rank)), list(op.get("output_shape", ()))[-rank:]
+    if not len(kernel) == len(strides) == len(dilations) == len(extra) == rank:
+        raise ModelError(f"its window has {len(kernel)} dimensions, its input {rank}")
+    natural = [
+        stride * (size - 1) + more + (k - 1) * dilation + 1
+        for size, k, stride, dilation, more in zip(x.spatial(), kernel, strides, dilations, extra, strict=True)
+    ]
+    beyond = [max(size - n, 0) for n, size in zip(natural, wanted or natural, strict=True)]
+    if not wanted and mode in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [size * stride for size, stride in zip(x.spatial(), strides, strict=True)]
+    if wanted:
+        totals = [max(n - size, 0) for n, size in zip(natural, wanted, strict=True)]
+        small, large = [n // 2 for n in totals], [n - n // 2 for n in totals]
+        begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
+    else:
+        pads = list(op.get("pads", [0] * 2 * rank)) if mode == "NOTSET" else [0] * 2 * rank
+        begin, end = pads[:rank], pads[rank:]
+    if any(n < 0 for n in (*begin, *end)):
+        raise ModelError("adds to its output on both sides (a negative padding)")
+    # what is cropped at the end of one side can swallow an output padding that torch would refuse as too large
+    even = [min(pair) for pair in zip(begin, end, strict=True)]
+    begin, end = ([n - p for n, p in zip(side, even, strict=True)] for side in (begin, end))
+    return Frame(strides, dilations, even, extra, begin, end, beyond)

@@ -6,7 +6,9 @@ import pytest
 from onnx import defs
 
 from compressor.errors import ModelError
+from compressor.formats.onnx_import.attributes import READ, WITHOUT_EFFECT, check_attributes
 from compressor.formats.onnx_import.operators import IMPORTER_MODULES
+from compressor.formats.onnx_import.read import OLDEST
 from compressor.formats.onnx_import.table import (
     IMPORTERS,
     REFUSED,
@@ -60,3 +62,59 @@ def test_an_operator_names_the_input_that_it_lacks() -> None:
     assert op.given(0) is op.given(5) is None
     with pytest.raises(ModelError, match="lacks its input 0"):
         op.needed(0)
+
+
+def _attributes(kind: str, opset: int) -> set[str]:
+    """Those of the operator in that opset; none where it is not in it."""
+    try:
+        return set(defs.get_schema(kind, opset).attributes)
+    except defs.SchemaError:
+        return set()
+
+
+STANDARD = {
+    (kind, opset): _attributes(kind, opset)
+    for kind in IMPORTERS
+    for opset in range(OLDEST, defs.onnx_opset_version() + 1)
+}
+"""Attributes that ONNX itself gives every imported operator, in every opset that can be read."""
+
+REFUSED_ATTRIBUTES = {"Constant": {"sparse_value", "value_string", "value_strings"}}
+
+
+def test_all_attributes_of_the_standard_are_read_without_effect_or_refused() -> None:
+    """What a newer onnx adds stands here as missing, and is refused by name until an importer knows it."""
+    missing = {
+        (kind, name)
+        for (kind, _), names in STANDARD.items()
+        for name in names - READ.get(kind, set()) - WITHOUT_EFFECT.get(kind, {}).keys()
+        if name not in REFUSED_ATTRIBUTES.get(kind, set())
+    }
+    assert missing == set()
+
+
+def test_no_attribute_is_read_that_the_standard_does_not_have() -> None:
+    for kind, names in READ.items():
+        known = set[str]().union(*(found for (other, _), found in STANDARD.items() if other == kind))
+        assert names <= known, kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "named"),
+    [
+        ("SpaceToDepth", {"blocksize": 2, "order": "CRD"}, "order"),
+        ("Conv", {"group": 2, "padding_mode": "circular"}, "padding_mode"),
+        ("Relu", {"alpha": 0.1}, "alpha"),
+        ("Constant", {"value_string": "a"}, "value_string"),
+    ],
+)
+def test_an_attribute_that_no_importer_knows_is_refused_by_name(kind: str, attributes: dict, named: str) -> None:
+    with pytest.raises(ModelError, match=f"its attribute {named} is not known"):
+        check_attributes(kind, attributes, 17)
+
+
+def test_an_unknown_attribute_that_says_what_holds_without_it_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READ, "Softmax", frozenset())
+    check_attributes("Softmax", {"axis": -1}, 13)
+    with pytest.raises(ModelError, match="its attribute axis is not known"):
+        check_attributes("Softmax", {"axis": 1}, 13)

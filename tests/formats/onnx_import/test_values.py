@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from compressor.errors import ModelError
-from compressor.formats.onnx_import.values import Const, Size, Sizes, Traced, entries_of, of_entries
+from compressor.formats.onnx_import.values import Const, Size, Sizes, Traced, combined, entries_of, of_entries
 
 
 @pytest.fixture
@@ -21,26 +21,31 @@ def batch() -> Size:
 
 
 def test_arithmetic_writes_nodes_and_knows_the_values(batch: Size) -> None:
-    found = (batch * 4 + 1 - batch) // 2
+    found = combined(operator.floordiv, batch * 4 + 1 - batch, 2)
     assert found.values == (3, 5)
     assert (10 - batch).values == (8, 7) and (-batch).values == (-2, -3)
-    assert (12 // batch).values == (6, 4) and (batch % 2).values == (0, 1)
+    assert combined(operator.floordiv, 12, batch).values == (6, 4) and combined(operator.mod, batch, 2).values == (0, 1)
     assert found.node.target is operator.floordiv
     assert found.node.meta["val"] == 3
 
 
+def test_an_answer_that_depends_on_the_batch_is_a_node_too(batch: Size) -> None:
+    found = combined(torch.sym_ite, combined(operator.eq, batch, 2), 7, combined(torch.sym_min, batch, 8))
+    assert found.values == (7, 3)
+    assert found.node.target is torch.sym_ite
+    assert combined(operator.gt, batch, 1) is True
+
+
 def test_what_does_not_show_the_batch_is_a_plain_integer(batch: Size) -> None:
-    assert (batch - batch, batch // batch, batch * 0) == (0, 1, 0)
+    assert (batch - batch, combined(operator.floordiv, batch, batch), batch * 0) == (0, 1, 0)
+    assert combined(operator.add, np.int64(2), 3) == 5
 
 
 def test_what_integers_cannot_say_is_an_error(batch: Size) -> None:
     with pytest.raises(ModelError, match="no integer"):
         batch * 0.5
     with pytest.raises(ModelError, match="divides a size by 0"):
-        batch // 0
-    assert batch.compared(operator.gt, 1) is True
-    with pytest.raises(ModelError, match="branches on the batch size"):
-        batch.compared(operator.eq, 2)
+        combined(operator.floordiv, batch, 0)
 
 
 def test_entries_are_sizes_only_where_one_depends_on_the_batch(batch: Size) -> None:

@@ -1,0 +1,229 @@
+"""An imported program beside the file it was imported from, run in onnxruntime at several batches.
+
+It must never change either, nor hold what difference is allowed beyond the plain limit: `program.agreement` judges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from compressor.errors import ModelError
+from compressor.formats.onnx_import.locate import Trace, described, first_difference
+from compressor.formats.onnx_import.source import NotRunError, Source
+from compressor.program import Program, find_layers
+from compressor.program.agreement import Evidence, judge, leaves
+from compressor.program.layers import CONTRACTIONS
+from compressor.program.runs import Yardstick
+from compressor.program.shapes import TensorShape
+from compressor.program.tables import table_rows
+
+LIMIT = 1e-5
+"""Largest difference that is not looked into, relative to the largest |output|: what torch and onnxruntime left on
+deep networks with random statistics (resnet50: 1e-5). A wrong import shows at 1e-3 and above.
+"""
+
+BATCHES = (1, 2, 3, 5, 8)
+_FEWER = (1, 3)
+_MULTIPLES = (1, 2, 3)
+_MOST_MACS = 2**33
+"""Multiply-adds that all batches together may take in each of the two runtimes: a second or less. Above it two batches
+have to do: what depends on the batch was already measured at four of them, without data."""
+
+_LARGEST_VALUE = 2**29
+_MOST_VALUES = 2**28
+"""Elements of the largest value at one batch, and of all that are looked at together: a forged file must not fill the
+memory."""
+
+
+_DEPENDS = "what it computes for a sample would depend on the others in its batch ({})"
+
+
+class DiffersError(ModelError):
+    """The program computes something else than the file."""
+
+
+@dataclass
+class Comparison:
+    """What was compared: batches that agreed, and batches that could not be, with the reason."""
+
+    agreed: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    by_operator: bool = False
+
+    def note(self, parts: str) -> str:
+        """One line for the record."""
+        reason = next(iter(self.failed.values()), "its values are too large")
+        if not self.agreed:
+            return f"not compared with the file: {reason}"
+        told = f"agrees with the file in onnxruntime at {_listed(self.agreed)}{parts}"
+        told += ", operator by operator" if self.by_operator else ""
+        return told + (f"; at {_listed(list(self.failed))} {reason}" if self.failed else "")
+
+
+def _listed(batches: Sequence[int]) -> str:
+    return ("batch " if len(batches) == 1 else "batches ") + ", ".join(map(str, batches))
+
+
+def compare(program: Program, source: Source, traces: Mapping[str, Trace], opened: int | None) -> str:
+    """A note on the comparison of the program with the file; `opened` is the batch that the file fixes and it does not.
+
+    Each batch runs in both; where the file fixes its batch, once for every part of that size. What differs by more than
+    the plain limit and is not explained by rounding is looked for operator by operator.
+
+    Raises:  DiffersError naming the first operator that computes something else.
+    """
+    found, pair = Comparison(), _Pair(program, source, traces, opened)
+    for batch in _batches(program, opened):
+        try:
+            found.by_operator |= pair.check(program.example_inputs(batch, seed=batch))
+        except NotRunError as error:
+            found.failed[batch] = str(error)
+        else:
+            found.agreed.append(batch)
+    if found.agreed:
+        with contextlib.suppress(NotRunError):  # whole numbers that mean something may not be any that there are
+            found.by_operator |= pair.check(_coarse_inputs(program, found.agreed[-1]))
+    if opened is not None and not found.agreed:
+        pair.check_alone(program.example_inputs(2 * opened))
+    return found.note("" if opened is None else f", {opened} at a time")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A program and its source. Where the program opened the source's batch, that runs on so many samples at a time."""
+
+    program: Program
+    source: Source
+    traces: Mapping[str, Trace]
+    opened: int | None
+
+    @cached_property
+    def _yardstick(self) -> Yardstick:
+        return Yardstick(self.program)
+
+    def check(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether it took a look at every operator to see that both compute the same.
+
+        Raises:  DiffersError if they do not; NotRunError if onnxruntime cannot run the source.
+        """
+        why, own = None, list[Tensor]()
+        try:
+            own = self._yardstick.own(inputs)
+        except ModelError as error:
+            if "ZeroDivisionError" in str(error):  # a runtime may end the whole process by it
+                raise NotRunError("it divides whole numbers by 0 for random inputs") from error
+            why = str(error)
+        parts = [leaves(self.source.run(part)) for part in self._parts(inputs)]
+        if why is not None:
+            self._check_operators(inputs, why)
+            raise DiffersError(why)
+        differs = self._why_apart(inputs, own, parts, optimised=self.opened is None)
+        if differs is not None:
+            self._check_operators(inputs, differs)
+        return differs is not None
+
+    def check_alone(self, inputs: tuple[Tensor, ...]) -> None:
+        """The same for a source that cannot be run: samples together against samples alone. Raises: DiffersError."""
+        try:
+            own = self._yardstick.own(inputs)
+            parts = [self._yardstick.own(part) for part in self._parts(inputs)]
+        except ModelError as error:
+            raise DiffersError(str(error)) from error
+        if (why := self._why_apart(inputs, own, parts, optimised=False)) is not None:
+            raise DiffersError(_DEPENDS.format(why))
+
+    def _parts(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+        if self.opened is None:
+            return [inputs]
+        return list(zip(*(x.split(self.opened) for x in inputs), strict=True))
+
+    def _why_apart(
+        self, inputs: tuple[Tensor, ...], own: list[Tensor], parts: Sequence[list[Tensor]], *, optimised: bool
+    ) -> str | None:
+        """How the program's outputs differ from those of the parts of the batch; None if they do not."""
+        measure = self._yardstick
+        other = [_joined(of_output, mine) for mine, *of_output in zip(own, *parts, strict=True)]
+        for mine, theirs in zip(own, other, strict=True):
+            if (mine.dtype, mine.shape) != (theirs.dtype, theirs.shape):
+                return f"an output is {described(mine)}, {described(theirs)} in the file"
+        again = (lambda: leaves(self.source.run_optimised(inputs))) if optimised else None
+        evidence = Evidence(own, other, lambda: measure.exact(inputs), lambda: measure.shaken(inputs), again)
+        agreement = judge([evidence], LIMIT)
+        return None if agreement.passed else str(agreement)
+
+    def _check_operators(self, inputs: tuple[Tensor, ...], why: str) -> None:
+        """Raises:  DiffersError if one differs, or where samples were run apart, so that none can be looked at."""
+        if self.opened not in (None, len(inputs[0])):
+            raise DiffersError(_DEPENDS.format(why))
+        names = [trace.value for trace in self.traces.values()]
+        shapes = [self.program.shapes.get(node) for node in self.traces]
+        n_elements = sum(shape.numel for shape in shapes if isinstance(shape, TensorShape))
+        if n_elements * len(inputs[0]) > _MOST_VALUES * self.program.sampled_batch:
+            raise DiffersError(
+                f"its outputs are not those of the file: {why}; it is too large to look at every operator"
+            )
+        try:
+            values = self.source.values(names, inputs)
+        except NotRunError as error:
+            raise DiffersError(f"its outputs are not those of the file: {why}; {error}") from error
+        outputs = [value.name for value in self.source.model.graph.output]
+        found = first_difference(self.program, self.traces, inputs, values, outputs)
+        if found is not None:
+            batch = len(inputs[0])
+            raise DiffersError(
+                f"{found.trace.operator}: at batch {batch} it differs from onnxruntime: {found.agreement}"
+            )
+
+
+def _joined(parts: Sequence[Tensor], whole: Tensor) -> Tensor:
+    """An output of the parts of a batch as one of the whole; one that no sample is in is the same for every part."""
+    alike = all(torch.equal(part, parts[0]) for part in parts[1:])
+    if len(parts) == 1 or (alike and parts[0].shape == whole.shape) or not parts[0].dim():
+        return parts[0]
+    return torch.cat(list(parts))
+
+
+def _batches(program: Program, opened: int | None) -> tuple[int, ...]:
+    """The batch sizes to compare at: all that the network allows, fewer for an expensive one, none for a huge one."""
+    if not program.has_dynamic_batch:
+        wanted: tuple[int, ...] = (program.sampled_batch,)
+    elif opened is not None:
+        wanted = tuple(opened * n for n in _MULTIPLES)
+    else:
+        wanted = BATCHES if sum(BATCHES) * _macs_per_sample(program) <= _MOST_MACS else _FEWER
+    largest = max((shape.numel for shape in program.shapes.values() if isinstance(shape, TensorShape)), default=1)
+    return tuple(batch for batch in wanted if batch * largest <= _LARGEST_VALUE * program.sampled_batch)
+
+
+def _coarse_inputs(program: Program, batch: int) -> tuple[Tensor, ...]:
+    """Inputs with many equal and many negative numbers: ties, halves to round, quotients to cut. Ids stay in tables."""
+    generator = torch.Generator().manual_seed(batch)
+    rows = table_rows(program.module.graph, program.shapes)
+    placeholders = (node.name for node in program.module.graph.nodes if node.op == "placeholder")
+    examples = []
+    for spec, x, name in zip(program.inputs, program.example_inputs(batch, seed=batch), placeholders, strict=True):
+        if x.is_floating_point():
+            examples.append((x * 2).round() / 2)
+        elif spec.high is not None or name in rows or x.dtype == torch.bool:
+            examples.append(x)
+        else:
+            low, high = (0, 256) if x.dtype == torch.uint8 else (-9, 10)
+            examples.append(torch.randint(low, high, x.shape, generator=generator).to(x.dtype))
+    return tuple(examples)
+
+
+def _macs_per_sample(program: Program) -> float:
+    """Roughly: what weights are multiplied with."""
+    tensors, total = program.module.tensors(), 0
+    for layer in find_layers(program):
+        shape = program.shapes.get(layer.node)
+        if layer.kind in CONTRACTIONS and isinstance(shape, TensorShape):
+            weight = tensors[layer.weight]
+            total += shape.numel * weight.numel() // max(weight.shape[0], 1)
+    return total / program.sampled_batch
