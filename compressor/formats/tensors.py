@@ -10,13 +10,9 @@ from torch import Tensor
 
 from compressor.errors import ModelError
 from compressor.formats.names import shown
+from compressor.program.element_types import ELEMENT_TYPES
 
-_DTYPES = frozenset(
-    {
-        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8,
-        torch.int16, torch.int32, torch.int64,
-    }
-)  # fmt: skip
+_DTYPES = frozenset(kind.torch_dtype for kind in ELEMENT_TYPES)
 
 
 def check_dense(name: str, tensor: Any) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
+from compressor.program.element_types import ELEMENT_TYPES
 from compressor.schema import read_as
 
-_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
+_DTYPES = tuple(kind.name for kind in ELEMENT_TYPES if kind.is_input)
 # A type in front of the shape is no name: float16:3x4.
 _TEXT = re.compile(
     rf"^(?:(?P<name>(?!(?:{'|'.join(_DTYPES)}):)[A-Za-z_]\w*)[:=])?"

@@ -12,18 +12,11 @@ from torch import Tensor
 
 from compressor.errors import ModelError, ProviderError, UsageError, first_line
 from compressor.program import InputSpec
+from compressor.program.element_types import ELEMENT_TYPES
 from compressor.timing.providers import Provider, require_onnxruntime
 
 _CPU = "CPUExecutionProvider"
-_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(float16)": "float16",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(bool)": "bool",
-    "tensor(uint8)": "uint8",
-}
+_TYPES = {kind.runtime: kind.name for kind in ELEMENT_TYPES if kind.is_input and kind.in_numpy}
 
 
 class OnnxRunner:
