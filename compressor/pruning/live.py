@@ -117,7 +117,7 @@ class Pruner:
         self._handles: list[Any] = []
         self._mask_hook = MaskHook(self._view, self._masks)
         self._is_finished = False
-        self._rounds = () if settings.method in SEARCHING else tuple(
+        self._rounds: tuple[float, ...] = () if settings.method in SEARCHING else tuple(
             step_ratios(settings.ratio, settings.steps, settings.schedule)
         )  # fmt: skip
 
@@ -277,9 +277,8 @@ class Pruner:
         """The rounds of magnitude and random: evenly spread over the steps, the first one at once."""
         n_all = self._settings.steps
         while self._rounds and self._step >= (n_all - len(self._rounds)) * self._n_steps // n_all:
-            ratio, *rest = self._rounds
-            self._cut(ratio)
-            self._rounds = tuple(rest)
+            self._cut(self._rounds[0])
+            self._rounds = self._rounds[1:]
 
     def _cut(self, ratio: float) -> None:
         now = self._live.program(self._dense, self._masks, check=False)
