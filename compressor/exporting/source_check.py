@@ -1,0 +1,128 @@
+"""Whether generated source computes what the program computes, found by running it; it must never let it import more
+than torch."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.data.source import DataSource
+from compressor.errors import VerificationError
+from compressor.exporting.convert import innermost_line
+from compressor.exporting.verify import Agreement, Comparison, difference, torch_outputs
+from compressor.program import Program
+
+ALLOWED = frozenset({"math", "collections", "pathlib", "torch", "torchvision", "safetensors"})
+"""What the source itself may import, and all that whoever uses it needs."""
+
+TIGHT = {torch.float64: 1e-12, torch.float32: 1e-6}
+"""The source calls the same kernels in the same order, so nothing but an expression put differently is rounded anew."""
+
+
+def load_source(path: Path) -> nn.Module:
+    """The network that the source at `path` builds, with its weights.
+
+    Raises:  VerificationError if it does not run with nothing but torch.
+    """
+    text = path.read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "generated", "__file__": str(path), "__builtins__": _builtins()}
+    try:
+        exec(compile(text, path.name, "exec"), names)  # noqa: S102
+        return names["load"]()
+    except Exception as error:
+        raise VerificationError(f"the generated source does not run: {innermost_line(error)}") from error
+
+
+def _builtins() -> dict[str, Any]:
+    def guarded(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if name.split(".")[0] not in ALLOWED or level:
+            raise ImportError(f"the source imports {name}")
+        return importlib.__import__(name, globals, locals, fromlist, level)
+
+    return {**vars(builtins), "__import__": guarded}
+
+
+def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data: DataSource | None) -> Agreement:
+    """How far the source is from the program, in its own precision on random inputs and on data.
+
+    Raises:  VerificationError if it is too far, there or in float64 or in training mode.
+    """
+    made = load_source(path)
+    _check_names(program, made)
+    module = program.module.clone().to("cpu").eval()
+    comparison = Comparison(program, module, lambda inputs: torch_outputs(made, inputs))
+    agreement = comparison.agreement(batch_sizes, data)
+    _refuse(agreement.max_rel, next(program.module.parameters()).dtype, "in evaluation mode")
+    size = batch_sizes[-1] if program.has_dynamic_batch else 1
+    if _may_widen(program):
+        _check_doubled(program, module, made, size)
+    _check_training(program, module, made, max(size, 2) if program.has_dynamic_batch else 1)
+    return agreement
+
+
+def _check_names(program: Program, made: nn.Module) -> None:
+    wanted, got = set(program.module.state_dict()), set(made.state_dict())
+    counted = {name for name in got - wanted if name.endswith(".num_batches_tracked")}
+    if got - counted != wanted:
+        name = sorted((got - counted) ^ wanted)[0]
+        raise VerificationError(f"the generated source and the model do not both have the tensor {name[:80]!r}")
+
+
+def _may_widen(program: Program) -> bool:
+    """Whether the graph names no floating type of its own, which would not follow the weights' type."""
+    parts: list[Any] = []
+    for node in program.module.graph.nodes:
+        parts += torch.utils._pytree.tree_leaves((node.args, node.kwargs))
+    return not any(isinstance(part, torch.dtype) and part.is_floating_point for part in parts)
+
+
+def _check_doubled(program: Program, module: nn.Module, made: nn.Module, size: int) -> None:
+    inputs = program.example_inputs(size, seed=1, dtype=torch.float64)
+    expected = torch_outputs(copy.deepcopy(module).double(), inputs)
+    _compare(expected, torch_outputs(copy.deepcopy(made).double(), inputs), torch.float64, "in float64")
+
+
+def _check_training(program: Program, module: nn.Module, made: nn.Module, size: int) -> None:
+    """One forward in training mode from the same random state: outputs and running statistics."""
+    dtype = next(program.module.parameters()).dtype
+    inputs = program.example_inputs(size, seed=2, dtype=dtype)
+    ours, theirs = copy.deepcopy(module).train(), copy.deepcopy(made).train()
+    try:
+        expected = _seeded(ours, inputs)
+    except Exception:  # e.g. a batch norm over one value: then there is nothing to compare with
+        return
+    _compare(expected, _seeded(theirs, inputs), dtype, "in training mode")
+    state: Mapping[str, Tensor] = theirs.state_dict()
+    for name, tensor in ours.state_dict().items():
+        if not name.endswith("num_batches_tracked") and tensor.is_floating_point():
+            _compare([tensor.numpy()], [state[name].numpy()], dtype, "in what training mode does to the statistics")
+
+
+def _seeded(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch_outputs(module, inputs)
+
+
+def _compare(expected: list[np.ndarray], got: list[np.ndarray], dtype: torch.dtype, when: str) -> None:
+    if len(expected) != len(got):
+        raise VerificationError(f"the generated source gives {len(got)} outputs, the model {len(expected)}")
+    for ours, theirs in zip(expected, got, strict=True):
+        _refuse(difference(ours, theirs)[1], dtype, when)
+
+
+def _refuse(relative: float, dtype: torch.dtype, when: str) -> None:
+    limit = TIGHT.get(dtype, 1e-2)
+    if relative > limit:
+        raise VerificationError(
+            f"the generated source and the model differ by {relative:.2g} of the largest output {when}, "
+            f"{limit:g} is allowed"
+        )
