@@ -5,32 +5,27 @@ It must never write source that was not run, and never let that source import an
 
 from __future__ import annotations
 
-import builtins
 import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from compressor.data.source import DataSource
-from compressor.errors import CompressError, ModelError, UsageError, VerificationError
-from compressor.exporting.convert import innermost_line, input_dtype
+from compressor.errors import ModelError, OutputError, UsageError
 from compressor.exporting.export import check_batch_sizes
 from compressor.exporting.metadata import properties, refuse_reserved, tool_version
 from compressor.exporting.publish import publish
 from compressor.exporting.result import ExportReport
 from compressor.exporting.source_check import check_source
 from compressor.exporting.source_classes import Classes
-from compressor.exporting.source_graph import Told, tell
+from compressor.exporting.source_graph import tell
 from compressor.exporting.source_text import quoted, variable
-from compressor.exporting.verify import check_data, torch_outputs
+from compressor.exporting.verify import check_data
 from compressor.program import Program, find_layers
 from compressor.program.normalise import foreign_operators
 from compressor.units import format_count, format_ratio
@@ -67,6 +62,8 @@ def export_python(
     path = Path(target)
     if path.suffix != ".py":
         raise UsageError(f"{path}: Python source goes into a file that ends in .py")
+    if weights_file(path).exists() and not force:
+        raise OutputError(f"{weights_file(path)}: exists already; overwrite it with --force or choose another name")
     check_batch_sizes(batch_sizes)
     extra = dict(metadata or {})
     refuse_reserved(extra)

@@ -16,7 +16,19 @@ from compressor.exporting.source_graph import Told
 from compressor.exporting.source_layers import bare_module
 from compressor.exporting.source_regions import Path
 from compressor.exporting.source_text import (
-    Arg, Build, Slot, attribute, class_name, is_attribute, literal, quoted, shape_of, slots_of, unique, variable, written,
+    Arg,
+    Build,
+    Slot,
+    attribute,
+    class_name,
+    is_attribute,
+    literal,
+    quoted,
+    shape_of,
+    slots_of,
+    unique,
+    variable,
+    written,
 )  # fmt: skip
 
 _MARK = re.compile("\0(\\d+)\0")
@@ -209,7 +221,9 @@ class Classes:
         tensor = self.told.tensors[full]
         sizes = tuple(Arg(None, Slot(size, "width", "size")) for size in tensor.shape)
         sizes = sizes or (Arg(None, Slot((), "shape", "shape")),)
-        dtype = (Arg("dtype", Slot(tensor.dtype, "dtype", "dtype"), None),) if str(tensor.dtype) != "torch.float32" else ()
+        dtype = (
+            (Arg("dtype", Slot(tensor.dtype, "dtype", "dtype"), None),) if str(tensor.dtype) != "torch.float32" else ()
+        )
         empty = Build("torch.zeros", (*sizes, *dtype))
         if not isinstance(tensor, nn.Parameter):
             return Init(name, empty, "buffer")
@@ -269,7 +283,9 @@ def _fits_dict(name: str) -> bool:
 
 
 def _natural(path: Path) -> tuple[Any, ...]:
-    return tuple((int(part), part) if part.isascii() and part.isdigit() and len(part) < 9 else (-1, part) for part in path)
+    return tuple(
+        (int(part), part) if part.isascii() and part.isdigit() and len(part) < 9 else (-1, part) for part in path
+    )
 
 
 def _inputs(n: int) -> list[str]:
@@ -311,7 +327,11 @@ def _class_text(name: str, bodies: Sequence[Body], arguments: Mapping[int, str])
     lines = [f"class {name}(nn.Module):", f'    """{_places(bodies)}"""', ""]
     n_inits = sum(1 for init in body.inits for _ in slots_of(init.build))
     if body.inits or own:
-        lines += [f"    def __init__(self{signature}) -> None:", "        super().__init__()"]
+        line = f"    def __init__(self{signature}) -> None:"
+        if len(line) > 100:
+            wrapped = "".join(f"        {argument}: {_type(values[argument])},\n" for argument in own)
+            line = f"    def __init__(\n        self,\n{wrapped}    ) -> None:"
+        lines += [line, "        super().__init__()"]
         kept = dict.fromkeys(arguments[p] for p in arguments if p >= n_inits)
         lines += [f"        self.{argument} = {argument}" for argument in kept]
         positions = iter(range(n_inits))

@@ -123,7 +123,11 @@ class Forward:
         reads = [self._names[value] for value in self._reads(item) if value in self._names]
         text, is_compound = self._text(item)
         written = self._writes(item)
-        if len(written) == 1 and isinstance(written[0], Node) and self._fits(written[0], text, following, uses, returned):
+        if (
+            len(written) == 1
+            and isinstance(written[0], Node)
+            and self._fits(written[0], text, following, uses, returned)
+        ):
             self._inline[written[0]] = (text, is_compound)
             self._pending += reads
             return
@@ -133,9 +137,7 @@ class Forward:
         comment = "  # an operator that has no shorter form" if "torch.ops." in text else ""
         self.lines.append(f"{', '.join(names)} = {text}{comment}")
 
-    def _fits(
-        self, value: Node, text: str, following: Item | None, uses: Counter[Node], returned: list[Node]
-    ) -> bool:
+    def _fits(self, value: Node, text: str, following: Item | None, uses: Counter[Node], returned: list[Node]) -> bool:
         """Whether the value may stand where it is read: once, in the next line."""
         if uses[value] != 1 or "torch.ops." in text or self._is_mutable:
             return False
@@ -201,7 +203,9 @@ class Forward:
             return f"[{', '.join(self.size(part) for part in value)}]"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return self.value(value)
-        self.slots.append(Slot(value, "width" if isinstance(value, int) else "scale", "size" if isinstance(value, int) else "scale"))
+        self.slots.append(
+            Slot(value, "width" if isinstance(value, int) else "scale", "size" if isinstance(value, int) else "scale")
+        )
         return f"\0{len(self.slots) - 1}\0"
 
     def sizes(self, of: Any, sizes: list[Any]) -> str:

@@ -107,9 +107,8 @@ def _sizes(graph: fx.Graph, told: Told) -> set[Node]:
         if node.op != "call_function":
             continue
         is_arithmetic = node.target in SIZE_ARITHMETIC and bool(node.all_input_nodes)
-        if is_arithmetic and all(given in found for given in node.all_input_nodes):
-            found.add(node)
-        elif node.target is aten.sym_size.int and told.is_batch(node):
+        follows = is_arithmetic and all(given in found for given in node.all_input_nodes)
+        if follows or (node.target is aten.sym_size.int and told.is_batch(node)):
             found.add(node)
     return found
 

@@ -62,19 +62,26 @@ PYTHON = {
     operator.gt: ">", operator.ge: ">=", operator.and_: "&", operator.or_: "|",
 }  # fmt: skip
 
-_FUNCTIONAL = {
-    "relu": (), "relu6": (), "silu": (), "hardswish": (), "hardsigmoid": (), "mish": (), "selu": (), "softplus": (),
-    "logsigmoid": (), "gelu": (), "elu": (), "leaky_relu": (), "hardtanh": (), "linear": (), "pixel_shuffle": (),
-    "embedding": (), "normalize": (), "pixel_unshuffle": (), "grid_sample": (), "celu": (), "prelu": (),
-}  # fmt: skip
+_FUNCTIONAL = frozenset(
+    {
+        "relu", "relu6", "silu", "hardswish", "hardsigmoid", "mish", "selu", "softplus", "logsigmoid", "gelu",
+        "elu", "leaky_relu", "hardtanh", "linear", "pixel_shuffle", "embedding", "normalize", "pixel_unshuffle",
+        "grid_sample", "celu", "prelu",
+    }
+)  # fmt: skip
+"""Functions of `torch.nn.functional` that take what the operator takes."""
 
-_METHODS = (
-    "sigmoid tanh exp log sqrt rsqrt abs neg sin cos floor ceil round erf square reciprocal log1p expm1 sign softmax "
-    "log_softmax transpose permute unsqueeze squeeze flatten unflatten chunk unbind repeat contiguous clone cumsum "
-    "argmax argmin amax amin select narrow detach masked_fill logical_not logical_and logical_or bitwise_not "
-    "expand_as view_as reshape_as type_as roll flip tile movedim swapaxes triu tril gather index_select bmm clamp "
-    "clamp_min clamp_max sum mean prod any all topk sort max min var std isnan norm rot90 t"
-).split()
+_METHODS = frozenset(
+    {
+        "sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "abs", "neg", "sin", "cos", "floor", "ceil", "round", "erf",
+        "square", "reciprocal", "log1p", "expm1", "sign", "softmax", "log_softmax", "transpose", "permute", "unsqueeze",
+        "squeeze", "flatten", "unflatten", "chunk", "unbind", "repeat", "contiguous", "clone", "cumsum", "argmax",
+        "argmin", "amax", "amin", "select", "narrow", "detach", "masked_fill", "logical_not", "logical_and",
+        "logical_or", "bitwise_not", "expand_as", "view_as", "reshape_as", "type_as", "roll", "flip", "tile", "movedim",
+        "swapaxes", "triu", "tril", "gather", "index_select", "bmm", "clamp", "clamp_min", "clamp_max", "sum", "mean",
+        "prod", "any", "all", "topk", "sort", "max", "min", "var", "std", "isnan", "norm", "rot90", "t",
+    }
+)  # fmt: skip
 """Methods of a tensor that take what the operator takes behind its first argument, by position."""
 
 
@@ -155,7 +162,8 @@ def _batch_norm(b: Bound, w: Writer) -> str:
     parts = [w.value(b["input"]), w.value(b["running_mean"]), w.value(b["running_var"])]
     parts += [f"{key}={w.value(b[key])}" for key in ("weight", "bias") if b[key] is not None]
     training = "True" if b["running_mean"] is None else "self.training"
-    return f"F.batch_norm({', '.join(parts)}, training={training}, momentum={b['momentum']!r}, eps={b['eps']!r})"
+    options = f"training={training}, momentum={w.value(b['momentum'])}, eps={w.value(b['eps'])}"
+    return f"F.batch_norm({', '.join(parts)}, {options})"
 
 
 def _norm(name: str, *middle: str) -> Idiom:
@@ -228,7 +236,15 @@ def _split(b: Bound, w: Writer) -> str:
 def _reduce(name: str) -> Idiom:
     def write(b: Bound, w: Writer) -> str:
         dim = b["dim"]
-        parts = [w.value(scalar(dim, 1) if isinstance(dim, list) and len(dim) == 1 else tuple(dim) if isinstance(dim, list) else dim)]
+        parts = [
+            w.value(
+                scalar(dim, 1)
+                if isinstance(dim, list) and len(dim) == 1
+                else tuple(dim)
+                if isinstance(dim, list)
+                else dim
+            )
+        ]
         parts += ["keepdim=True"] if b["keepdim"] else []
         parts += [f"dtype={w.value(b['dtype'])}"] if b.get("dtype") is not None else []
         return f"{w.operand(b['self'])}.{name}({', '.join(parts)})"
@@ -305,9 +321,6 @@ IDIOMS: dict[str, Idiom] = {
     "rsub.Scalar": lambda b, w: f"{w.value(b['other'])} - {w.operand(b['self'])}",
 }
 
-_IS_PLAIN_METHOD = frozenset(_METHODS)
-_BY_NAME_ONLY = frozenset({"max.dim", "min.dim", "clamp.default", "sum.default", "mean.default"})
-
 
 def expression(node: Node, w: Writer) -> tuple[str, bool]:
     """The operator's line, and whether it has to stand between brackets beside another operator."""
@@ -318,7 +331,7 @@ def expression(node: Node, w: Writer) -> tuple[str, bool]:
     if node.target is operator.neg:
         return f"-{w.operand(node.args[0])}", True
     if not isinstance(node.target, torch._ops.OpOverload):
-        return f"torch.{node.target.__name__}({', '.join(w.value(part) for part in node.args)})", False
+        return f"torch.{getattr(node.target, '__name__', '')}({', '.join(w.value(part) for part in node.args)})", False
     packet, overload = node.target._schema.name.split("::")[-1], node.target._overloadname
     name = f"{packet}.{overload}"
     if node.target.namespace == "aten":
@@ -326,7 +339,7 @@ def expression(node: Node, w: Writer) -> tuple[str, bool]:
             return IDIOMS[name](arguments(node), w), name in OPERATORS or name == "rsub.Scalar"
         if packet in _FUNCTIONAL and overload in ("default", ""):
             return _functional(node, packet, w), False
-        if packet in _IS_PLAIN_METHOD and isinstance(arguments(node)[next(iter(arguments(node)))], Node):
+        if packet in _METHODS and isinstance(arguments(node)[next(iter(arguments(node)))], Node):
             return _method(node, packet, w), False
     args = [w.value(part) for part in node.args] + [f"{key}={w.value(v)}" for key, v in node.kwargs.items()]
     return f"torch.ops.{node.target.namespace}.{packet}.{overload}({', '.join(args)})", False
@@ -345,7 +358,3 @@ def _is_usual(node: Node, packet: str) -> bool:
     if packet == "index":
         return None not in b["indices"] or all(i is None for i in b["indices"][: b["indices"].count(None)])
     return not (packet in ("sum", "mean") and not b["dim"])
-
-
-def is_fallback(text: str) -> bool:
-    return "torch.ops." in text

@@ -178,7 +178,9 @@ def _pool(name: str, **defaults: Any) -> Callable[[Bound], Build | None]:
         size = scalar(b["kernel_size"], 2)
         stride = scalar(b["stride"], 2) if len(b["stride"]) else size
         options = [_option(key, scalar(b[key], 2), default) for key, default in defaults.items()]
-        return Build(name, (Arg(None, Slot(size, "kernel_size", "kernel_size")), _option("stride", stride, size), *options))
+        return Build(
+            name, (Arg(None, Slot(size, "kernel_size", "kernel_size")), _option("stride", stride, size), *options)
+        )
 
     return build
 

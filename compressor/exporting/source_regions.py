@@ -222,9 +222,7 @@ def _until(tail: Path, usual: Path) -> int:
     return next((end for end in ends if tail[end - len(usual) : end] == usual), len(common([tail, usual])))
 
 
-def _relative(
-    node: Node, depth: int, layers: Mapping[Node, LayerCall], home: Mapping[Node, Path]
-) -> tuple[str, Path]:
+def _relative(node: Node, depth: int, layers: Mapping[Node, LayerCall], home: Mapping[Node, Path]) -> tuple[str, Path]:
     where = tuple(layers[node].path.split(".")) if node in layers else home[node]
     return str(node.target), where[depth:]
 

@@ -165,9 +165,7 @@ def written(build: Build, arguments: Mapping[int, str], slots: Iterator[int], in
     return f"{before}\n" + "".join(f"{pad}{part},\n" for part in given) + " " * indent + after
 
 
-def _argument(
-    arg: Arg, arguments: Mapping[int, str], slots: Iterator[int], indent: int, callee: str
-) -> str | None:
+def _argument(arg: Arg, arguments: Mapping[int, str], slots: Iterator[int], indent: int, callee: str) -> str | None:
     if isinstance(arg.value, Build):
         text = written(arg.value, arguments, slots, indent + 4, used=8)
         return f"{quoted(str(arg.name))}: {text}" if callee in ("nn.ModuleDict", "OrderedSequential") else text
