@@ -7,6 +7,7 @@ import builtins
 import copy
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError
-from compressor.exporting.convert import innermost_line
+from compressor.exporting.convert import innermost_line, input_dtype
 from compressor.exporting.verify import Agreement, Comparison, difference, torch_outputs
 from compressor.program import Program
 
@@ -26,6 +27,10 @@ ALLOWED = frozenset({"math", "collections", "pathlib", "torch", "torchvision", "
 
 TIGHT = {torch.float64: 1e-12, torch.float32: 1e-6}
 """The source calls the same kernels in the same order, so nothing but an expression put differently is rounded anew."""
+
+
+LOOSE = 1e-2
+"""The same for half precision."""
 
 
 def load_source(path: Path) -> nn.Module:
@@ -61,12 +66,12 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     module = program.module.clone().to("cpu").eval()
     comparison = Comparison(program, module, lambda inputs: _made_outputs(made, inputs))
     agreement = comparison.agreement(batch_sizes, data)
-    _refuse(agreement.max_rel, next(program.module.parameters()).dtype, "in evaluation mode")
+    _refuse(agreement.max_rel, (input_dtype(program) or torch.float32), "in evaluation mode")
     size = batch_sizes[-1] if program.has_dynamic_batch else 1
     if _may_widen(program):
         _check_doubled(program, module, made, size)
     _check_training(program, module, made, max(size, 2) if program.has_dynamic_batch else 1)
-    return agreement
+    return replace(agreement, limit=TIGHT.get(input_dtype(program) or torch.float32, LOOSE))
 
 
 def _check_names(program: Program, made: nn.Module) -> None:
@@ -93,7 +98,7 @@ def _check_doubled(program: Program, module: nn.Module, made: nn.Module, size: i
 
 def _check_training(program: Program, module: nn.Module, made: nn.Module, size: int) -> None:
     """One forward in training mode from the same random state: outputs and running statistics."""
-    dtype = next(program.module.parameters()).dtype
+    dtype = input_dtype(program) or torch.float32
     inputs = program.example_inputs(size, seed=2, dtype=dtype)
     ours, theirs = copy.deepcopy(module).train(), copy.deepcopy(made).train()
     try:
@@ -131,7 +136,7 @@ def _compare(expected: list[np.ndarray], got: list[np.ndarray], dtype: torch.dty
 
 
 def _refuse(relative: float, dtype: torch.dtype, when: str) -> None:
-    limit = TIGHT.get(dtype, 1e-2)
+    limit = TIGHT.get(dtype, LOOSE)
     if relative > limit:
         raise VerificationError(
             f"the generated source and the model differ by {relative:.2g} of the largest output {when}, "

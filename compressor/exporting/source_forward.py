@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -31,7 +32,7 @@ class Forward:
         self.told, self.path, self.access = told, path, access
         self.slots: list[Slot] = []
         self.lines: list[str] = []
-        self.needs_batch = False
+        self.needs_batch = self.needs_device = False
         self._names: dict[Node, str] = dict(inputs)
         self._inline: dict[Node, tuple[str, bool]] = {}
         self._unpacked: dict[Node, list[Node | None]] = {}
@@ -56,6 +57,8 @@ class Forward:
         if self.needs_batch:
             given, dim = next((v, d) for v, d in self._batch_dims() if d is not None)
             self.lines.insert(0, f"batch = {given}.shape[{dim}]")
+        if self.needs_device:
+            self.lines.insert(0, f"device = {self._batch_dims()[0][0]}.device")
 
     def _batch_dims(self) -> list[tuple[str, int | None]]:
         return [(self._first_names[node], self.told.batch_dim(node)) for node in self._first_names]
@@ -189,6 +192,9 @@ class Forward:
             return f"[{', '.join(self.value(part) for part in value)}]"
         if isinstance(value, tuple):
             return f"({', '.join(self.value(part) for part in value)}{',' if len(value) == 1 else ''})"
+        if isinstance(value, torch.device):  # where the inputs are: the network may be moved
+            self.needs_device = True
+            return "device"
         return literal(value)
 
     def operand(self, value: Any) -> str:

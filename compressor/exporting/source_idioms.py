@@ -260,6 +260,17 @@ def _softmax(name: str) -> Idiom:
     return write
 
 
+def _new(name: str, *given: str) -> Idiom:
+    """A tensor made of nothing, where the inputs are."""
+
+    def write(b: Bound, w: Writer) -> str:
+        parts = [w.value(b[key]) for key in given]
+        parts += [f"dtype={w.value(b['dtype'])}"] if b["dtype"] is not None else []
+        return f"torch.{name}({', '.join(parts)}, device={w.value(torch.device('cpu'))})"
+
+    return write
+
+
 def _reshape(b: Bound, w: Writer) -> str:
     if w.is_flattening(b["self"], b["shape"]):
         return f"{w.operand(b['self'])}.flatten(1)"
@@ -318,6 +329,12 @@ IDIOMS: dict[str, Idiom] = {
         else f"{w.operand(b['self'])}.select({w.value(b['dim'])}, {w.value(b['index'])})"
     ),
     "sym_size.int": lambda b, w: f"{w.operand(b['self'])}.shape[{w.value(b['dim'])}]",
+    "arange.default": _new("arange", "end"),
+    "arange.start": _new("arange", "start", "end"),
+    "arange.start_step": _new("arange", "start", "end", "step"),
+    "zeros.default": _new("zeros", "size"),
+    "ones.default": _new("ones", "size"),
+    "full.default": _new("full", "size", "fill_value"),
     "rsub.Scalar": lambda b, w: f"{w.value(b['other'])} - {w.operand(b['self'])}",
 }
 

@@ -154,11 +154,16 @@ def _homes(nodes: Sequence[Node], fixed: Mapping[Node, Path | None]) -> dict[Nod
     reads: dict[Path, set[Node]] = {}
     at: Path = ()
     known = set(nodes)
+    around = _around(nodes, fixed)
     for node in nodes:
         own = fixed[node]
         values = [given for given in node.all_input_nodes if given in known or given.op == "placeholder"]
         if own is None:
-            own = _deepest(at, values, home, reads) if node.target is not operator.getitem else home.get(values[0], ())
+            own = (
+                _deepest(at, around[node], values, home, reads)
+                if node.target is not operator.getitem
+                else home.get(values[0], ())
+            )
         home[node] = at = own
         for n in range(1, len(own) + 1):
             outside = (value for value in values if home.get(value, ())[:n] != own[:n])
@@ -166,13 +171,31 @@ def _homes(nodes: Sequence[Node], fixed: Mapping[Node, Path | None]) -> dict[Nod
     return home
 
 
-def _deepest(at: Path, values: Sequence[Node], home: Mapping[Node, Path], reads: Mapping[Path, set[Node]]) -> Path:
-    """The innermost module around `at` that has all the values, or reads them already."""
-    for n in range(len(at), 0, -1):
+def _around(nodes: Sequence[Node], fixed: Mapping[Node, Path | None]) -> dict[Node, Path]:
+    """The innermost module that has both the weights before an operator and those behind it."""
+    following: dict[Node, Path] = {}
+    found: dict[Node, Path] = {}
+    at: Path = ()
+    for node in reversed(nodes):
+        own = fixed[node]
+        following[node] = at = at if own is None else own
+    at = ()
+    for node in nodes:
+        own = fixed[node]
+        at = at if own is None else own
+        found[node] = common([at, following[node]])
+    return found
+
+
+def _deepest(
+    at: Path, least: Path, values: Sequence[Node], home: Mapping[Node, Path], reads: Mapping[Path, set[Node]]
+) -> Path:
+    """The innermost module around `at` that has all the values, or reads them already; `least` or one in it."""
+    for n in range(len(at), len(least), -1):
         path = at[:n]
         if values and all(home.get(v, ())[:n] == path or v in reads.get(path, ()) for v in values):
             return path
-    return ()
+    return common([at, least])
 
 
 def _prefixes(home: Mapping[Node, Path]) -> list[Path]:

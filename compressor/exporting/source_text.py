@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor.errors import ModelError
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}", re.ASCII)
 _RESERVED = frozenset(
-    {*dir(builtins), "self", "torch", "nn", "F", "math", "Path", "OrderedDict", "Model", "load", "batch"}
+    {*dir(builtins), "self", "torch", "nn", "F", "math", "Path", "OrderedDict", "Model", "load", "batch", "device"}
 )
 _MODULE = frozenset(dir(nn.Module())) | {"training"}
 
@@ -76,7 +78,7 @@ def quoted(text: str) -> str:
 def literal(value: Any) -> str:
     """A constant as Python writes it.
 
-    Raises:  TypeError for what has no literal.
+    Raises:  ModelError for what has no literal.
     """
     if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
         return str(value)
@@ -84,14 +86,16 @@ def literal(value: Any) -> str:
         return f"torch.device({quoted(str(value))})"
     if isinstance(value, str):
         return quoted(value)
-    if isinstance(value, bool | int) or value is None:
+    if isinstance(value, bool | int | complex) or value is None:
         return repr(value)
     if isinstance(value, float):
         return _float(value)
     if isinstance(value, list | tuple):
         inner = ", ".join(literal(part) for part in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-    raise TypeError(f"{type(value).__name__} has no literal")
+    raise ModelError(
+        f"an argument of type {type(value).__name__} cannot be written as Python source; export ONNX or .pt2"
+    )
 
 
 def _float(value: float) -> str:

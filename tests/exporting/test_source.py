@@ -80,6 +80,79 @@ class Attention(nn.Module):
         return self.norm(x).softmax(-1)
 
 
+class Cell(nn.Module):
+    """A convolution, its norm and SiLU, as detectors have it."""
+
+    def __init__(self, inputs: int, filters: int, size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, filters, size, stride, size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.bn(self.conv(x)))
+
+
+class Split(nn.Module):
+    """Half of the channels through a chain, every stage of it kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cv1, self.cv2 = Cell(width, width, 1), Cell(width * 2, width, 1)
+        self.m = nn.ModuleList(nn.ModuleDict({"a": Cell(width // 2, width // 2)}) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.cv1(x).chunk(2, 1))
+        for inner in self.m:
+            parts.append(parts[-1] + inner["a"](parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+class Detector(nn.Module):
+    """A numbered list of modules with connections across, two scales, boxes from a grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(
+            [Cell(3, 8, 3, 2), Split(8), Cell(8, 16, 3, 2), Split(16), nn.Upsample(scale_factor=2), Cell(24, 8)]
+        )
+        self.heads = nn.ModuleList([nn.Sequential(Cell(8, 8), nn.Conv2d(8, 6, 1)), nn.Conv2d(16, 6, 1)])
+        self.register_buffer("anchors", torch.rand(2, 8 * 8 + 4 * 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.model[1](self.model[0](x))
+        coarse = self.model[3](self.model[2](fine))
+        mixed = self.model[5](torch.cat([self.model[4](coarse), fine], 1))
+        flat = torch.cat(
+            [head(y).view(x.shape[0], 6, -1) for head, y in zip(self.heads, (mixed, coarse), strict=True)], 2
+        )
+        box, score = flat.split((4, 2), 1)
+        return torch.cat([self.anchors - box[:, :2].sigmoid(), self.anchors + box[:, 2:].sigmoid()], 1), score
+
+
+class Recurrent(nn.Module):
+    """A layer that is one operator with many weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(4, 6, 2, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.lstm(x)[0][:, -1])
+
+
+class InPlace(nn.Module):
+    """Writes into a part of a value that is read as a whole afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x).clone()
+        y[:, 1] = y[:, 0] * 2
+        return self.inner(y)
+
+
 def _net(make: Callable[[], nn.Module], *inputs: InputSpec) -> Callable[[], Program]:
     def build() -> Program:
         with torch.random.fork_rng(devices=[]):
@@ -132,6 +205,9 @@ NETS: dict[str, Callable[[], Program]] = {
     "unet": _net(UNet, InputSpec("x", (None, 3, 16, 16))),
     "tied": _net(Tied, InputSpec("ids", (None, 5), "int64", 13)),
     "attention": _net(Attention, InputSpec("x", (None, 6, 16))),
+    "detector": _net(Detector, InputSpec("x", (None, 3, 16, 16))),
+    "recurrent": _net(Recurrent, InputSpec("x", (None, 5, 4))),
+    "in-place": _net(InPlace, InputSpec("x", (None, 4))),
     "bert": _bert,
     "resnet18": _arch("torchvision:resnet18"),
     "mobilenet": _arch("torchvision:mobilenet_v2"),
@@ -139,7 +215,7 @@ NETS: dict[str, Callable[[], Program]] = {
     "shufflenet": _arch("torchvision:shufflenet_v2_x0_5"),
     "vit": _arch("timm:vit_tiny_patch16_224"),
 }
-SMALLER = ("lenet5", "resnet20", "unet", "attention", "mobilenet", "vit")
+SMALLER = ("lenet5", "resnet20", "unet", "attention", "detector", "mobilenet", "vit")
 
 
 def _cases() -> list[Any]:
