@@ -59,6 +59,7 @@ def export_python(
              file cannot be written.
     """
     started = time.perf_counter()
+    program.check_masks()
     path = Path(target)
     if path.suffix != ".py":
         raise UsageError(f"{path}: Python source goes into a file that ends in .py")
@@ -157,7 +158,7 @@ def _build(
     source = source_of(program, weights_file(path).name)
     path.write_text(source, encoding="utf-8")
     _save_weights(program, weights_file(path), data, extra)
-    agreement = check_source(program, path, batch_sizes, data)
+    found = check_source(program, path, batch_sizes, data)
     return ExportReport(
         path=None,
         opset=None,
@@ -165,17 +166,12 @@ def _build(
         n_params=program.n_parameters,
         n_program_params=program.n_parameters,
         n_nodes=sum(1 for node in program.module.graph.nodes if node.op == "call_function"),
-        batch_sizes=agreement.batch_sizes,
-        max_abs=agreement.max_abs,
-        max_rel=agreement.max_rel,
-        limit=agreement.limit,
+        **found.fields(),
         on_data=data is not None,
-        top1_agreement=agreement.top1_agreement,
         external_data=True,
         seconds=0.0,
         format="python",
         batch=None if program.has_dynamic_batch else 1,
-        checks=agreement.checks,
     )
 
 

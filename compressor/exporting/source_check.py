@@ -6,21 +6,22 @@ from __future__ import annotations
 import builtins
 import copy
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.data.source import DataSource
-from compressor.errors import ModelError, VerificationError
-from compressor.exporting.convert import innermost_line, input_dtype
-from compressor.exporting.verify import Agreement, Comparison, difference, torch_outputs
+from compressor.errors import ModelError, VerificationError, innermost_line
+from compressor.exporting.convert import input_dtype
+from compressor.exporting.verify import Comparison, Verification
 from compressor.program import Program
+from compressor.program.agreement import leaves
+from compressor.program.runs import Other, seeded
 
 ALLOWED = frozenset({"math", "collections", "pathlib", "torch", "torchvision", "safetensors"})
 """What the source itself may import, and all that whoever uses it needs."""
@@ -56,7 +57,7 @@ def _builtins() -> dict[str, Any]:
     return {**vars(builtins), "__import__": guarded}
 
 
-def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data: DataSource | None) -> Agreement:
+def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data: DataSource | None) -> Verification:
     """How far the source is from the program, in its own precision on random inputs and on data.
 
     Raises:  VerificationError if it is too far, there or in float64 or in training mode.
@@ -64,14 +65,17 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     made = load_source(path)
     _check_names(program, made)
     module = program.module.clone().to("cpu").eval()
-    comparison = Comparison(program, module, lambda inputs: _made_outputs(made, inputs))
-    agreement = comparison.agreement(batch_sizes, data)
-    _refuse(agreement.max_rel, (input_dtype(program) or torch.float32), "in evaluation mode")
+    comparison = Comparison(
+        program.replace(module=module), lambda inputs: Other(inputs, _made_outputs(made, tuple(inputs)))
+    )
+    found = comparison.verification(batch_sizes, data)
+    dtype = input_dtype(program) or torch.float32
+    _refuse(found.worst.max_rel, dtype, "in evaluation mode")
     size = batch_sizes[-1] if program.has_dynamic_batch else 1
     if _may_widen(program):
         _check_doubled(program, module, made, size)
     _check_training(program, module, made, max(size, 2) if program.has_dynamic_batch else 1)
-    return replace(agreement, limit=TIGHT.get(input_dtype(program) or torch.float32, LOOSE))
+    return replace(found, worst=replace(found.worst, limit=TIGHT.get(dtype, LOOSE)))
 
 
 def _check_names(program: Program, made: nn.Module) -> None:
@@ -92,7 +96,7 @@ def _may_widen(program: Program) -> bool:
 
 def _check_doubled(program: Program, module: nn.Module, made: nn.Module, size: int) -> None:
     inputs = program.example_inputs(size, seed=1, dtype=torch.float64)
-    expected = torch_outputs(copy.deepcopy(module).double(), inputs)
+    expected = _outputs(copy.deepcopy(module).double(), inputs)
     _compare(expected, _made_outputs(copy.deepcopy(made).double(), inputs), torch.float64, "in float64")
 
 
@@ -102,37 +106,50 @@ def _check_training(program: Program, module: nn.Module, made: nn.Module, size: 
     inputs = program.example_inputs(size, seed=2, dtype=dtype)
     ours, theirs = copy.deepcopy(module).train(), copy.deepcopy(made).train()
     try:
-        expected = _seeded(torch_outputs, ours, inputs)
+        expected = _outputs(ours, inputs)
     except ModelError:  # it cannot train on random inputs of this batch (a norm over one value): nothing to compare
         return
-    _compare(expected, _seeded(_made_outputs, theirs, inputs), dtype, "in training mode")
+    _compare(expected, _made_outputs(theirs, inputs), dtype, "in training mode")
     state: Mapping[str, Tensor] = theirs.state_dict()
     for name, tensor in ours.state_dict().items():
         if not name.endswith("num_batches_tracked") and tensor.is_floating_point():
-            _compare([tensor.numpy()], [state[name].numpy()], dtype, "in what training mode does to the statistics")
+            _compare([tensor], [state[name]], dtype, "in what training mode does to the statistics")
 
 
-def _seeded(
-    run: Callable[[nn.Module, tuple[Tensor, ...]], list[np.ndarray]], module: nn.Module, inputs: tuple[Tensor, ...]
-) -> list[np.ndarray]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # noqa: TID251 (inside of fork_rng)
-        return run(module, inputs)
+def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Raises:  ModelError if torch cannot run it."""
+    try:
+        with seeded(), torch.no_grad():
+            return leaves(module(*inputs))
+    except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
+        raise ModelError(f"torch cannot run the model at batch {len(inputs[0])}: {innermost_line(error)}") from error
 
 
-def _made_outputs(made: nn.Module, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
+def _made_outputs(made: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Raises:  VerificationError if the generated network does not run."""
     try:
-        return torch_outputs(made, inputs)
+        return _outputs(made, inputs)
     except ModelError as error:
         raise VerificationError(f"the generated source does not run: {error}") from error
 
 
-def _compare(expected: list[np.ndarray], got: list[np.ndarray], dtype: torch.dtype, when: str) -> None:
+def _compare(expected: list[Tensor], got: list[Tensor], dtype: torch.dtype, when: str) -> None:
     if len(expected) != len(got):
         raise VerificationError(f"the generated source gives {len(got)} outputs, the model {len(expected)}")
     for ours, theirs in zip(expected, got, strict=True):
-        _refuse(difference(ours, theirs)[1], dtype, when)
+        _refuse(_difference(ours.detach(), theirs.detach()), dtype, when)
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """Relative to the largest finite value; infinite where shapes differ, or what is not finite does."""
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return float("inf")
+    wanted, got = ours.double(), theirs.double()
+    finite = wanted.isfinite()
+    if not torch.equal(wanted[~finite].nan_to_num(), got[~finite].nan_to_num()) or not got[finite].isfinite().all():
+        return float("inf")
+    absolute = float((wanted[finite] - got[finite]).abs().max()) if bool(finite.any()) else 0.0
+    return absolute / max(float(wanted[finite].abs().max()), 1e-300) if absolute else 0.0
 
 
 def _refuse(relative: float, dtype: torch.dtype, when: str) -> None:
