@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from compressor.asking.export import ExportForm
@@ -28,8 +29,11 @@ class ExportOptions(GateOptions, OutputOptions, ModelOptions):
         None
     )
     format: Annotated[
-        Literal["onnx", "pt2"] | None,
-        option(help="pt2 is an archive of torch.export. Default: by the name of the output, else onnx."),
+        Literal["onnx", "pt2", "python"] | None,
+        option(
+            help="pt2 is an archive of torch.export; python is source for PyTorch, a model.py with model.safetensors "
+            "beside it. Default: by the name of the output, else onnx."
+        ),
     ] = None
     batch: Annotated[int | None, option(metavar="N", min=1, help="Fix the batch at N. Default: any batch.")] = None
     fp16: Annotated[bool, option("--fp16", help="Weights and arithmetic in half precision; inputs stay float32.")] = (
@@ -61,7 +65,7 @@ class ExportOptions(GateOptions, OutputOptions, ModelOptions):
 
 
 def export(options: ExportOptions, session: Session) -> None:
-    """Writes ONNX, checked against torch in onnxruntime.
+    """Writes ONNX, or Python source for PyTorch, checked against the model.
 
     Any batch size unless --batch fixes it. Nothing is written when the check fails.
 
@@ -71,6 +75,7 @@ def export(options: ExportOptions, session: Session) -> None:
       compress export model.pt --opset 18 --batch 1
       compress export model.compact.pt --int8 static --data mnist:data -o model.int8.onnx
       compress export model.pruned.pt --sparse -o small.onnx
+      compress export model.compact.pt -o model.py
       compress export model.pt -o model.onnx --check-only
       compress compact model.pruned.pt -o - | compress export - -o model.onnx
     """
@@ -79,10 +84,10 @@ def export(options: ExportOptions, session: Session) -> None:
     if options.check_only:
         _check(options, gates, sizes, session)
         return
-    is_archive = _is_archive(options)
+    form = _form_of(options)
     ExportForm(options.opset, options.batch, options.fp16, options.int8, options.calibration, options.sparse)
-    target = choose_target(options, ".pt2" if is_archive else ".onnx")
-    from compressor.exporting import export_onnx, export_pt2
+    target = choose_target(options, _SUFFIXES[form])
+    from compressor.exporting import export_onnx, export_pt2, export_python
 
     if options.fold_norms:
         session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
@@ -91,7 +96,6 @@ def export(options: ExportOptions, session: Session) -> None:
     if not session.is_main:
         return
     shared: dict[str, Any] = {
-        "batch": options.batch,
         "force": options.force,
         "batch_sizes": sizes,
         "data": data,
@@ -99,12 +103,16 @@ def export(options: ExportOptions, session: Session) -> None:
         "accept": lambda found: _refuse(found, gates, source, session),
     }
     with target.opened() as stream, session.working("exporting, and checking what was written"):
-        if is_archive:
-            report = export_pt2(source.program, stream, **shared)
+        if form == "pt2":
+            report = export_pt2(source.program, stream, batch=options.batch, **shared)
+        elif form == "python":
+            assert isinstance(stream, Path)
+            report = export_python(source.program, stream, **shared)
         else:
             report = export_onnx(
                 source.program,
                 stream,
+                batch=options.batch,
                 opset=options.opset,
                 fp16=options.fp16,
                 int8=options.int8,
@@ -115,22 +123,33 @@ def export(options: ExportOptions, session: Session) -> None:
     _show(report, target.name, gates, source, session)
 
 
-def _is_archive(options: ExportOptions) -> bool:
-    """Raises:  UsageError for options that an archive of torch.export does not have."""
-    is_archive = options.format == "pt2" or (options.format is None and (options.output or "").endswith(".pt2"))
-    if not is_archive:
-        return False
+_SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "python": ".py"}
+_CALLED = {"pt2": "an archive of torch.export", "python": "Python source"}
+
+
+def _form_of(options: ExportOptions) -> str:
+    """The format that is asked for, in so many words or by the output's name.
+
+    Raises:  UsageError for options that the format does not have.
+    """
+    by_name = next((form for form, suffix in _SUFFIXES.items() if (options.output or "").endswith(suffix)), "onnx")
+    form = options.format or by_name
+    if form == "onnx":
+        return form
     given = {
         "--opset": options.opset,
         "--fp16": options.fp16,
         "--int8": options.int8,
         "--sparse": options.sparse,
         "--fold-norms": options.fold_norms,
+        "--batch": options.batch if form == "python" else None,
     }
     wrong = next((name for name, value in given.items() if value), None)
     if wrong is not None:
-        raise UsageError(f"{wrong}: an archive of torch.export has no such thing; write ONNX for it (--format onnx)")
-    return True
+        raise UsageError(f"{wrong}: {_CALLED[form]} has no such thing; write ONNX for it (--format onnx)")
+    if form == "python" and options.output == STREAM:
+        raise UsageError("-o -: Python source comes with a second file for its weights; give -o FILE.py")
+    return form
 
 
 def _needs_data(options: ExportOptions, gates: Gates) -> str | None:

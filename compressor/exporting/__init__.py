@@ -5,6 +5,16 @@ from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
 from compressor.exporting.recheck import check_onnx
 from compressor.exporting.result import Check, ExportReport
+from compressor.exporting.source import export_python
 from compressor.exporting.verify import CONVERTED_LIMITS, LIMITS
 
-__all__ = ["CONVERTED_LIMITS", "LIMITS", "Check", "ExportReport", "check_onnx", "export_onnx", "export_pt2"]
+__all__ = [
+    "CONVERTED_LIMITS",
+    "LIMITS",
+    "Check",
+    "ExportReport",
+    "check_onnx",
+    "export_onnx",
+    "export_pt2",
+    "export_python",
+]

@@ -18,22 +18,28 @@ Build = Callable[[Path], ExportReport]
 """Writes and checks the file at a path."""
 
 
-def publish(build: Build, target: str | Path | BinaryIO, force: bool, suffix: str) -> ExportReport:
-    """What `build` reports, its file at `target` or its bytes in it.
-
-    Raises:  OutputError if the target cannot be written; whatever `build` raises, and then there is no file.
-    """
-    if isinstance(target, str | os.PathLike):
-        return _to_path(build, Path(target), force)
-    return _to_stream(build, target, suffix)
-
-
 def data_file(path: Path) -> Path:
     """Where the weights of a model above 2 GB go."""
     return path.with_name(path.name + ".data")
 
 
-def _to_path(build: Build, target: Path, force: bool) -> ExportReport:
+def publish(
+    build: Build,
+    target: str | Path | BinaryIO,
+    force: bool,
+    suffix: str,
+    beside: Callable[[Path], Path] = data_file,
+) -> ExportReport:
+    """What `build` reports, its file at `target` or its bytes in it; `beside` names a second one with the weights.
+
+    Raises:  OutputError if the target cannot be written; whatever `build` raises, and then there is no file.
+    """
+    if isinstance(target, str | os.PathLike):
+        return _to_path(build, Path(target), force, beside)
+    return _to_stream(build, target, suffix)
+
+
+def _to_path(build: Build, target: Path, force: bool, beside: Callable[[Path], Path]) -> ExportReport:
     final = Path(os.path.realpath(target))
     # Checked in a directory of its own, under its final name: a model knows the file of its external data by
     # name.
@@ -45,8 +51,8 @@ def _to_path(build: Build, target: Path, force: bool) -> ExportReport:
         report = build(staged)
         os.replace(staged, temporary)
         if report.external_data:
-            with atomic_write(data_file(final), force=force) as temporary_data:
-                os.replace(data_file(staged), temporary_data)
+            with atomic_write(beside(final), force=force) as temporary_data:
+                os.replace(beside(staged), temporary_data)
     return replace(report, path=str(target))
 
 

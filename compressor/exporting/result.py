@@ -9,7 +9,7 @@ from typing import Literal
 from compressor.asking.export import Precision
 from compressor.program.agreement import Judgment, basis
 
-Format = Literal["onnx", "pt2"]
+Format = Literal["onnx", "pt2", "python"]
 
 
 @dataclass(frozen=True)

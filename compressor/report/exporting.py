@@ -30,7 +30,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
     batches = ", ".join(map(str, report.batch_sizes))
     real = {check.inputs for check in report.checks} == {"validation"}
     inputs = "real inputs" if real else "random and real inputs" if report.on_data else "random inputs"
-    runtime = "onnxruntime" if report.format == "onnx" else "the archive, read back,"
+    runtime = _RUNTIMES[report.format]
     rows = [
         ("size", _size(report)),
         ("parameters", _params(report)),
@@ -50,6 +50,13 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
+_RUNTIMES = {
+    "onnx": "onnxruntime",
+    "pt2": "the archive, read back,",
+    "python": "the source, run by itself (float32, float64, training mode),",
+}
+
+
 def _limit(limit: float) -> str:
     return f"{limit:g}" if limit >= 0.01 else f"{limit:.0e}"
 
@@ -63,7 +70,7 @@ def _size(report: ExportReport) -> str:
 
 def _form(report: ExportReport) -> str:
     """What is not as usual: nothing for an ONNX file of the program's own precision with an open batch."""
-    parts = ["torch.export archive" if report.format == "pt2" else ""]
+    parts = [{"pt2": "torch.export archive", "python": "Python source for PyTorch", "onnx": ""}[report.format]]
     parts.append(f"batch fixed at {report.batch}" if report.batch is not None else "")
     parts.append(report.precision if report.precision != "unchanged" else "")
     if report.n_sparse:

@@ -88,3 +88,30 @@ def test_the_picture_of_bench_is_written_and_protected(run: Any, here: Path) -> 
     again = run("bench", "model.onnx", "--plot", "b.svg", *quick)
     assert again.code == 1 and "b.svg: exists already; overwrite it with --force" in again.err
     assert "draws SVG" in run("bench", "model.onnx", "--plot", "b.png", *quick).err
+
+
+@pytest.mark.parametrize("how", [("--format", "python"), ("-o", "model.py")])
+def test_python_source_with_its_weights_beside_it(run: Any, here: Path, how: tuple[str, ...]) -> None:
+    done = run("export", "model.pt", *how)
+    assert done.code == 0, done.err
+    assert "wrote model.py" in done.out and "Python source for PyTorch" in done.out
+    assert (here / "model.py").is_file() and (here / "model.safetensors").is_file()
+    again = run("export", "model.pt", *how)
+    assert (again.code, "model.py: exists already" in again.err) == (1, True)
+    assert run("export", "model.pt", *how, "--force", "--json").json["format"] == "python"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-o", "m.py", "--opset", "18"), "--opset: Python source has no such thing"),
+        (("-o", "m.py", "--batch", "2"), "--batch: Python source has no such thing"),
+        (("-o", "m.py", "--int8", "dynamic"), "--int8: Python source has no such thing"),
+        (("--format", "python", "-o", "-"), "comes with a second file for its weights"),
+        (("--format", "python", "-o", "m.txt"), "Python source goes into a file that ends in .py"),
+    ],
+)
+def test_what_python_source_cannot_be(run: Any, here: Path, arguments: tuple[str, ...], told: str) -> None:
+    done = run("export", "model.pt", *arguments)
+    assert (done.code, told in done.err) == (2, True), done.err
+    assert not list(here.glob("m.*"))
