@@ -176,7 +176,7 @@ def fold_removed(
 def _factors_of(reading: Reading) -> tuple[Constants, ...]:
     """What `added_by` multiplies."""
     a = reading.arguments
-    return (reading.source, a["weight"] if "weight" in a else factors(a)[1])
+    return (reading.source, a["weight"] if "weight" in a else factors(reading.node, a)[1])
 
 
 @torch.no_grad()
