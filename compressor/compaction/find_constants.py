@@ -30,6 +30,9 @@ from compressor.compaction.constants import (
 )
 from compressor.program import Program, TensorShape, arguments, families, infer_shapes
 
+_OF_NUMBERS = families.FILLED | families.NUMBERS | families.FILLED_LIKE
+"""What makes its values of numbers, whatever tensor lends it size, type and device."""
+
 TRANSFER_MODULES = (transfer_contract, transfer_move, transfer_pointwise, transfer_reduce)
 
 _LEAST_BUDGET_BYTES = 2**26
@@ -83,8 +86,7 @@ def _call(node: Node, shape: Any, other: Any, state: _State) -> None:
         state.values[node.name] = bound["self"][bound["index"]]
         return
     found = None if _computes_with_batch(node, state.of_batch) else _found(node, bound, shape)
-    made = TRANSFERS.get(node.target) is transfer_reduce.made  # of numbers, whatever tensor lends it type and device
-    learned = not made and any(x.learned for x in tensors_in(bound))
+    learned = node.target not in _OF_NUMBERS and any(x.learned for x in tensors_in(bound))
     state.values[node.name] = _wrapped(found, shape, other, state, learned)
 
 

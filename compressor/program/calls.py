@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.errors import named_line
+
 LIMIT = 1e-5
 """Largest `distance` of two answers that count as the same. A program runs the kernels of its module: most come out bit
 for bit equal, and what is written otherwise (the window of a response normalisation) leaves 1e-7."""
@@ -52,7 +54,7 @@ def ask(
                 returned = network(*(x.clone() for x in inputs))
             values, error = tuple(_values(returned)), None
         except Exception as cause:  # a user's code raises anything
-            values, error = (), first_line(cause)
+            values, error = (), named_line(cause)
         draws, draws_python = drawn()
     return Answer(values, error, draws, draws_python)
 
@@ -65,12 +67,6 @@ def distance(expected: Answer, got: Answer) -> float:
     if len(expected.values) != len(got.values):
         return float("inf")
     return max((_apart(a, b) for a, b in zip(expected.values, got.values, strict=True)), default=0.0)
-
-
-def first_line(error: Exception) -> str:
-    """`ValueError: what it said`, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
 
 
 def _values(returned: Any) -> Iterator[Tensor | float]:

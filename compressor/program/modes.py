@@ -22,6 +22,7 @@ _STATISTICS = {
 }
 """Norms with running statistics, by the argument that says to take those of the input instead."""
 _N_SHOWN = 3
+_LONGEST_PLACE = 80
 
 
 def drop_unused_statistics(graph: fx.Graph) -> tuple[str, ...]:
@@ -91,4 +92,4 @@ def _norm_name(node: Node) -> str:
 
 
 def _place(node: Node) -> str:
-    return node.meta.get("where") or node.name
+    return (node.meta.get("where") or node.name)[:_LONGEST_PLACE]

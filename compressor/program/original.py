@@ -33,7 +33,7 @@ class Original:
     """A module with its inputs: what it answers at a batch size, and what else a call does."""
 
     def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
-        self.module, self.inputs = module, tuple(inputs)
+        self.module, self.inputs = module, tuple(map(_of_any_batch, inputs))
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             ask(module, self.examples(_BATCHES[0]))  # makes their sizes; what goes wrong shows again below
         self._start = _State(module)
@@ -218,6 +218,11 @@ def _refill(container: Any, held: Any) -> None:
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
+
+
+def _of_any_batch(spec: InputSpec) -> InputSpec:
+    """The input with its first dimension open, unless that is 1: what a caller fixes there is an example."""
+    return spec if not spec.shape or spec.shape[0] in (None, 1) else replace(spec, shape=(None, *spec.shape[1:]))
 
 
 def _shown(spec: InputSpec) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from compressor.program.calls import first_line
+from compressor.errors import named_line
 from compressor.program.normalise import users_line
 
 
@@ -35,7 +35,7 @@ def trace(
             return exported, exported.module()  # type: ignore[return-value]
     except Exception as error:  # torch.export has no common base class for what it raises
         line = users_line(str(error)) or users_line("".join(traceback.format_tb(error.__traceback__)))
-        raise NoTraceError(first_line(error) + (f" ({line})" if line else "")) from error
+        raise NoTraceError(named_line(error) + (f" ({line})" if line else "")) from error
 
 
 def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:

@@ -149,6 +149,22 @@ def test_numbers_that_an_exporter_wrote_down_are_no_parameters() -> None:
     assert len(dict(program.module.named_buffers())) == 1
 
 
+@pytest.mark.parametrize(
+    ("values", "learned"),
+    [
+        (np.repeat(np.array([8, 16, 32], np.float32), 2), False),
+        (np.arange(6, dtype=np.float32) + 0.5, False),
+        (np.array([1.25, 1.625, 2, 3.75, 4.125, 2.875], np.float32), False),
+        (np.ones(6, np.float32), True),
+        (numbers(6), True),
+    ],
+    ids=["strides", "centres of cells", "anchors in cells", "a scale that starts at 1", "trained"],
+)
+def test_strides_and_positions_are_not_learned(values: np.ndarray, learned: bool) -> None:
+    program = agrees(model_of([node("Mul", ["x", "head.grid"], ["y"])], {"x": ("N", 6)}, {"head.grid": values}))
+    assert list(program.parameters) == (["head.grid"] if learned else [])
+
+
 def test_a_learned_number_that_kept_its_name_stays_a_parameter() -> None:
     program = agrees(model_of([node("Mul", ["x", "head.scale"], ["y"])], {"x": ("N", 4)}, {"head.scale": numbers(1)}))
     assert list(program.parameters) == ["head.scale"]
