@@ -248,7 +248,9 @@ def structure_fault(evidence: Sequence[Evidence]) -> str | None:
 def _misplaced(worst: float, where: str) -> str | None:
     if worst != float("inf"):
         return None
-    return f"{where} has a NaN or an infinity where the model has none, or the other way round"
+    if where.startswith("output"):
+        return f"{where} has a NaN or an infinity where the model has none, or the other way round"
+    return f"{where} gives what it cannot: a place outside or taken twice, numbers of another distribution, or NaN"
 
 
 def _distances(reference: Tensor, other: Tensor) -> Tensor:
