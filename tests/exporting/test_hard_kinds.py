@@ -47,7 +47,7 @@ def test_a_right_file_is_written_and_checked(name: str, folder: Path) -> None:
         if name in JUDGED:
             assert found.judgment == JUDGED[name] and found.noise
         if name in TAKEN_OVER:
-            assert {part for check in found.checks for part in check.decisions} == TAKEN_OVER[name]
+            assert {part for check in found.checks for part in check.decisions} >= TAKEN_OVER[name]
 
 
 CASES = [(name, fault) for name in KINDS for fault in faults_of(name)]
@@ -66,8 +66,9 @@ def test_random_numbers_of_another_spread_are_refused(folder: Path) -> None:
     path, _ = exported("random in evaluation", folder)
     model = onnx.load(path)
     for node in model.graph.node:
-        if node.op_type.startswith("RandomNormal"):
-            node.attribute.append(onnx.helper.make_attribute("scale", 1.5))
+        for entry in node.attribute:
+            if node.op_type.startswith("RandomNormal") and entry.name == "scale":
+                entry.f = 1.5
     onnx.save(model, folder / "louder.onnx")
     with pytest.raises(VerificationError, match=r"randn_like gives what it cannot: .* numbers of another distribution"):
         check_onnx(captured("random in evaluation"), folder / "louder.onnx")
