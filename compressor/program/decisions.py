@@ -103,7 +103,11 @@ def fitted(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor) -
         return None
     dim: int = given["dim"]
     n_more = own.shape[dim] - decided.shape[dim]
-    if n_more < 0 or (*decided.shape[:dim], own.shape[dim], *decided.shape[dim:][1:]) != (*own.shape,):
+    if (
+        n_more < 0
+        or own.shape != given["self"].shape
+        or (*decided.shape[:dim], own.shape[dim], *decided.shape[dim:][1:]) != (*own.shape,)
+    ):
         return None
     taken = torch.zeros_like(own, dtype=torch.bool).scatter(
         dim, decided.to(torch.int64).clamp(0, own.shape[dim] - 1), True
