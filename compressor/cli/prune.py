@@ -85,9 +85,9 @@ class PruneOptions(
         option(
             metavar="N",
             panel=_BUDGET,
-            help="Keep a multiple of N filters in every layer; auto: of what is measured to be good.",
+            help="Keep a multiple of N filters in every layer, 1 for any number; auto: what is measured to be fast.",
         ),
-    ] = "1"
+    ] = "auto"
     unit_share: Annotated[
         float,
         option(
@@ -278,7 +278,7 @@ def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
 
 def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
     """A clock with one thread of onnxruntime, where something has to be timed."""
-    if not settings.takes_time:
+    if not settings.may_take_time:
         return None
     from compressor.timing import OperatorClock, default_cache
 

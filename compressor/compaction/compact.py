@@ -16,7 +16,7 @@ from compressor.compaction.result import CompactReport
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
-from compressor.cost import Stopwatch, count_macs
+from compressor.cost import USUAL, Stopwatch, count_macs, find_preferences
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
@@ -46,14 +46,15 @@ def compact(
     together follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
     compute what they did; then nothing is verified, and the report names them. Layers with columns of zeros take the
     form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
-    stay, as zeros, to fill a width up to a multiple of `round_to` (0: where that is measured to be faster).
+    stay, as zeros, to fill a width up to a multiple of `round_to` (0: to what the runtime likes, as `prune` does).
 
     Raises:  CompressError if nothing can be removed (unless `allow_noop`); VerificationError if masked and compact
              differ.
     """
     began = time.perf_counter()
     masked = _masked(program)
-    without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, stopwatch))
+    preferences = find_preferences(stopwatch) if round_to == 0 else USUAL
+    without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, preferences))
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
     n_removed = int((~without.verdict.keep).sum())
     zeroed = _count_zeros(masked)

@@ -2,15 +2,23 @@
 
 from compressor.cost.count import count_activations, count_macs
 from compressor.cost.latency import LatencyTable, Stopwatch, width_grid
+from compressor.cost.preferences import USUAL, Contraction, Preference, Preferences, contractions
+from compressor.cost.probes import find_preferences
 from compressor.cost.terms import Factor, Term, mac_terms, macs_of_layers, parameter_terms
 
 __all__ = [
+    "USUAL",
+    "Contraction",
     "Factor",
     "LatencyTable",
+    "Preference",
+    "Preferences",
     "Stopwatch",
     "Term",
+    "contractions",
     "count_activations",
     "count_macs",
+    "find_preferences",
     "mac_terms",
     "macs_of_layers",
     "parameter_terms",

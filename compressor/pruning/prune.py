@@ -8,7 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from compressor.axes import Keep, UnitMap, find_units
-from compressor.cost import Stopwatch, count_macs, mac_terms, macs_of_layers
+from compressor.cost import (
+    USUAL,
+    Preferences,
+    Stopwatch,
+    count_macs,
+    find_preferences,
+    mac_terms,
+    macs_of_layers,
+)
 from compressor.data import DataSource, Task, open_task
 from compressor.errors import UsageError
 from compressor.patterns import Pattern
@@ -35,7 +43,6 @@ from compressor.sparsity import (
     make_selector,
     matching_layers,
     merge_masks,
-    preferred_multiple,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch
 from compressor.units import Macs, Params, format_ratio
@@ -73,14 +80,16 @@ def prune(
     program = open_response_norms(program)
     if settings.select_inputs:
         program = select_inputs(program)
-    if settings.round_to == 0 and stopwatch is not None:
-        settings = replace(settings, round_to=preferred_multiple(program, stopwatch))
+    progress = progress or Silent()
+    preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
+    if preferences.trouble is not None:
+        progress.note(preferences.trouble)
     units = find_units(program, settings.walk)
-    selector = make_selector(program, units, _choice(settings, stopwatch))
+    selector = make_selector(program, units, _choice(settings, stopwatch, preferences))
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
-    run = _Run(program, settings, units, selector, data, task, progress or Silent(), resume_file)
+    run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences)
     pruned, stages = run.execute(resume)
     pruned = _remember(pruned, program, settings)
     return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
@@ -97,12 +106,12 @@ def _why_data(settings: PruneSettings) -> str | None:
     return None
 
 
-def _choice(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
+def _choice(settings: PruneSettings, stopwatch: Stopwatch | None, preferences: Preferences) -> Choice:
     return Choice(
         settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
         settings.round_to, "random" if settings.method == "random" else "magnitude", settings.seed,
         settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
-        max_loss=settings.max_loss, stopwatch=stopwatch,
+        max_loss=settings.max_loss, stopwatch=stopwatch, preferences=preferences,
     )  # fmt: skip
 
 
@@ -119,13 +128,15 @@ class _Run:
         task: Task | None,
         progress: Progress,
         resume_file: Path | None,
+        preferences: Preferences,
     ) -> None:
         self.settings, self.selector, self.data, self.progress = settings, selector, data, progress
         self.task = task or open_task(None)
         self.given, self.units = program, units
         self.program = program.clone()
         self.stages: list[StageRow] = []
-        identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
+        options = {**asdict(settings), "preferences": preferences.of_kind}
+        identity = identity_of(program, options, data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
         recipes = (settings.prune_recipe, settings.retrain_recipe)
         distils = any(recipe is not None and recipe.distill > 0 for recipe in recipes)

@@ -83,7 +83,8 @@ class PruneSettings:
 
     `ratio` is dense ÷ kept of the compacted model, counted `of` params, MACs or latency over the layers in `scope`.
     Time is what a stopwatch measures for each layer; with `allocation="latency"` it decides between widths that cost
-    the same. Layers keep a multiple of `round_to` units, 0 for the multiple that is measured to be good.
+    the same. With `round_to` 0 whole units leave widths that the runtime likes, as a stopwatch finds or as is
+    usual; N makes them multiples of N, and 1 leaves them as the scores have it.
     `unit_share` is the part of the ratio that whole units carry in `filter+shape` and the like, as a power (`Choice`).
     `through_norm` says whether units that pass a mean or a variance may go (`axes.WalkOptions`).
     `prune_recipe` is the training while the structure is being found (the ADMM epochs, or each magnitude step but the
@@ -109,7 +110,7 @@ class PruneSettings:
     scope: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
     floor: float = 0.05
-    round_to: int = 1
+    round_to: int = 0
     unit_share: float = 0.5
     admm: Admm = field(default_factory=Admm)
     prune_recipe: Recipe | None = None
@@ -178,7 +179,7 @@ class PruneSettings:
                 )
             if self.steps > 1 or self.admm.stages > 1:
                 raise UsageError(f"--pattern {parsed.text}: has one ratio, so --steps and --stages must be 1")
-        if self.round_to != 1 and not parsed.is_physical:
+        if self.round_to > 1 and not parsed.is_physical:
             raise UsageError(
                 f"--round-to {self.round_to}: --pattern {parsed.text} changes no width; leave --round-to out"
             )
@@ -194,7 +195,17 @@ class PruneSettings:
     @property
     def takes_time(self) -> bool:
         """Whether layers must be timed before anything can be chosen."""
-        return "latency" in (self.of, self.allocation) or self.round_to == 0
+        return "latency" in (self.of, self.allocation)
+
+    @property
+    def may_take_time(self) -> bool:
+        """Whether there is anything that a stopwatch would be asked."""
+        return self.takes_time or self.likes_widths
+
+    @property
+    def likes_widths(self) -> bool:
+        """Whether widths are to be those that the runtime likes."""
+        return self.round_to == 0 and self.parsed_pattern.units is not None
 
     @property
     def decides_alone(self) -> bool:

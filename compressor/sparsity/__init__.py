@@ -4,7 +4,8 @@ from compressor.patterns import Pattern, parse_pattern
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
 from compressor.sparsity.criteria import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS, Moments, rate
-from compressor.sparsity.latency import LatencyBudget, layer_trial, preferred_multiple
+from compressor.sparsity.latency import LatencyBudget, layer_trial
+from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import apply_masks, kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import SCORES, score_units
 from compressor.sparsity.select import make_selector
@@ -17,13 +18,16 @@ __all__ = [
     "SCORES",
     "Budget",
     "Choice",
+    "FilledWork",
     "LatencyBudget",
+    "Likes",
     "Moments",
     "Pattern",
     "Selection",
     "Selector",
     "Sensitivity",
     "apply_masks",
+    "find_likes",
     "kept_units",
     "layer_trial",
     "load_sensitivity",
@@ -32,7 +36,6 @@ __all__ = [
     "matching_layers",
     "merge_masks",
     "parse_pattern",
-    "preferred_multiple",
     "rate",
     "score_units",
 ]

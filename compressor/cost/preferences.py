@@ -1,0 +1,120 @@
+"""Which widths the kernels of a runtime like, kind by kind of operator; it must never hold units or take time itself.
+
+A kernel works in blocks: it fills a width up to whole ones, so one filter more costs nothing until the block is full.
+And it may have a form for certain multiples only, so that one channel less than that costs half as much again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch.fx import Node
+
+from compressor.program import CONTRACTIONS, Layer, Program, arguments, find_layers
+
+Counts: TypeAlias = Any
+"""A number, or an array with an entry for each operator."""
+
+KINDS = ("convolution", "pointwise", "depthwise", "grouped", "product", "concat")
+"""Two-dimensional convolutions by their kernels and groups, every other product with a weight, and widths that end up
+beside others in one tensor."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A width that is no multiple of `multiple` takes `odd` times as long as the next one that is. Up to the next
+    multiple of `block` the time grows little. Half of a single block, read, takes `half` of the time of a whole one."""
+
+    multiple: Counts = 1
+    block: Counts = 1
+    odd: Counts = 1.0
+    half: Counts = 0.5
+
+    @staticmethod
+    def stacked(parts: Sequence[Preference]) -> Preference:
+        """Of many operators at once: each field an array with an entry for each."""
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(Preference))
+        return Preference(*(np.array(column) for column in columns))
+
+    def written(self, n: Counts) -> Counts:
+        """How many filters take the time that `n` take, were every kernel as good as the best."""
+        return self._odd(n) * _up(n, self.block)
+
+    def read(self, n: Counts) -> Counts:
+        """The same of input channels, of which less than a block may be read one by one."""
+        short = self.block * (2 * self.half - 1 + 2 * (1 - self.half) * _up(n, self.multiple) / self.block)
+        return self._odd(n) * np.where(
+            np.asarray(n) < self.block, np.minimum(short, 2 * self.block), _up(n, self.block)
+        )
+
+    def _odd(self, n: Counts) -> Counts:
+        return np.where(np.asarray(n) % self.multiple == 0, 1.0, self.odd)
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What each kind of operator likes; `trouble` says why it could not be measured, if that was tried."""
+
+    of_kind: Mapping[str, Preference] = field(default_factory=dict)
+    trouble: str | None = None
+
+    def __getitem__(self, kind: str) -> Preference:
+        return self.of_kind.get(kind, Preference())
+
+
+USUAL = Preferences(
+    {
+        "convolution": Preference(4, 16, 1.3, 0.7),
+        "pointwise": Preference(4, 16, 1.15, 1.1),
+        "depthwise": Preference(16, 16, 2.0, 1.1),
+        "grouped": Preference(16, 16, 1.4, 0.7),
+        "product": Preference(4, 8, 1.05, 0.6),
+        "concat": Preference(16, 16, 1.1, 1.0),
+    }
+)
+"""What onnxruntime likes on processors with AVX-512, for where nothing can be measured. Blocks of AVX2 are halves of
+these, so these do no harm there."""
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A product with a weight: its kind, its groups, and in how many of these each axis of the weight is divided."""
+
+    layer: Layer
+    kind: str
+    groups: int
+    out_parts: int
+    in_parts: int
+
+
+def contractions(program: Program) -> tuple[Contraction, ...]:
+    """Every layer that multiplies and sums, in graph order."""
+    nodes = {node.name: node for node in program.module.graph.nodes}
+    tensors = program.module.tensors()
+    return tuple(
+        _contraction(layer, nodes[layer.node], tuple(tensors[layer.weight].shape))
+        for layer in find_layers(program)
+        if layer.kind in CONTRACTIONS and layer.in_dim is not None
+    )
+
+
+def _contraction(layer: Layer, node: Node, sizes: tuple[int, ...]) -> Contraction:
+    assert layer.in_dim is not None
+    groups = int(arguments(node).get("groups", 1))
+    if layer.kind.startswith("conv_transpose"):
+        return Contraction(layer, "product", groups, 1, groups)
+    if layer.kind != "conv2d":
+        return Contraction(layer, "product", groups, groups, 1)
+    if groups > 1 and sizes[layer.in_dim] == 1:
+        return Contraction(layer, "depthwise", groups, 1, 1)
+    if groups > 1:
+        return Contraction(layer, "grouped", groups, groups, 1)
+    return Contraction(layer, "pointwise" if math.prod(sizes[2:]) == 1 else "convolution", 1, 1, 1)
+
+
+def _up(n: Counts, multiple: int) -> Counts:
+    return -(-np.asarray(n) // multiple) * multiple
