@@ -9,6 +9,7 @@ from compressor.cli import provenance
 from compressor.cli.by_layer import LayerOptions, decides_alone, glob_values, layer_values
 from compressor.cli.gates import Gates, gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.latency import LatencyOptions, after_prune, clock
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.options import (
     GateOptions,
@@ -38,7 +39,6 @@ from compressor.patterns import parse_pattern
 from compressor.units import parse_ratio, ratio_from_sparsity
 
 if TYPE_CHECKING:
-    from compressor.cost import Stopwatch
     from compressor.program import Program
     from compressor.pruning import PruneReport, PruneSettings
     from compressor.training import Recipe
@@ -49,7 +49,15 @@ _METHOD = "How"
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(
-    ReportOptions, HealingOptions, LayerOptions, ScoringOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
+    LatencyOptions,
+    ReportOptions,
+    HealingOptions,
+    LayerOptions,
+    ScoringOptions,
+    RecipeOptions,
+    GateOptions,
+    OutputOptions,
+    ModelOptions,
 ):
     """Options of `compress prune`; what is None here takes its default from `PruneSettings` or `Recipe`."""
 
@@ -276,15 +284,6 @@ def _recipes(options: PruneOptions) -> tuple[Recipe | None, Recipe | None]:
     return Recipe.from_mapping(_with(values, epochs=options.epochs)), retraining
 
 
-def _stopwatch(settings: PruneSettings) -> Stopwatch | None:
-    """A clock with one thread of onnxruntime, where something has to be timed."""
-    if not settings.may_take_time:
-        return None
-    from compressor.timing import OperatorClock, default_cache
-
-    return OperatorClock(1, default_cache())
-
-
 def _with(values: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**values, **{key: value for key, value in more.items() if value is not None}}
 
@@ -293,20 +292,26 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     """--dry-run: the cut by the weights as they are, without any training, held against what can be counted."""
     from compressor.pruning import Recovery
     from compressor.pruning import prune as cut
+    from compressor.report.jsonable import plain
     from compressor.report.pruning import prune_table
 
     method = "magnitude" if settings.method == "admm" else settings.method
-    plain = replace(settings, recovery=Recovery(), rescale_dropout=False, prune_recipe=None, retrain_recipe=None)
-    untrained = replace(plain, method=method, steps=1)
+    bare = replace(settings, recovery=Recovery(), rescale_dropout=False, prune_recipe=None, retrain_recipe=None)
+    untrained = replace(bare, method=method, steps=1)
     needed = _needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
-    program, report = cut(source.program, untrained, data=data, task=task, stopwatch=_stopwatch(untrained))
+    stopwatch = clock() if settings.may_take_time else None
+    with session.progress() as progress:
+        program, report = cut(
+            source.program, untrained, data=data, task=task, progress=progress, stopwatch=stopwatch
+        )  # fmt: skip
+    report, latency = after_prune(options, session, source.program, program, report, stopwatch)
     _report(options, session, report, source, None, program)
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
     session.show(
-        lambda: prune_table(report, every_row=True, would=settings.method),
-        {**head, **_body(report), **verdicts.body()},
+        lambda: prune_table(report, latency, every_row=True, would=settings.method),
+        {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce()
 
@@ -316,11 +321,13 @@ def _run(
 ) -> None:
     from compressor.formats import check_storable
     from compressor.pruning import prune as cut
+    from compressor.report.jsonable import plain
     from compressor.report.pruning import prune_table
 
     check_storable(source.program)  # what no file can hold is found before hours of training
     needed = _needed_for(settings) or gates.needs_data
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
+    stopwatch = clock() if settings.may_take_time else None
     with session.progress() as progress:
         program, report = cut(
             source.program,
@@ -330,7 +337,7 @@ def _run(
             progress=progress,
             resume_file=session.resume_point,
             resume=options.resume,
-            stopwatch=_stopwatch(settings),
+            stopwatch=stopwatch,
         )
     written = provenance.remember(
         program,
@@ -341,11 +348,12 @@ def _run(
     output, size, verdicts = write_program(written, target, session, gates, _gated(report))
     if output is not None and session.resume_point is not None and session.is_main:
         session.resume_point.unlink(missing_ok=True)
+    report, latency = after_prune(options, session, source.program, written, report, stopwatch)
     _report(options, session, report, source, output, written)
     head = {"model": source.name, "output": output, "size_bytes": size, "dry_run": False}
     session.show(
-        lambda: prune_table(report, output=output, size_bytes=size, every_row=options.verbose),
-        {**head, **_body(report), **verdicts.body()},
+        lambda: prune_table(report, latency, output=output, size_bytes=size, every_row=options.verbose),
+        {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)
 
@@ -380,12 +388,6 @@ def _needed_for(settings: PruneSettings) -> str | None:
 def _gated(report: PruneReport) -> dict[str, float | None]:
     counted = {"ratio": report.got, "params": float(report.kept_params), "macs": float(report.kept_macs)}
     return {**counted, **_measured(report)}
-
-
-def _body(report: PruneReport) -> dict[str, Any]:
-    from compressor.report.jsonable import plain
-
-    return plain(report)
 
 
 def _metrics(report: PruneReport) -> dict[str, Any]:

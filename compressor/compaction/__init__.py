@@ -1,6 +1,6 @@
 """Physical removal of what is dead, and the proof that nothing else changed; it must never train."""
 
-from compressor.compaction.compact import compact
+from compressor.compaction.compact import compact, preview
 from compressor.compaction.lowering import LOWERINGS, LoweringChoice, lower
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.norms import rescaled_norms
@@ -20,6 +20,7 @@ __all__ = [
     "LoweringChoice",
     "compact",
     "lower",
+    "preview",
     "rescaled_norms",
     "slice_program",
     "verify",

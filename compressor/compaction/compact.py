@@ -55,7 +55,7 @@ def compact(
     masked = _masked(program)
     preferences = find_preferences(stopwatch) if round_to == 0 else USUAL
     without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, preferences))
-    smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
+    smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only, filled=without.filled)
     n_removed = int((~without.verdict.keep).sum())
     zeroed = _count_zeros(masked)
     idle = n_removed == 0 and not without.branches and all(layer.form == "dense" for layer in lowered)
@@ -85,9 +85,16 @@ def compact(
         rescaled=rescaled,
         lowered=lowered,
         metrics=metrics,
+        warnings=() if preferences.trouble is None else (preferences.trouble,),
         seconds=time.perf_counter() - began,
     )
     return smaller, report
+
+
+def preview(program: Program, *, round_to: int = 1, stopwatch: Stopwatch | None = None) -> Program:
+    """What `compact` would leave of whole units, not verified: to be measured, never to be written."""
+    preferences = find_preferences(stopwatch) if round_to == 0 else USUAL
+    return remove_dead(_masked(program), rounding=Rounding(round_to, preferences)).program
 
 
 def _masked(program: Program) -> Program:

@@ -89,6 +89,7 @@ class CompactReport:
     folded: tuple[Folded, ...] = ()
     branches: tuple[Branch, ...] = ()
     kept: tuple[Kept, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def removed(self) -> int:

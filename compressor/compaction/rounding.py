@@ -28,6 +28,10 @@ class Rounding:
     multiple: int = 1
     preferences: Preferences = USUAL
 
+    @property
+    def fills(self) -> bool:
+        return self.multiple != 1
+
     def filled(self, program: Program, units: UnitMap, verdict: Verdict) -> Verdict:
         """The verdict with more fillers among what is dead.
 

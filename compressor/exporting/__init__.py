@@ -5,6 +5,17 @@ from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
 from compressor.exporting.recheck import check_onnx
 from compressor.exporting.result import Check, ExportReport
+from compressor.exporting.runnable import feeds_of, to_runnable
 from compressor.exporting.verify import CONVERTED_LIMITS, LIMITS
 
-__all__ = ["CONVERTED_LIMITS", "LIMITS", "Check", "ExportReport", "check_onnx", "export_onnx", "export_pt2"]
+__all__ = [
+    "CONVERTED_LIMITS",
+    "LIMITS",
+    "Check",
+    "ExportReport",
+    "check_onnx",
+    "export_onnx",
+    "export_pt2",
+    "feeds_of",
+    "to_runnable",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -17,6 +18,11 @@ from compressor.program import Program
 
 MOST_BYTES = 2**30
 """Weights of models larger than this would have to go into files of their own."""
+
+
+def feeds_of(program: Program, batch: int = 1) -> list[np.ndarray]:
+    """Random inputs of the runnable model, in its order."""
+    return [example.numpy() for example in program.example_inputs(batch, dtype=input_dtype(program))]
 
 
 def to_runnable(program: Program, batch: int = 1) -> bytes:

@@ -4,6 +4,7 @@ model."""
 from compressor.bench_gates import parse_requirement
 from compressor.gates import Gate
 from compressor.timing.bench import bench
+from compressor.timing.glance import glance, side_by_side
 from compressor.timing.measure import RoundProgress
 from compressor.timing.operators import OperatorClock, default_cache
 from compressor.timing.providers import available_providers
@@ -11,6 +12,7 @@ from compressor.timing.require import GateResult, require
 from compressor.timing.result import (
     BenchReport,
     BenchWarning,
+    CutLatency,
     Environment,
     OperatorTime,
     Profile,
@@ -24,6 +26,7 @@ __all__ = [
     "BenchReport",
     "BenchWarning",
     "Comparison",
+    "CutLatency",
     "Environment",
     "Gate",
     "GateResult",
@@ -38,6 +41,8 @@ __all__ = [
     "bench",
     "compare",
     "default_cache",
+    "glance",
     "parse_requirement",
     "require",
+    "side_by_side",
 ]

@@ -7,15 +7,14 @@ slower, but none more than the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.program import InputSpec
 from compressor.timing.measure import BLOCK_S, order
 from compressor.timing.operators import OpenModel
-from compressor.timing.result import Verdict
+from compressor.timing.result import CutLatency
 from compressor.timing.statistics import compare
 
 _MOST_S = 0.15
@@ -26,53 +25,38 @@ _OPENINGS = (2, 6)
 """At least and at most. Each opening has its own luck with where weights come to lie (`measure`)."""
 
 
-@dataclass(frozen=True)
-class Glance:
-    """Seconds of one inference (median) before and after, and how many times faster that is, with its 95 % interval."""
-
-    before_s: float
-    after_s: float
-    speedup: float
-    low: float
-    high: float
-    verdict: Verdict
-    threads: int
-    batch: int
-
-
 def glance(
-    before: bytes, after: bytes, inputs: Sequence[InputSpec], threads: int = 1, batch: int = 1, seconds: float = 1.0
-) -> Glance | None:
-    """Both ONNX models in onnxruntime on the CPU, for about so many seconds; None if an inference takes too long.
+    before: bytes, after: bytes, feeds: Sequence[NDArray[Any]], threads: int = 1, seconds: float = 1.0
+) -> CutLatency | None:
+    """Both ONNX models on the same inputs in onnxruntime on the CPU, for about so many seconds.
+
+    None if one inference takes too long for that.
 
     Raises:  whatever onnxruntime raises for a model that it cannot run.
     """
-    taken, opening = side_by_side((before, after), inputs, threads, batch, seconds, most_s=_MOST_S)
+    taken, opening = side_by_side((before, after), feeds, threads, seconds, most_s=_MOST_S)
     if not len(taken):
         return None
     found = compare(taken[:, 0], taken[:, 1], np.random.default_rng(0), opening)
-    medians = np.median(taken, axis=0)
-    return Glance(
-        float(medians[0]), float(medians[1]), found.speedup, found.low, found.high, found.verdict, threads, batch
-    )
+    then, now = (float(median) for median in np.median(taken, axis=0))
+    return CutLatency(found.speedup, found.low, found.high, found.verdict, then, now, threads, len(feeds[0]))
 
 
 def side_by_side(
-    models: Sequence[bytes], inputs: Sequence[InputSpec], threads: int, batch: int, seconds: float,
+    models: Sequence[bytes], feeds: Sequence[NDArray[Any]], threads: int, seconds: float,
     most_s: float = float("inf"),
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # fmt: skip
     """Seconds per inference, a row per round and a column per model, and the opening of each round.
 
     No rows if the first model's inference takes more than `most_s`.
     """
-    feeds = [spec.example(batch, seed).numpy() for seed, spec in enumerate(inputs)]
     rows: list[list[float]] = []
     opening: list[int] = []
     n_openings = _OPENINGS[0]
     while len(opening) < n_openings * _ROUNDS:
         opened: list[OpenModel] = []
         for model in models:
-            opened.append(OpenModel(model, threads, batch, feeds))
+            opened.append(OpenModel(model, threads, feeds=feeds))
             if not rows and opened[0].once_s > most_s and opened[0].block(1) > most_s:
                 return np.zeros((0, len(models))), np.zeros(0, dtype=np.int64)
         once = [min(model.block(1), model.once_s) for model in opened]

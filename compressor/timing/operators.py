@@ -114,7 +114,7 @@ class OpenModel:
     It has run once, which took `once_s` or a little less.
     """
 
-    def __init__(self, model: bytes, threads: int, batch: int, feeds: Sequence[np.ndarray] | None = None) -> None:
+    def __init__(self, model: bytes, threads: int, batch: int = 1, feeds: Sequence[np.ndarray] | None = None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
