@@ -259,6 +259,7 @@ def _report(
     else:
         kept_params = compacted
     got = selector.dense / selector.kept_cost(pruned.masks, keep)
+    liked = settings.likes_widths and pattern.weights is None
     warnings = [*selector.notes, *_unsettled(stages)]
     before = selector.dense / selector.kept_cost(dense.masks, kept_units(units, dense.masks, dense.parameters))
     asked = None if settings.decides_alone and settings.ratio == 1 else settings.ratio
@@ -274,7 +275,7 @@ def _report(
         warnings.append(
             f"asked {format_ratio(settings.ratio)}, got {format_ratio(got)}: whole {_thing(pattern)}"
             + (f" in multiples of {settings.round_to}" if settings.round_to > 1 else "")
-            + " come no closer"
+            + (" in widths that kernels like come no closer; --round-to 1 does" if liked else " come no closer")
         )
     return PruneReport(
         method=settings.method,

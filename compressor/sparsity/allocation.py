@@ -51,6 +51,11 @@ class Rules:
         return int(self.group.max()) + 1 if len(self.group) else 0
 
     @property
+    def sizes(self) -> Ids:
+        """Units of each group. Shapes: -> (n_groups,)"""
+        return np.bincount(self.group, minlength=self.n_groups)
+
+    @property
     def steps(self) -> Ids:
         """Shapes: -> (n_groups,)"""
         return np.broadcast_to(np.asarray(self.step, dtype=np.int64), (self.n_groups,))

@@ -21,6 +21,9 @@ from compressor.sparsity.scores import Scores
 CLOSE = 1.02
 """Asked = got: so much more than asked is nothing to be mended."""
 
+_MOST = 1.1
+"""More than this is not cut for the sake of speed, where anything comes closer."""
+
 _MOST_STEPS = 16
 
 
@@ -52,7 +55,7 @@ def choose_liked(ranked: Scores, rules: Rules, likes: Likes, closeness: Closenes
     """
     found: list[Keep] = []
     refused: RatioError | None = None
-    for number, steps in enumerate(likes.levels(rules)):
+    for number, steps in enumerate(likes.levels(rules.sizes)):
         try:
             stepped = replace(rules, step=steps)
             keep = choose_units(ranked, stepped, closeness.cost, dense, ratio, closeness.worth)
@@ -65,7 +68,8 @@ def choose_liked(ranked: Scores, rules: Rules, likes: Likes, closeness: Closenes
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=closeness.loss)
+    near = [keep for keep in found if closeness.over(keep) <= _MOST]
+    return min(near, key=closeness.loss) if near else min(found, key=closeness.over)
 
 
 def _closer(keep: Keep, ranked: Scores, rules: Rules, likes: Likes, closeness: Closeness) -> Keep:

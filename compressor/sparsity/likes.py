@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from compressor.axes import Ids, Keep, UnitMap, Value
 from compressor.cost import Contraction, Preference, Preferences, contractions, macs_of_layers
 from compressor.program import Program, TensorShape, arguments
-from compressor.sparsity.allocation import Rules
 
 aten = torch.ops.aten
 
@@ -33,10 +32,10 @@ class Likes:
     multiples: Ids
     blocks: Ids
 
-    def levels(self, rules: Rules) -> tuple[Ids, ...]:
+    def levels(self, sizes: Ids) -> tuple[Ids, ...]:
         """Steps of widths, from whole blocks over the multiples to single units, each half of those before: in narrow
-        groups, which have one block or none to lose, and then in all."""
-        wide = np.bincount(rules.group, minlength=rules.n_groups) >= 2 * self.blocks
+        groups, which have one block or none to lose, and then in all. Shapes: sizes (groups,) -> each the same"""
+        wide = sizes >= 2 * self.blocks
         found, steps = [self.blocks], self.blocks
         for least in (self.multiples, np.ones_like(self.multiples)):
             while (steps > least).any():
@@ -44,9 +43,8 @@ class Likes:
                 found += [np.where(wide, self.blocks, steps), steps]
         return tuple(found)
 
-    def steps(self, rules: Rules) -> Ids:
-        """Whole blocks where a group has several, else the finest steps. Shapes: -> (groups,)"""
-        sizes = np.bincount(rules.group, minlength=rules.n_groups)
+    def steps(self, sizes: Ids) -> Ids:
+        """Whole blocks where a group has several, else the finest steps. Shapes: sizes (groups,) -> the same"""
         return np.where(sizes >= 2 * self.blocks, self.blocks, self.multiples)
 
 

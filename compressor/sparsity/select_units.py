@@ -151,7 +151,7 @@ class UnitSelector:
             return keep
         start = np.bincount(rules.group[keep], minlength=rules.n_groups)
         if self.likes is not None:
-            rules = replace(rules, step=self.likes.steps(rules))
+            rules = replace(rules, step=self.likes.steps(rules.sizes))
         widths = WidthSearch(rules, self.budget, self.latency).fastest(start, target)
         found = keep_widths(ranked, rules, widths)
         return found if self.budget.cost(found) <= target else keep
