@@ -2,9 +2,9 @@
 
     python benchmarks/widths.py [--out FILE] [--only NAME …] [--ratio 2 …] [--network NAME=ARCH@3x32x32 …]
 
-Each network is cut twice, by its initial weights and without training: as the scores have it (`--round-to 1`, the default
-of version 1.0) and in widths that the runtime likes (the default). Dense, first and second are exported and timed side by
-side, one thread, batch 1. Rows are added to FILE one by one, so that a run that was broken off goes on where it stopped.
+Each network is cut twice, by its initial weights and without training: as the scores have it (`--round-to 1`) and in
+widths that the runtime likes (the default). Dense, first and second are exported and timed side by side, one thread,
+batch 1. Rows are added to FILE one by one, so that a run that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compaction import compact
-from compressor.cost import count_macs, find_preferences
+from compressor.cost import count_macs, filled_work, find_preferences
 from compressor.exporting import feeds_of, to_runnable
 from compressor.formats import load
 from compressor.program import InputSpec, Program, capture
 from compressor.pruning import PruneSettings, prune
-from compressor.sparsity import FilledWork
-from compressor.axes import find_units
 from compressor.timing import OperatorClock, compare, default_cache, side_by_side
 
 IMAGE = "3x224x224"
@@ -135,11 +133,11 @@ def rows_of(name: str, arch: str, shape: str, ratio: float, clock: OperatorClock
     for rounding, multiple in ROUNDINGS.items():
         settings = PruneSettings(ratio, "magnitude", "channel", of="macs", round_to=multiple)
         began = time.perf_counter()
-        masked, report = prune(dense, settings, stopwatch=clock)
+        masked, _ = prune(dense, settings, stopwatch=clock)
         took = time.perf_counter() - began
         small, _ = compact(masked, stopwatch=clock)
-        works = [FilledWork.of(p, u, preferences).at(np.ones(u.n_units, bool)) for p in (dense, small) for u in (find_units(p),)]
-        cut[rounding] = (small, count_macs(dense) / count_macs(small), works[0] / works[1], took)
+        work = filled_work(dense, preferences) / filled_work(small, preferences)
+        cut[rounding] = (small, count_macs(dense) / count_macs(small), work, took)
     models = [to_runnable(program) for program in (dense, *(small for small, *_ in cut.values()))]
     seconds, opening = side_by_side(models, feeds_of(dense), 1, SECONDS)
     for column, (rounding, (_, got, work, took)) in enumerate(cut.items(), 1):
@@ -152,24 +150,29 @@ def rows_of(name: str, arch: str, shape: str, ratio: float, clock: OperatorClock
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: a row for each network and ratio, before and after; then the medians."""
+    """Markdown: a line for each network and ratio, as the scores have it and by default; then the medians."""
     lines = [
-        "| network | asked | exact: MACs | speed-up | of it | default: MACs | speed-up | of it | 95 % |",
+        "| network | asked | exact: MACs | speed-up | share | default: MACs | speed-up | share | 95 % |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    pairs = {(row.name, row.ratio): {} for row in rows}
+    pairs: dict[tuple[float, str], dict[str, Row]] = {}
     for row in rows:
-        pairs[row.name, row.ratio][row.rounding] = row
-    for (name, ratio), both in sorted(pairs.items(), key=lambda item: (item[0][1], list(NETWORKS).index(item[0][0]) if item[0][0] in NETWORKS else 99)):
-        before, after = both["exact"], both["default"]
-        cells = (f"{r.got:.2f}x | {'**' if r.speedup < 1 else ''}{r.speedup:.2f}x{'**' if r.speedup < 1 else ''} | {100 * r.speedup / r.got:.0f} %" for r in (before, after))
-        lines.append(f"| {name} | {ratio:g}x | {' | '.join(cells)} | {after.low:.2f} to {after.high:.2f} |")
+        pairs.setdefault((row.ratio, row.name), {})[row.rounding] = row
+    for ratio in sorted({row.ratio for row in rows}):
+        for both in (both for (of, _), both in pairs.items() if of == ratio):
+            now = both["default"]
+            cells = " | ".join(_cells(both[rounding]) for rounding in ROUNDINGS)
+            lines.append(f"| {now.name} | {ratio:g}x | {cells} | {now.low:.2f} to {now.high:.2f} |")
     for rounding in ROUNDINGS:
         own = [row for row in rows if row.rounding == rounding]
-        share = median(row.speedup / row.got for row in own)
-        slower = sum(row.speedup < 1 for row in own)
-        lines.append(f"\n{rounding}: median {100 * share:.0f} % of the MAC ratio, {slower} of {len(own)} slower than dense")
+        share, slower = median(row.speedup / row.got for row in own), sum(row.speedup < 1 for row in own)
+        lines.append(f"\n{rounding}: median {share:.0%} of the MAC ratio, {slower} of {len(own)} slower than dense")
     return "\n".join(lines)
+
+
+def _cells(row: Row) -> str:
+    speedup = f"**{row.speedup:.2f}x**" if row.speedup < 1 else f"{row.speedup:.2f}x"
+    return f"{row.got:.2f}x | {speedup} | {row.speedup / row.got:.0%}"
 
 
 def main() -> None:
@@ -199,7 +202,7 @@ def main() -> None:
             rows += found
             with asked.out.open("a") as file:
                 file.writelines(json.dumps(asdict(row)) + "\n" for row in found)
-            print(*(f"{r.name} {r.ratio:g}x {r.rounding}: MACs {r.got:.2f}x, {r.speedup:.2f}x ({r.low:.2f} {r.high:.2f}), work {r.work:.2f}, {r.prune_s:.1f} s" for r in found), sep="\n", flush=True)
+            print(*found, sep="\n", flush=True)
     print(table(rows))
 
 

@@ -106,7 +106,7 @@ def compact(options: CompactOptions, session: Session) -> None:
     )
     head = {"model": source.name, "output": output, "size_bytes": size, "removed": report.removed}
     session.show(
-        lambda: compact_table(report, latency, output, size, every_row=options.verbose),
+        lambda: compact_table(report, output, size, every_row=options.verbose, latency=latency),
         {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce()

@@ -310,7 +310,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
     session.show(
-        lambda: prune_table(report, latency, every_row=True, would=settings.method),
+        lambda: prune_table(report, latency=latency, every_row=True, would=settings.method),
         {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce()
@@ -352,7 +352,7 @@ def _run(
     _report(options, session, report, source, output, written)
     head = {"model": source.name, "output": output, "size_bytes": size, "dry_run": False}
     session.show(
-        lambda: prune_table(report, latency, output=output, size_bytes=size, every_row=options.verbose),
+        lambda: prune_table(report, latency=latency, output=output, size_bytes=size, every_row=options.verbose),
         {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)

@@ -46,15 +46,15 @@ def compact(
     together follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
     compute what they did; then nothing is verified, and the report names them. Layers with columns of zeros take the
     form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
-    stay, as zeros, to fill a width up to a multiple of `round_to` (0: to what the runtime likes, as `prune` does).
+    stay, as zeros, to fill a width up to a multiple of `round_to` (0: to what the runtime likes, as in `prune`).
 
     Raises:  CompressError if nothing can be removed (unless `allow_noop`); VerificationError if masked and compact
              differ.
     """
     began = time.perf_counter()
     masked = _masked(program)
-    preferences = find_preferences(stopwatch) if round_to == 0 else USUAL
-    without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, preferences))
+    rounding = _rounding(round_to, stopwatch)
+    without = remove_dead(masked, masks_only=masks_only, rounding=rounding)
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only, filled=without.filled)
     n_removed = int((~without.verdict.keep).sum())
     zeroed = _count_zeros(masked)
@@ -64,9 +64,7 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = None
-    if data is not None:
-        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
+    metrics = None if data is None else evaluate(smaller.module, data, task or open_task(None), device=device)
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),
@@ -85,7 +83,7 @@ def compact(
         rescaled=rescaled,
         lowered=lowered,
         metrics=metrics,
-        warnings=() if preferences.trouble is None else (preferences.trouble,),
+        warnings=rounding.trouble,
         seconds=time.perf_counter() - began,
     )
     return smaller, report
@@ -93,8 +91,11 @@ def compact(
 
 def preview(program: Program, *, round_to: int = 1, stopwatch: Stopwatch | None = None) -> Program:
     """What `compact` would leave of whole units, not verified: to be measured, never to be written."""
-    preferences = find_preferences(stopwatch) if round_to == 0 else USUAL
-    return remove_dead(_masked(program), rounding=Rounding(round_to, preferences)).program
+    return remove_dead(_masked(program), rounding=_rounding(round_to, stopwatch)).program
+
+
+def _rounding(round_to: int, stopwatch: Stopwatch | None) -> Rounding:
+    return Rounding(round_to, find_preferences(stopwatch) if round_to == 0 else USUAL)
 
 
 def _masked(program: Program) -> Program:

@@ -32,6 +32,11 @@ class Rounding:
     def fills(self) -> bool:
         return self.multiple != 1
 
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What the user should know about the preferences."""
+        return () if self.preferences.trouble is None else (self.preferences.trouble,)
+
     def filled(self, program: Program, units: UnitMap, verdict: Verdict) -> Verdict:
         """The verdict with more fillers among what is dead.
 

@@ -1,4 +1,4 @@
-"""A program as an ONNX model that is only to be timed, in a fraction of a second; nobody must ever be given it.
+"""A program as an ONNX model that is only to be timed, in a fraction of a second; it must never be given to anybody.
 
 torch's exporter takes three to ten seconds for networks of some hundred operators; its predecessor, while there is one,
 takes a fifth of that and writes what runs as fast. Nothing is checked here: `export` is what writes files.

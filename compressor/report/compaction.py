@@ -24,13 +24,9 @@ _SKIPS = 8
 
 
 def compact_table(
-    report: CompactReport,
-    latency: CutLatency | None,
-    output: str | None,
-    size_bytes: int | None,
-    *,
-    every_row: bool = False,
-) -> RenderableType:
+    report: CompactReport, output: str | None, size_bytes: int | None, *, every_row: bool = False,
+    latency: CutLatency | None = None,
+) -> RenderableType:  # fmt: skip
     """Removed and merely zeroed apart, the check, layer by layer, and why anything stayed."""
     return group(
         _totals(report),

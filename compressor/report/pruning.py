@@ -26,14 +26,14 @@ _COLUMNS = 4
 
 def prune_table(
     report: PruneReport,
-    latency: CutLatency | None = None,
     *,
+    latency: CutLatency | None = None,
     output: str | None = None,
     size_bytes: int | None = None,
     every_row: bool = False,
     would: str | None = None,
 ) -> RenderableType:
-    """Asked and got, stage by stage and layer by layer; `would` names the method of a dry run."""
+    """Asked and got, the latency, stage by stage and layer by layer; `would` names the method of a dry run."""
     return group(
         lines(*_headline(report, would), latency_line(latency)),
         _stages(report.stages) if len(report.stages) > 1 or _measured(report.stages) else None,
