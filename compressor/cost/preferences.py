@@ -27,8 +27,11 @@ beside others in one tensor."""
 
 @dataclass(frozen=True)
 class Preference:
-    """A width that is no multiple of `multiple` takes `odd` times as long as the next one that is. Up to the next
-    multiple of `block` the time grows little. Half of a single block, read, takes `half` of the time of a whole one."""
+    """What one kind of operator likes.
+
+    Reading a width that is no multiple of `multiple` takes `odd` times as long as the next one that is. Up to the next
+    multiple of `block` the time grows little. Reading half of a single block takes `half` of the time of a whole one.
+    """
 
     multiple: Counts = 1
     block: Counts = 1
@@ -43,17 +46,13 @@ class Preference:
 
     def written(self, n: Counts) -> Counts:
         """How many filters take the time that `n` take, were every kernel as good as the best."""
-        return self._odd(n) * _up(n, self.block)
+        return _up(n, self.block)
 
     def read(self, n: Counts) -> Counts:
         """The same of input channels, of which less than a block may be read one by one."""
         short = self.block * (2 * self.half - 1 + 2 * (1 - self.half) * _up(n, self.multiple) / self.block)
-        return self._odd(n) * np.where(
-            np.asarray(n) < self.block, np.minimum(short, 2 * self.block), _up(n, self.block)
-        )
-
-    def _odd(self, n: Counts) -> Counts:
-        return np.where(np.asarray(n) % self.multiple == 0, 1.0, self.odd)
+        odd = np.where(np.asarray(n) % self.multiple == 0, 1.0, self.odd)
+        return odd * np.where(np.asarray(n) < self.block, short, _up(n, self.block))
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ class Preferences:
 
 USUAL = Preferences(
     {
-        "convolution": Preference(4, 16, 1.3, 0.7),
-        "pointwise": Preference(4, 16, 1.15, 1.1),
-        "depthwise": Preference(16, 16, 2.0, 1.1),
-        "grouped": Preference(16, 16, 1.4, 0.7),
+        "convolution": Preference(4, 16, 1.6, 0.8),
+        "pointwise": Preference(4, 16, 1.3, 1.2),
+        "depthwise": Preference(16, 16, 10.0, 1.2),
+        "grouped": Preference(16, 16, 1.5, 0.8),
         "product": Preference(4, 8, 1.05, 0.6),
-        "concat": Preference(16, 16, 1.1, 1.0),
+        "concat": Preference(16, 16, 1.2, 1.0),
     }
 )
 """What onnxruntime likes on processors with AVX-512, for where nothing can be measured. Blocks of AVX2 are halves of
@@ -127,8 +126,11 @@ def filled_work(program: Program, preferences: Preferences) -> float:
         assert found.layer.in_dim is not None
         sizes, liked = tensors[found.layer.weight].shape, preferences[found.kind]
         filters, channels = sizes[found.layer.out_dim] / found.out_parts, sizes[found.layer.in_dim] / found.in_parts
-        read = 1.0 if found.kind == "depthwise" else float(liked.read(channels)) / channels
-        total += macs.get(found.layer.node, 0) * float(liked.written(filters)) / filters * read
+        if found.kind == "depthwise":
+            factor = liked.read(filters) / filters
+        else:
+            factor = liked.written(filters) / filters * liked.read(channels) / channels
+        total += macs.get(found.layer.node, 0) * float(factor)
     return total
 
 

@@ -7,13 +7,14 @@ it costs to leave and enter that layout.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from compressor.cost.latency import Stopwatch
 from compressor.cost.preferences import KINDS, USUAL, Preference, Preferences
+from compressor.cost.terms import macs_of_layers
 from compressor.program import InputSpec, Program, ProgramModule
 
 aten = torch.ops.aten
@@ -26,6 +27,7 @@ _FIRST = 4
 _WIDTHS = (4, 8, 16, 32, 36, 40, 48, 56, 60, 62, 63, 64)
 _SAME = 1.03
 """Times this close are the same: two runs differ by a per cent or two."""
+_MOST_ODD = 20.0
 _NEARLY = 0.75
 """The first step beyond a block costs most of what the whole next block costs."""
 
@@ -43,24 +45,43 @@ def find_preferences(stopwatch: Stopwatch | None) -> Preferences:
 
 
 def _measured(stopwatch: Stopwatch) -> Preferences:
+    """Pointwise convolutions first: they stand around the others."""
     found: dict[str, Preference] = {}
-    for kind in KINDS:
+    for kind in ("pointwise", *(kind for kind in KINDS if kind != "pointwise")):
         trials = [chain(kind, width) for width in _WIDTHS]
-        found[kind] = _preference(dict(zip(_WIDTHS, stopwatch.seconds(trials), strict=True)))
+        seconds = dict(zip(_WIDTHS, stopwatch.seconds(trials), strict=True))
+        found[kind] = _preference(seconds, _Shares.of(kind), found.get("pointwise", Preference()))
     return Preferences(found)
 
 
-def _preference(seconds: dict[int, float]) -> Preference:
-    whole = seconds[_WIDE]
+def _preference(seconds: dict[int, float], shares: _Shares, around: Preference) -> Preference:
+    whole, base = seconds[_WIDE], _WIDE // 2
     multiple = next((m for m in _MULTIPLES if seconds[_WIDE - m] <= _SAME * whole), _MULTIPLES[-1])
-    base = _WIDE // 2
     first = seconds[base + max(multiple, _FIRST)] - seconds[base]
     steps = (b for b in _BLOCKS if first > 0 and first >= _NEARLY * (seconds[base + b] - seconds[base]))
     block = max(next(steps, _FIRST), multiple)
-    odd = max(seconds[_WIDE - m] for m in (1, *(m for m in _MULTIPLES if m < multiple))) / whole
-    # What a chain takes at half of a block is in part the writing of it, which takes a whole block's time.
-    half = 2 * seconds[block // 2] / seconds[block] - 1 if block in (8, 16, 32) else 0.5
-    return Preference(multiple, block, max(odd, 1.0) if multiple > 1 else 1.0, min(max(half, 0.5), 1.25))
+    odd = [shares.own(seconds[_WIDE - m] / whole, around.odd) for m in _MULTIPLES if m < multiple]
+    half = shares.own(seconds[block // 2] / seconds[block], around.half) if block > _FIRST else 0.5
+    return Preference(multiple, block, min(max(1.0, *odd), _MOST_ODD) if odd else 1.0, min(max(half, 0.5), 1.25))
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """How the work of a chain is divided: what writes the width, the operator in question, what reads it after that."""
+
+    before: float
+    there: float
+    after: float
+
+    @staticmethod
+    def of(kind: str) -> _Shares:
+        macs = [float(n) for n in macs_of_layers(chain(kind, _WIDE)).values()]
+        before, there, after = macs if kind in ("depthwise", "grouped") else (sum(macs[:-1]), macs[-1], 0.0)
+        return _Shares(before / sum(macs), there / sum(macs), after / sum(macs))
+
+    def own(self, ratio: float, around: float) -> float:
+        """How many times as long the operator takes, where the chain takes `ratio` and what reads it `around`."""
+        return (ratio - self.before - self.after * around) / self.there
 
 
 class _Chain:

@@ -100,7 +100,7 @@ class FilledWork:
 
     `flat` holds the units along every layer's filters, then its channels, one axis after another; `starts` where each
     axis begins, `sizes` what it measures and `parts` in how many it is divided; `price` is the work per filter and
-    channel, `reads` where channels count (not in a depthwise convolution, whose channels are its filters).
+    channel, `reads` where channels count (in a depthwise convolution the filters are what is read).
 
     Shapes:  starts, sizes, parts (2 x layers,); price, reads (layers,)
     """
@@ -131,6 +131,8 @@ class FilledWork:
         if not len(self.starts):
             return 0.0
         counts = np.add.reduceat(np.append(keep, True)[self.flat].astype(np.float64), self.starts) / self.parts
-        filters = self.liked.written(counts[0::2]) * self.parts[0::2]
+        filters = (
+            np.where(self.reads, self.liked.written(counts[0::2]), self.liked.read(counts[0::2])) * self.parts[0::2]
+        )
         channels = np.where(self.reads, self.liked.read(counts[1::2]) * self.parts[1::2], 1.0)
         return float((self.price * filters * channels).sum())

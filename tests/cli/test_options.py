@@ -11,7 +11,7 @@ import pytest
 from compressor.axes import THROUGH_NORM
 from compressor.cli.bench import BenchOptions
 from compressor.cli.commands import command_functions, option_table, options_class
-from compressor.cli.options import RecipeOptions, RunOptions, option_types, recipe_values
+from compressor.cli.options import RecipeOptions, RunOptions, multiple_of, option_types, recipe_values
 from compressor.cli.prune import PruneOptions
 from compressor.pruning.settings import ALLOCATIONS, METHODS, Admm, PruneSettings
 from compressor.timing import bench
@@ -48,7 +48,7 @@ def test_defaults_of_prune_are_those_of_its_settings() -> None:
         "seed",
     ):
         assert getattr(PruneOptions(model="m"), name) == getattr(settings, name), name
-    assert int(PruneOptions(model="m").round_to) == settings.round_to
+    assert multiple_of(PruneOptions(model="m").round_to) == settings.round_to
     for name in ("rho", "rho_growth", "rho_max", "updates", "stages"):
         assert getattr(PruneOptions(model="m"), name) == getattr(Admm(), name), name
 
