@@ -17,8 +17,7 @@ from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.sparsity import FilledWork, find_likes
 
-_WORTH_IT = 1 - 1e-6
-"""Filling up must save work: zeros cost memory."""
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,17 @@ class Rounding:
         return keep
 
     def _liked(self, program: Program, units: UnitMap, keep: Keep) -> Keep:
-        """Each width at the least work of its layers, at the next multiple or block or as it is."""
+        """Each width at the next multiple that its layers can load, where that costs no work, and at the next block
+        where that saves some: zeros cost memory."""
         likes = find_likes(program, units, self.preferences)
         work = FilledWork.of(program, units, self.preferences)
         least = work.at(keep)
         for members in _partly_dead(units, keep):
             g, n = units.group_of[members[0]], int(keep[members].sum())
-            for multiple in (likes.multiples[g], likes.blocks[g]):
+            for multiple, most in ((likes.multiples[g], 1 + _SAME), (likes.blocks[g], 1 - _SAME)):
                 more = _with_fillers(keep, members, -(-n // int(multiple)) * int(multiple))
                 does = work.at(more)
-                if does < _WORTH_IT * least:
+                if does <= most * least:
                     keep, least = more, does
         return keep
 

@@ -6,7 +6,7 @@ it costs to leave and enter that layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +24,7 @@ _WIDE = 64
 _MULTIPLES = (1, 2, 4, 8, 16)
 _BLOCKS = (32, 16, 8, 4)
 _FIRST = 4
-_WIDTHS = (4, 8, 16, 32, 36, 40, 48, 56, 60, 62, 63, 64)
+_WIDTHS: tuple[int, ...] = (4, 8, 16, 32, 36, 40, 48, 56, 60, 62, 63, 64)
 _SAME = 1.03
 """Times this close are the same: two runs differ by a per cent or two."""
 _MOST_ODD = 20.0
@@ -54,7 +54,7 @@ def _measured(stopwatch: Stopwatch) -> Preferences:
     return Preferences(found)
 
 
-def _preference(seconds: dict[int, float], shares: _Shares, around: Preference) -> Preference:
+def _preference(seconds: Mapping[int, float], shares: _Shares, around: Preference) -> Preference:
     whole, base = seconds[_WIDE], _WIDE // 2
     multiple = next((m for m in _MULTIPLES if seconds[_WIDE - m] <= _SAME * whole), _MULTIPLES[-1])
     first = seconds[base + max(multiple, _FIRST)] - seconds[base]

@@ -131,8 +131,7 @@ class FilledWork:
         if not len(self.starts):
             return 0.0
         counts = np.add.reduceat(np.append(keep, True)[self.flat].astype(np.float64), self.starts) / self.parts
-        filters = (
-            np.where(self.reads, self.liked.written(counts[0::2]), self.liked.read(counts[0::2])) * self.parts[0::2]
-        )
-        channels = np.where(self.reads, self.liked.read(counts[1::2]) * self.parts[1::2], 1.0)
-        return float((self.price * filters * channels).sum())
+        n_filters, n_channels = counts[0::2], counts[1::2]
+        filters = np.where(self.reads, self.liked.written(n_filters), self.liked.read(n_filters))
+        channels = np.where(self.reads, self.liked.read(n_channels) * self.parts[1::2], 1.0)
+        return float((self.price * filters * self.parts[0::2] * channels).sum())
