@@ -75,7 +75,7 @@ def ours(
     """
     find = round(0.4 * given.epochs) if method == "admm" else 0
     asked = PruneSettings(
-        ratio, "magnitude", "channel", of="macs", seed=seed, device=given.device,
+        ratio, "magnitude", "channel", of="macs", round_to=1, seed=seed, device=given.device,
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
         keep=tuple(given.keep.split(",")) if given.keep else (),
     )  # fmt: skip
@@ -104,10 +104,10 @@ def one_shot(
     dense: Program, ratio: float, score: str, data: ArraySource, given: argparse.Namespace, seed: int
 ) -> tuple[Program, Row]:
     """The cut alone, then each way to heal it without training."""
-    cut, _ = compressor.prune(
-        dense, PruneSettings(ratio, "magnitude", "channel", of="macs", score=score, seed=seed, device=given.device),
-        data=data,
-    )  # fmt: skip
+    asked = PruneSettings(
+        ratio, "magnitude", "channel", of="macs", round_to=1, score=score, seed=seed, device=given.device
+    )
+    cut, _ = compressor.prune(dense, asked, data=data)
     errors: Row = {"cut": _measured(cut, data, given.device)}
     for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("healed", HEALING)):
         _, told = compressor.retrain(

@@ -45,11 +45,13 @@ def fresh(case: Case, program: Program, data: ArraySource, row: Row, device: str
         if small.n_parameters != row["kept"]:
             raise SystemExit(f"the search left {small.n_parameters:,} parameters, in the row are {row['kept']:,}")
     else:
-        asked = PruneSettings(row["got"], "magnitude", "channel", allocation="uniform", floor=0.0, seed=seed)
+        asked = PruneSettings(
+            row["got"], "magnitude", "channel", allocation="uniform", floor=0.0, round_to=1, seed=seed
+        )
         if row["pattern"] != "unstructured":
             full = {name: program.parameters[f"{name}.weight"].shape[0] for name in row["widths"]}
             shares = tuple((name, kept / full[name]) for name, kept in row["widths"].items() if kept < full[name])
-            asked = PruneSettings(1.0, "magnitude", "channel", layers=shares, floor=0.0, seed=seed)
+            asked = PruneSettings(1.0, "magnitude", "channel", layers=shares, floor=0.0, round_to=1, seed=seed)
         pruned, _ = compressor.prune(program, asked)
         small, _ = compressor.compact(pruned)
     reinitialise(small, seed)

@@ -151,9 +151,9 @@ def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
     if method == "admm":
         find = Recipe(epochs=round(0.4 * total), batch_size=128, schedule="constant")
         admm = growing(1e-3, 0.1)
-        return PruneSettings(case.ratio, "admm", case.pattern, admm=admm, prune_recipe=find, **common)
+        return PruneSettings(case.ratio, "admm", case.pattern, round_to=1, admm=admm, prune_recipe=find, **common)
     find = Recipe(epochs=round(0.2 * total), batch_size=128, distill=0.5)
-    return PruneSettings(case.ratio, "magnitude", case.pattern, steps=3, prune_recipe=find, **common)
+    return PruneSettings(case.ratio, "magnitude", case.pattern, steps=3, round_to=1, prune_recipe=find, **common)
 
 
 def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSettings:
@@ -206,7 +206,7 @@ def find(case: Case, program: Program, data: ArraySource, seed: int, device: str
         last = ratio == case.ratio
         recipe = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
         asked = PruneSettings(
-            ratio / now if whole else ratio, "admm", case.pattern, prune_recipe=recipe,
+            ratio / now if whole else ratio, "admm", case.pattern, round_to=1, prune_recipe=recipe,
             admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
             retrain_recipe=None if last else replace(recipe, epochs=2, schedule="cosine"),
             select_inputs=case.select_inputs, layers=case.shares[number] if case.shares else (), seed=seed,

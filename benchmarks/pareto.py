@@ -41,7 +41,7 @@ def run(
     began = time.perf_counter()
     asked = PruneSettings(
         ratio, "admm" if find else "magnitude", pattern, score=method if method != "admm" else "l2", seed=seed,
-        device=given.device, recovery=HEALING, retrain_recipe=recipe(given, given.epochs - find),
+        round_to=1, device=given.device, recovery=HEALING, retrain_recipe=recipe(given, given.epochs - find),
         prune_recipe=search(given, find) if find else None,
     )  # fmt: skip
     _, report = compressor.prune(dense, asked, data=data)

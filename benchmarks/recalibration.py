@@ -63,7 +63,7 @@ def main() -> None:
             program, name = dense, "nothing cut"
             if pattern != "none":
                 asked = PruneSettings(
-                    ratio, "magnitude", pattern, of=of, seed=1, recovery=Recovery(reconstruct=fitted)
+                    ratio, "magnitude", pattern, of=of, round_to=1, seed=1, recovery=Recovery(reconstruct=fitted)
                 )  # fmt: skip
                 program, _ = compressor.prune(dense, asked, data=data)
                 name = f"{pattern}, {ratio:g}x {of}" + (f", `--reconstruct {fitted}`" if fitted else "")

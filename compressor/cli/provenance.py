@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ABOUT_THE_RUN = (
     *("model", "output", "config", "json", "quiet", "verbose", "force", "resume", "dry_run", "report", "table"),
+    "no_latency",
 )
 """Options that say where and how is told, not what comes out."""
 

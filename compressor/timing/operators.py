@@ -80,10 +80,13 @@ class OperatorClock:
             self.trouble = f"times are not remembered, each run measures anew: {str(error).splitlines()[0]}"
 
 
-def default_cache() -> Path:
-    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache."""
+def default_cache() -> Path | None:
+    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache; None without home."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
+    except RuntimeError:  # no $HOME, and no user of this number
+        return None
 
 
 def _read(cache: Path | None) -> dict[str, float]:
