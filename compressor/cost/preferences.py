@@ -29,14 +29,16 @@ beside others in one tensor."""
 class Preference:
     """What one kind of operator likes.
 
-    Reading a width that is no multiple of `multiple` takes `odd` times as long as the next one that is. Up to the next
-    multiple of `block` the time grows little. Reading half of a single block takes `half` of the time of a whole one.
+    From a block on, reading a width that is no multiple of `multiple` takes `odd` times as long as the next one that
+    is. Up to the next multiple of `block` the time grows little. Below a block other kernels do the work: to read half
+    of one takes `half` of the time of a whole one, a quarter `quarter`, other widths lie on the line through these.
     """
 
     multiple: Counts = 1
     block: Counts = 1
     odd: Counts = 1.0
     half: Counts = 0.5
+    quarter: Counts = 0.25
 
     @staticmethod
     def stacked(parts: Sequence[Preference]) -> Preference:
@@ -50,9 +52,9 @@ class Preference:
 
     def read(self, n: Counts) -> Counts:
         """The same of input channels, of which less than a block may be read one by one."""
-        short = self.block * (2 * self.half - 1 + 2 * (1 - self.half) * _up(n, self.multiple) / self.block)
+        short = self.block * (2 * self.quarter - self.half) + 4 * (self.half - self.quarter) * np.asarray(n)
         odd = np.where(np.asarray(n) % self.multiple == 0, 1.0, self.odd)
-        return odd * np.where(np.asarray(n) < self.block, short, _up(n, self.block))
+        return np.where(np.asarray(n) < self.block, short, odd * _up(n, self.block))
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class Preferences:
 
 USUAL = Preferences(
     {
-        "convolution": Preference(4, 16, 1.6, 0.8),
-        "pointwise": Preference(4, 16, 1.3, 1.2),
-        "depthwise": Preference(16, 16, 10.0, 1.2),
-        "grouped": Preference(16, 16, 1.5, 0.8),
-        "product": Preference(4, 8, 1.05, 0.6),
-        "concat": Preference(16, 16, 1.2, 1.0),
+        "convolution": Preference(4, 16, 1.6, 0.8, 0.7),
+        "pointwise": Preference(4, 16, 1.3, 1.2, 1.0),
+        "depthwise": Preference(16, 16, 10.0, 1.2, 1.0),
+        "grouped": Preference(16, 16, 1.5, 0.8, 0.4),
+        "product": Preference(4, 8, 1.05, 0.6, 0.4),
+        "concat": Preference(16, 16, 1.2, 1.0, 1.0),
     }
 )
 """What onnxruntime likes on processors with AVX-512, for where nothing can be measured. Blocks of AVX2 are halves of
@@ -89,6 +91,11 @@ class Contraction:
     groups: int
     out_parts: int
     in_parts: int
+
+    def widths(self, sizes: tuple[int, ...]) -> tuple[float, float]:
+        """Filters and channels of one group."""
+        assert self.layer.in_dim is not None
+        return sizes[self.layer.out_dim] / self.out_parts, sizes[self.layer.in_dim] / self.in_parts
 
 
 def contractions(program: Program) -> tuple[Contraction, ...]:
@@ -121,17 +128,21 @@ def filled_work(program: Program, preferences: Preferences) -> float:
 
     It is no time, but it falls where time does: of two networks of one kind it says about which is how much faster.
     """
-    macs, tensors, total = macs_of_layers(program), program.module.tensors(), 0.0
+    return sum(filled_works(program, preferences))
+
+
+def filled_works(program: Program, preferences: Preferences) -> tuple[float, ...]:
+    """The same of each layer that multiplies, in graph order."""
+    macs, tensors = macs_of_layers(program), program.module.tensors()
+    works: list[float] = []
     for found in contractions(program):
-        assert found.layer.in_dim is not None
-        sizes, liked = tensors[found.layer.weight].shape, preferences[found.kind]
-        filters, channels = sizes[found.layer.out_dim] / found.out_parts, sizes[found.layer.in_dim] / found.in_parts
+        filters, channels = found.widths(tuple(tensors[found.layer.weight].shape))
+        liked, read = preferences[found.kind], channels
+        factor = float(liked.written(filters)) / filters
         if found.kind == "depthwise":
-            factor = liked.read(filters) / filters
-        else:
-            factor = liked.written(filters) / filters * liked.read(channels) / channels
-        total += macs.get(found.layer.node, 0) * float(factor)
-    return total
+            factor, read = 1.0, filters
+        works.append(macs.get(found.layer.node, 0) * factor * float(liked.read(read)) / read)
+    return tuple(works)
 
 
 def _up(n: Counts, multiple: int) -> Counts:

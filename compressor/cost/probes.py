@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressor.cost.latency import Stopwatch
-from compressor.cost.preferences import KINDS, USUAL, Preference, Preferences
-from compressor.cost.terms import macs_of_layers
+from compressor.cost.preferences import KINDS, USUAL, Preference, Preferences, filled_works
 from compressor.program import InputSpec, Program, ProgramModule
 
 aten = torch.ops.aten
@@ -27,7 +26,8 @@ _FIRST = 4
 _WIDTHS: tuple[int, ...] = (4, 8, 16, 32, 36, 40, 48, 56, 60, 62, 63, 64)
 _SAME = 1.03
 """Times this close are the same: two runs differ by a per cent or two."""
-_MOST_ODD = 20.0
+_MOST_ODD, _MOST_FEW = 20.0, 1.5
+"""What an operator that is a small part of its chain may be found to take: more is noise."""
 _NEARLY = 0.75
 """The first step beyond a block costs most of what the whole next block costs."""
 
@@ -50,38 +50,52 @@ def _measured(stopwatch: Stopwatch) -> Preferences:
     for kind in ("pointwise", *(kind for kind in KINDS if kind != "pointwise")):
         trials = [chain(kind, width) for width in _WIDTHS]
         seconds = dict(zip(_WIDTHS, stopwatch.seconds(trials), strict=True))
-        found[kind] = _preference(seconds, _Shares.of(kind), found.get("pointwise", Preference()))
+        found[kind] = _preference(kind, seconds, Preferences(found))
     return Preferences(found)
 
 
-def _preference(seconds: Mapping[int, float], shares: _Shares, around: Preference) -> Preference:
+def _preference(kind: str, seconds: Mapping[int, float], around: Preferences) -> Preference:
     whole, base = seconds[_WIDE], _WIDE // 2
     multiple = next((m for m in _MULTIPLES if seconds[_WIDE - m] <= _SAME * whole), _MULTIPLES[-1])
     first = seconds[base + max(multiple, _FIRST)] - seconds[base]
     steps = (b for b in _BLOCKS if first > 0 and first >= _NEARLY * (seconds[base + b] - seconds[base]))
     block = max(next(steps, _FIRST), multiple)
-    odd = [shares.own(seconds[_WIDE - m] / whole, around.odd) for m in _MULTIPLES if m < multiple]
-    half = shares.own(seconds[block // 2] / seconds[block], around.half) if block > _FIRST else 0.5
-    return Preference(multiple, block, min(max(1.0, *odd), _MOST_ODD) if odd else 1.0, min(max(half, 0.5), 1.25))
+    reading = _Reading(kind, seconds, Preferences({"pointwise": Preference(1, block), **around.of_kind}), block)
+    odd = [reading.takes(_WIDE - m) for m in _MULTIPLES if m < multiple]
+    half, quarter = reading.part(2), reading.part(4)
+    return Preference(multiple, block, min(max(1.0, *odd), _MOST_ODD) if odd else 1.0, half, min(quarter, half))
 
 
 @dataclass(frozen=True)
-class _Shares:
-    """How the work of a chain is divided: what writes the width, the operator in question, what reads it after that."""
+class _Reading:
+    """What the operator in question takes of its chain's time: what is left when the others have had their shares, and
+    when what every chain takes, however narrow, is taken off."""
 
-    before: float
-    there: float
-    after: float
+    kind: str
+    seconds: Mapping[int, float]
+    around: Preferences
+    block: int
 
-    @staticmethod
-    def of(kind: str) -> _Shares:
-        macs = [float(n) for n in macs_of_layers(chain(kind, _WIDE)).values()]
-        before, there, after = macs if kind in ("depthwise", "grouped") else (sum(macs[:-1]), macs[-1], 0.0)
-        return _Shares(before / sum(macs), there / sum(macs), after / sum(macs))
+    def takes(self, width: int) -> float:
+        """How much longer than its filters and channels say, filled up to blocks."""
+        program = chain(self.kind, width)
+        works, place = filled_works(program, self.around), 2 if self.kind == "concat" else 1
+        own = replace(self.around, of_kind={**self.around.of_kind, self.kind: Preference(1, self.block, 1.0, 1.0, 1.0)})
+        whole = filled_works(program, own)[place]
+        return (self._as_work(width) - sum(works) + works[place]) / whole
 
-    def own(self, ratio: float, around: float) -> float:
-        """How many times as long the operator takes, where the chain takes `ratio` and what reads it `around`."""
-        return (ratio - self.before - self.after * around) / self.there
+    def _as_work(self, width: int) -> float:
+        """The chain's time, less what a chain without any width would take, in the work that takes that long."""
+        wide, narrow = (sum(filled_works(chain(self.kind, n), self.around)) for n in (_WIDE, _WIDE // 2))
+        each = (self.seconds[_WIDE] - self.seconds[_WIDE // 2]) / (wide - narrow)
+        return (self.seconds[width] - self.seconds[_WIDE]) / each + wide
+
+    def part(self, parts: int) -> float:
+        """What reading a part of a block takes, in shares of a whole one; no less than there is to do."""
+        width = self.block // parts
+        if width not in self.seconds:
+            return 1 / parts
+        return min(max(self.takes(width) / self.takes(self.block), 1 / parts), _MOST_FEW)
 
 
 class _Chain:

@@ -24,6 +24,9 @@ CLOSE = 1.02
 _MOST = 1.1
 """More than this is not cut for the sake of speed, where anything comes closer."""
 
+_ENOUGH = 2
+"""Levels that bring nothing, after one that came close: finer ones bring nothing either."""
+
 _MOST_STEPS = 16
 
 
@@ -58,7 +61,8 @@ def choose_liked(ranked: Scores, rules: Rules, likes: Likes, closeness: Closenes
     found: list[Keep] = []
     refused: RatioError | None = None
     starts = (rules, _without_remainders(ranked, rules, likes))
-    for number, steps in enumerate(likes.levels(rules.sizes)):
+    best, idle = float("inf"), 0
+    for steps in likes.levels(rules.sizes):
         for start in starts:
             try:
                 stepped = replace(start, step=steps)
@@ -67,7 +71,9 @@ def choose_liked(ranked: Scores, rules: Rules, likes: Likes, closeness: Closenes
                 refused = error
                 continue
             found.append(_closer(keep, ranked, start, likes, closeness))
-        if number == 0 and any(closeness.over(keep) <= CLOSE for keep in found):
+        near = [closeness.loss(keep) for keep in found if closeness.over(keep) <= CLOSE]
+        idle, best = (0, min(near)) if near and min(near) < best else (idle + bool(near), best)
+        if idle == _ENOUGH:
             break
     if not found:
         assert refused is not None
@@ -80,7 +86,7 @@ def _without_remainders(ranked: Scores, rules: Rules, likes: Likes) -> Rules:
     """The rules with the last units gone of every group that is no multiple as it is: 252 of 255, which are slow."""
     gone = ~rules.alive
     widths = np.bincount(rules.group[rules.alive], minlength=rules.n_groups)
-    for g in np.flatnonzero(widths % likes.multiples):
+    for g in np.flatnonzero((widths % likes.multiples > 0) & (widths > likes.blocks)):
         free = np.flatnonzero((rules.group == g) & rules.free & rules.alive)
         n = int(widths[g] % likes.multiples[g])
         if n < len(free):

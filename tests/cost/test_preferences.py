@@ -29,18 +29,20 @@ def same(preference: Preference) -> Preferences:
 
 @pytest.mark.parametrize(
     ("n", "written", "read"),
-    [(16, 16, 16), (32, 32, 32), (20, 32, 32), (4, 16, 4), (8, 16, 8), (12, 16, 12), (19, 32, 48), (6, 16, 12)],
+    [(16, 16, 16), (32, 32, 32), (20, 32, 32), (4, 16, 4), (8, 16, 8), (12, 16, 12), (19, 32, 48), (6, 16, 6)],
 )
 def test_widths_are_filled_up(n: int, written: float, read: float) -> None:
     """By blocks of 16 and multiples of 4, others taking 1.5 times as long; below a block channels are read alone."""
-    liked = Preference(4, 16, odd=1.5, half=0.5)
+    liked = Preference(4, 16, odd=1.5)
     assert float(liked.written(n)) == pytest.approx(written)
     assert float(liked.read(n)) == pytest.approx(read)
 
 
 def test_half_of_a_block_may_take_as_long_as_all_of_it_or_longer() -> None:
-    assert [float(Preference(4, 16, half=1.0).read(n)) for n in (4, 8, 12, 16, 20)] == [16, 16, 16, 16, 32]
-    assert float(Preference(4, 16, half=1.2).read(8)) == pytest.approx(1.2 * 16)
+    alike = Preference(4, 16, half=1.0, quarter=1.0)
+    assert [float(alike.read(n)) for n in (4, 8, 12, 16, 20)] == [16, 16, 16, 16, 32]
+    longer = Preference(4, 16, half=1.2, quarter=1.0)
+    assert [float(longer.read(n)) / 16 for n in (4, 8, 12, 16)] == pytest.approx([1.0, 1.2, 1.4, 1.0])
 
 
 def test_many_operators_at_once_are_each_what_they_are_alone() -> None:
