@@ -70,7 +70,7 @@ def ours(
     """
     find = round(0.4 * given.epochs) if method in SEARCHES else 0
     asked = PruneSettings(
-        ratio=ratio, method="magnitude", pattern="channel", of="macs", seed=seed, device=given.device,
+        round_to=1, ratio=ratio, method="magnitude", pattern="channel", of="macs", seed=seed, device=given.device,
         score="taylor" if method == "taylor" else "l2", recovery=Recovery() if method == "scratch" else HEALING,
         keep=tuple(given.keep.split(",")) if given.keep else (),
     )  # fmt: skip
@@ -99,7 +99,9 @@ def one_shot(
     dense: Program, ratio: float, score: str, data: ArraySource, given: argparse.Namespace, seed: int
 ) -> tuple[Program, Row]:
     """The cut alone, then each way to heal it without training."""
-    settings = PruneSettings(ratio=ratio, method="magnitude", of="macs", score=score, seed=seed, device=given.device)
+    settings = PruneSettings(
+        round_to=1, ratio=ratio, method="magnitude", of="macs", score=score, seed=seed, device=given.device
+    )
     cut, _ = compressor.prune(dense, settings, data=data)
     errors: Row = {"cut": _measured(cut, data, given.device)}
     for name, recovery in (("recalibrated", replace(HEALING, reconstruct=0)), ("healed", HEALING)):

@@ -46,12 +46,20 @@ def fresh(case: Case, program: Program, data: ArraySource, row: Row, device: str
             raise SystemExit(f"the search left {small.n_parameters:,} parameters, in the row are {row['kept']:,}")
     else:
         asked = PruneSettings(
-            ratio=row["got"], method="magnitude", pattern="channel", allocation="uniform", floor=0.0, seed=seed
+            round_to=1,
+            ratio=row["got"],
+            method="magnitude",
+            pattern="channel",
+            allocation="uniform",
+            floor=0.0,
+            seed=seed,
         )
         if row["pattern"] != "unstructured":
             full = {name: program.parameters[f"{name}.weight"].shape[0] for name in row["widths"]}
             shares = tuple((name, kept / full[name]) for name, kept in row["widths"].items() if kept < full[name])
-            asked = PruneSettings(ratio=1.0, method="magnitude", pattern="channel", layers=shares, floor=0.0, seed=seed)
+            asked = PruneSettings(
+                round_to=1, ratio=1.0, method="magnitude", pattern="channel", layers=shares, floor=0.0, seed=seed
+            )
         pruned, _ = compressor.prune(program, asked)
         small, _ = compressor.compact(pruned)
     reinitialise(small, seed)

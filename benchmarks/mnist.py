@@ -152,11 +152,11 @@ def settings(case: Case, method: str, seed: int, device: str) -> PruneSettings:
         find = Recipe(epochs=round(0.4 * total), batch_size=128, schedule="constant")
         admm = growing(1e-3, 0.1)
         return PruneSettings(
-            ratio=case.ratio, method="admm", pattern=case.pattern, admm=admm, prune_recipe=find, **common
+            round_to=1, ratio=case.ratio, method="admm", pattern=case.pattern, admm=admm, prune_recipe=find, **common
         )
     find = Recipe(epochs=round(0.2 * total), batch_size=128, distill=0.5)
     return PruneSettings(
-        ratio=case.ratio, method="magnitude", pattern=case.pattern, steps=3, prune_recipe=find, **common
+        round_to=1, ratio=case.ratio, method="magnitude", pattern=case.pattern, steps=3, prune_recipe=find, **common
     )
 
 
@@ -165,7 +165,13 @@ def curve_settings(ratio: float, method: str, seed: int, device: str) -> PruneSe
     total = CURVE_EPOCHS
     recipe = Recipe(epochs=total, batch_size=128)
     plain = PruneSettings(
-        ratio=ratio, method="magnitude", pattern="unstructured", retrain_recipe=recipe, seed=seed, device=device
+        round_to=1,
+        ratio=ratio,
+        method="magnitude",
+        pattern="unstructured",
+        retrain_recipe=recipe,
+        seed=seed,
+        device=device,
     )
     third = replace(recipe, epochs=total // 3)
     if method == "cut only":
@@ -212,7 +218,7 @@ def find(case: Case, program: Program, data: ArraySource, seed: int, device: str
         last = ratio == case.ratio
         recipe = Recipe(epochs=case.find[number], batch_size=128, schedule="constant", augment=case.augment)
         asked = PruneSettings(
-            ratio=ratio / now if whole else ratio, method="admm", pattern=case.pattern, prune_recipe=recipe,
+        round_to=1, ratio=ratio / now if whole else ratio, method="admm", pattern=case.pattern, prune_recipe=recipe,
             admm=growing(1e-3, case.last_rho if last else min(case.last_rho, 0.2)),
             retrain_recipe=None if last else replace(recipe, epochs=2, schedule="cosine"),
             select_inputs=case.select_inputs, layers=case.shares[number] if case.shares else (), seed=seed,

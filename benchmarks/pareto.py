@@ -40,6 +40,7 @@ def run(
     find = round(0.3 * given.epochs) if method == "admm" else 0
     began = time.perf_counter()
     asked = PruneSettings(
+        round_to=1,
         ratio=ratio,
         method="admm" if find else "magnitude",
         pattern=pattern,

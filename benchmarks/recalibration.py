@@ -63,6 +63,7 @@ def main() -> None:
             program, name = dense, "nothing cut"
             if pattern != "none":
                 asked = PruneSettings(
+                    round_to=1,
                     ratio=ratio,
                     method="magnitude",
                     pattern=pattern,

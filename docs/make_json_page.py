@@ -15,7 +15,7 @@ from compressor.asking.gates import Verdict
 from compressor.compaction.result import CompactReport
 from compressor.exporting.result import ExportReport
 from compressor.pruning.result import PruneReport, RetrainReport
-from compressor.timing.result import BenchReport
+from compressor.timing.result import BenchReport, CutLatency
 from docs.generated import HERE, Part, table
 
 GOLDEN = HERE.parent / "tests" / "cli" / "golden"
@@ -28,6 +28,8 @@ HEADS: Mapping[str, str] = {
     "requirement was not met",
     "size_bytes": "int or null: of the written file",
     "dry_run": "bool",
+    "latency": "[CutLatency](#cutlatency) or null: from the model before to the compacted one; null with "
+    "`--no-latency`, and where `prune` cuts more than whole units",
     "removed": "int: parameters that are gone",
     "requirements": "list of [Verdict](#verdict), one for each `--require`",
     "passed": "bool: every requirement was met",
@@ -79,7 +81,7 @@ def _doc(kind: type) -> str:
 
 def _all_dataclasses() -> list[type]:
     """Everything that the results are made of, in the order of appearance; the results themselves are left out."""
-    found: list[type] = [Explanation, Verdict]
+    found: list[type] = [Explanation, Verdict, CutLatency]
     for result in RESULTS.values():
         for inner in _inner(result):
             if inner not in found and inner not in RESULTS.values():

@@ -13,7 +13,7 @@ run() {
 }
 
 run compress analyze sample_models/lenet5.pt --sensitivity --pattern channel --report $out/analyze.html
-run compress prune sample_models/lenet5.pt --method admm --pattern channel --ratio 13x --round-to auto --distill 0.5 -o $out/lenet5.pruned.pt \
+run compress prune sample_models/lenet5.pt --method admm --pattern channel --ratio 13x --distill 0.5 -o $out/lenet5.pruned.pt \
   --report $out/prune.html
 run compress retrain $out/lenet5.pruned.pt --teacher sample_models/lenet5.pt --epochs 5 --lr 0.0003
 run compress compact $out/lenet5.retrained.pt --report $out/compact.html

@@ -13,7 +13,7 @@ from compressor.asking.panels import EXPERIMENTS, HOW, HOW_MUCH, LAYERS
 from compressor.asking.pattern import UNIT_KINDS, Pattern, parse_pattern
 from compressor.asking.recipe import Recipe
 from compressor.asking.recovery import Healing
-from compressor.asking.rounding import read_multiple
+from compressor.asking.rounding import MEASURED, read_multiple
 from compressor.asking.scan import Sensitivity, load_sensitivity
 from compressor.asking.walk import ThroughNorm, WalkOptions
 from compressor.errors import UsageError
@@ -41,7 +41,8 @@ class Cut:
 
     `of` is the unit of the budget over the layers in `scope`: params, MACs or latency. Time is what a stopwatch
     measures for each layer; with `allocation="latency"` it decides between widths that cost the same. Layers keep a
-    multiple of `round_to` units, 0 for the multiple that is measured to be good. `unit_share` is the part of the ratio
+    multiple of `round_to` units; with 0 whole units leave widths that the runtime likes, as a stopwatch finds or as is
+    usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio
     that whole units carry where columns are cut as well, as a power: of 16x at 1/2, 4x. `through_norm` says whether
     units that pass a mean or a variance may go (`WalkOptions`).
 
@@ -63,9 +64,9 @@ class Cut:
         0.05, "Share of every layer that always stays.", metavar="SHARE", panel=HOW_MUCH, range=from_below(0, 1)
     )
     round_to: int = option(
-        1,
-        "Keep a multiple of N filters in every layer; auto: the multiple that is measured to be fast.",
-        metavar="N", panel=HOW_MUCH, read=read_multiple, shown="1",
+        MEASURED,
+        "Keep a multiple of N filters in every layer, 1 for any number; auto: what is measured to be fast.",
+        metavar="N", panel=HOW_MUCH, read=read_multiple, shown="auto",
     )  # fmt: skip
     unit_share: float = option(
         0.5,
@@ -128,7 +129,7 @@ class Cut:
     def _check_pattern(self) -> None:
         if self.round_to < 0:
             raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
-        if self.round_to != 1 and not self.form.is_physical:
+        if self.round_to > 1 and not self.form.is_physical:
             raise UsageError(f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out")
 
     def _check_latency(self) -> None:
@@ -181,7 +182,17 @@ class Cut:
     @property
     def takes_time(self) -> bool:
         """Whether layers must be timed before anything can be chosen."""
-        return "latency" in (self.of, self.allocation) or self.round_to == 0
+        return "latency" in (self.of, self.allocation)
+
+    @property
+    def may_take_time(self) -> bool:
+        """Whether there is anything that a stopwatch would be asked."""
+        return self.takes_time or self.likes_widths
+
+    @property
+    def likes_widths(self) -> bool:
+        """Whether widths are to be those that the runtime likes."""
+        return self.round_to == MEASURED and self.form.units is not None
 
     @property
     def walk(self) -> WalkOptions:

@@ -109,6 +109,14 @@ class UnitMap:
             by_axes.setdefault(axes, []).append(unit)
         return tuple(tuple(units) for units in by_axes.values())
 
+    @cached_property
+    def group_of(self) -> Ids:
+        """The number of the group that each unit is in. Shapes: -> (n_units,)"""
+        found = np.zeros(self.n_units, dtype=np.int64)
+        for number, members in enumerate(self.groups):
+            found[list(members)] = number
+        return found
+
 
 def find_units(program: Program, options: WalkOptions | None = None) -> UnitMap:
     """The units of a program.

@@ -9,6 +9,7 @@ from compressor.asking.gates import gates_of
 from compressor.asking.rounding import read_multiple
 from compressor.cli import provenance
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.latency import LatencyOptions, after_compact, clock
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import choose_target, device_name, known_data, read_source, write_program
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompactOptions(ReportOptions, GateOptions, OutputOptions, ModelOptions):
+class CompactOptions(LatencyOptions, ReportOptions, GateOptions, OutputOptions, ModelOptions):
     """Options of `compress compact`."""
 
     allow_noop: Annotated[
@@ -46,7 +47,7 @@ class CompactOptions(ReportOptions, GateOptions, OutputOptions, ModelOptions):
         str,
         option(
             metavar="N",
-            help="Keep dead channels, as zeros, to make widths a multiple of N; auto: where that is measured to pay.",
+            help="Keep dead channels, as zeros, to make widths a multiple of N; auto: where kernels are faster for it.",
         ),
     ] = "1"
     threads: Annotated[
@@ -72,12 +73,11 @@ def compact(options: CompactOptions, session: Session) -> None:
     from compressor.compaction import compact as shrink
     from compressor.report.compaction import compact_table
     from compressor.report.jsonable import plain
-    from compressor.timing import OperatorClock, default_cache
 
     source = read_source(options, options.model, session)
     data, task = known_data(source.program, options, session, needed_for=gates.needs_data, gates=gates)
     timed = options.lowering == "auto" or round_to == 0
-    stopwatch = OperatorClock(options.threads, default_cache()) if timed else None
+    stopwatch = clock(options.threads) if timed else None
     with session.working("removing, and comparing with the masked model"):
         program, report = shrink(
             source.program, data=data, task=task, allow_noop=options.allow_noop,
@@ -95,7 +95,9 @@ def compact(options: CompactOptions, session: Session) -> None:
         dense_macs=report.dense_macs,
     )
     output, size, verdicts = write_program(written, target, session, gates, _gated(report))
-
+    report, latency = after_compact(
+        options, options.model, options.round_to, options.threads, session, source.program, program, report, stopwatch
+    )
     write_report(
         options,
         session,
@@ -107,8 +109,8 @@ def compact(options: CompactOptions, session: Session) -> None:
     )
     head = {"model": source.name, "output": output, "size_bytes": size, "removed": report.removed}
     session.show(
-        lambda: compact_table(report, output, size, every_row=options.verbose),
-        {**head, **plain(report), **verdicts.body()},
+        lambda: compact_table(report, output, size, every_row=options.verbose, latency=latency),
+        {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce()
 
@@ -118,10 +120,9 @@ def _page(
 ) -> str:
     from compressor.analysis import layer_costs, layer_latencies
     from compressor.report.html import compact_page
-    from compressor.timing import OperatorClock, default_cache
 
     with session.working("measuring every layer for the report"):
-        latencies = layer_latencies(before, after, OperatorClock(options.threads, default_cache()))
+        latencies = layer_latencies(before, after, clock(options.threads))
     return compact_page(report, about, layer_costs(before), layer_costs(after), latencies, options.threads)
 
 

@@ -30,6 +30,7 @@ _ABOUT_THE_RUN = (
         "dry_run",
         "report",
         "table",
+        "no_latency",
     ),
 )
 """Options that say where and how is told, not what comes out."""

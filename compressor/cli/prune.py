@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compressor.asking import PruneSettings, Recovery
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
 from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import check_report, write_report
+from compressor.cli.latency import after_prune
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.pruning import (
     PruneOptions,
@@ -75,21 +76,25 @@ def prune(options: PruneOptions, session: Session) -> None:
 def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
     """--dry-run: the cut by the weights as they are, without any training, held against what can be counted."""
     from compressor.pruning import prune as cut
+    from compressor.report.jsonable import plain
     from compressor.report.pruning import prune_table
 
     method = settings.method if settings.method == "random" else "magnitude"
-    plain = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
-    untrained = replace(plain, method=method, steps=1)
+    bare = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
+    untrained = replace(bare, method=method, steps=1)
     needed = needed_for(untrained)
     data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
-    program, report = cut(source.program, untrained, data=data, task=task, stopwatch=stopwatch_of(untrained))
+    stopwatch = stopwatch_of(untrained)
+    with session.progress() as progress:
+        program, report = cut(source.program, untrained, data=data, task=task, progress=progress, stopwatch=stopwatch)
     report = as_compacted(program, report)
+    report, latency = after_prune(options, options.model, session, source.program, program, report, stopwatch)
     _report(options, session, report, source, None, program)
     verdicts = gates.counted().judge(_gated(report))
     head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
     session.show(
-        lambda: prune_table(report, every_row=True, would=settings.method),
-        {**head, **_body(report), **verdicts.body()},
+        lambda: prune_table(report, latency=latency, every_row=True, would=settings.method),
+        {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce()
 
@@ -99,11 +104,13 @@ def _run(
 ) -> None:
     from compressor.formats import check_storable
     from compressor.pruning import prune as cut
+    from compressor.report.jsonable import plain
     from compressor.report.pruning import prune_table
 
     check_storable(source.program)  # what no file can hold is found before hours of training
     needed = needed_for(settings) or gates.needs_data
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
+    stopwatch = stopwatch_of(settings)
     with session.progress() as progress:
         program, report = cut(
             source.program,
@@ -113,7 +120,7 @@ def _run(
             progress=progress,
             resume_file=session.resume_point,
             resume=options.resume,
-            stopwatch=stopwatch_of(settings),
+            stopwatch=stopwatch,
             on_step=_saver(options, source, target, session) if options.save_every else None,
         )
     report = as_compacted(program, report)
@@ -126,11 +133,12 @@ def _run(
     output, size, verdicts = write_program(written, target, session, gates, _gated(report))
     if output is not None and session.resume_point is not None and session.is_main:
         session.resume_point.unlink(missing_ok=True)
+    report, latency = after_prune(options, options.model, session, source.program, written, report, stopwatch)
     _report(options, session, report, source, output, written)
     head = {"model": source.name, "output": output, "size_bytes": size, "dry_run": False}
     session.show(
-        lambda: prune_table(report, output=output, size_bytes=size, every_row=options.verbose),
-        {**head, **_body(report), **verdicts.body()},
+        lambda: prune_table(report, latency=latency, output=output, size_bytes=size, every_row=options.verbose),
+        {**head, **plain(report), "latency": latency, **verdicts.body()},
     )
     verdicts.enforce(session.resume_point)
 
@@ -181,9 +189,3 @@ def _report(
 def _gated(report: PruneReport) -> dict[str, float | None]:
     counted = {"ratio": report.got, "params": float(report.compact_params), "macs": float(report.compact_macs)}
     return {**counted, **metrics_of(report)}
-
-
-def _body(report: PruneReport) -> dict[str, Any]:
-    from compressor.report.jsonable import plain
-
-    return plain(report)

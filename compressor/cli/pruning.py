@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from compressor.asking import PruneSettings, Trainings
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli.html_report import ReportOptions
+from compressor.cli.latency import LatencyOptions, clock
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+class PruneOptions(LatencyOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
     """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
 
     asks = (PruneSettings, Trainings)
@@ -42,12 +43,8 @@ def prune_settings(options: PruneOptions) -> PruneSettings:
 
 
 def stopwatch_of(settings: PruneSettings) -> Stopwatch | None:
-    """A clock with one thread of onnxruntime, where something has to be timed."""
-    if not settings.takes_time:
-        return None
-    from compressor.timing import OperatorClock, default_cache
-
-    return OperatorClock(1, default_cache())
+    """A clock with one thread of onnxruntime, where something may be timed."""
+    return clock() if settings.may_take_time else None
 
 
 def needed_for(settings: PruneSettings) -> str | None:

@@ -16,7 +16,7 @@ from compressor.compaction.result import CompactReport
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
-from compressor.cost import Stopwatch, count_macs, uncounted_operators
+from compressor.cost import USUAL, Stopwatch, count_macs, find_preferences, uncounted_operators
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
@@ -45,7 +45,7 @@ def compact(
     together follows from how the program was pruned (`record.walk`). Norms that were pruned with `rescale` do not
     compute what they did; then nothing is verified, and the report names them. Layers with columns of zeros take the
     form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
-    stay, as zeros, to fill a width up to a multiple of `round_to` (0: where that is measured to be faster).
+    stay, as zeros, to fill a width up to a multiple of `round_to` (0: to what the runtime likes, as in `prune`).
 
     Raises:  CompressError if nothing can be removed (unless `allow_noop`); ModelError if weights that masks cut are not
              0; VerificationError if masked and compact differ.
@@ -53,8 +53,9 @@ def compact(
     began = time.perf_counter()
     data = in_batches_of(data, program.fixed_batch)
     masked = _masked(program)
-    without = remove_dead(masked, masks_only=masks_only, rounding=Rounding(round_to, stopwatch))
-    smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only)
+    rounding = _rounding(round_to, stopwatch)
+    without = remove_dead(masked, masks_only=masks_only, rounding=rounding)
+    smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only, filled=without.filled)
     n_removed = int((~without.verdict.keep).sum())
     zeroed = _count_zeros(masked)
     idle = n_removed == 0 and not without.branches and all(layer.form == "dense" for layer in lowered)
@@ -83,14 +84,19 @@ def compact(
         lowered=lowered,
         metrics=metrics,
         uncounted_operators=uncounted_operators(smaller),
+        warnings=rounding.trouble,
         seconds=time.perf_counter() - began,
     )
     return smaller, report
 
 
-def preview(program: Program) -> Program:
-    """What `compact` would leave of whole units, not verified: to be counted, never to be written."""
-    return remove_dead(_masked(program)).program
+def preview(program: Program, *, round_to: int = 1, stopwatch: Stopwatch | None = None) -> Program:
+    """What `compact` would leave of whole units, not verified: to be measured, never to be written."""
+    return remove_dead(_masked(program), rounding=_rounding(round_to, stopwatch)).program
+
+
+def _rounding(round_to: int, stopwatch: Stopwatch | None) -> Rounding:
+    return Rounding(round_to, find_preferences(stopwatch) if round_to == 0 else USUAL)
 
 
 def _masked(program: Program) -> Program:

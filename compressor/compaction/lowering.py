@@ -35,14 +35,16 @@ def lower(
     batch: int = 1,
     *,
     masks_only: bool = False,
+    filled: Mapping[str, Tensor] | None = None,
 ) -> tuple[Program, tuple[LoweredLayer, ...]]:
     """The program with its column-sparse layers in their new forms, and what became of each; the input is untouched.
 
     `auto` takes the form that the stopwatch finds fastest at `batch`, of equals the smallest; without one every
     layer stays dense with that reason. Any other choice is taken where the layer has that form. With
-    `masks_only` zeros that no mask holds are weights like others.
+    `masks_only` zeros that no mask holds are weights like others. Channels that the masks of `filled` cut are there to
+    be zeros.
     """
-    candidates = find_candidates(program, masks_only=masks_only)
+    candidates = find_candidates(program, masks_only=masks_only, filled=filled)
     if not candidates:
         return program, ()
     graph = copy.deepcopy(program.module.graph)

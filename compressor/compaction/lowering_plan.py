@@ -5,12 +5,13 @@ What a layer is refused for is an answer too: it comes back as a reason in words
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from compressor.compaction.lowering_forms import (
@@ -45,8 +46,13 @@ class Candidate:
     reason: str | None = None
 
 
-def find_candidates(program: Program, *, masks_only: bool = False) -> tuple[Candidate, ...]:
-    """Every convolution and linear layer that has a column of zeros (of masks, if `masks_only`), in graph order."""
+def find_candidates(
+    program: Program, *, masks_only: bool = False, filled: Mapping[str, Tensor] | None = None
+) -> tuple[Candidate, ...]:
+    """Every convolution and linear layer that has a column of zeros (of masks, if `masks_only`), in graph order.
+
+    Columns that a mask of `filled` cuts altogether were put there to fill a width, and do not count.
+    """
     layers = find_layers(program)
     nodes = {node.name: node for node in program.module.graph.nodes}
     parameters = program.parameters
@@ -58,6 +64,8 @@ def find_candidates(program: Program, *, masks_only: bool = False) -> tuple[Cand
         alive = program.masks.get(layer.weight, torch.ones(weight.shape, dtype=torch.bool)).cpu()
         if not masks_only:
             alive = alive & (weight.detach() != 0).cpu()
+        if filled is not None and layer.weight in filled:
+            alive = alive | ~filled[layer.weight].any(dim=layer.out_dim, keepdim=True)
         if bool(alive.any(dim=layer.out_dim).all()):
             continue
         found.append(_candidate(program, layer, nodes[layer.node], alive.numpy(), layers))

@@ -22,7 +22,10 @@ from compressor.sparsity import apply_masks, mask_units
 
 @dataclass(frozen=True)
 class Removal:
-    """`whole` without its dead units is `program`; `exact` are its tensors that were rounded to be stored."""
+    """`whole` without its dead units is `program`; `exact` are its tensors that were rounded to be stored.
+
+    `filled` are masks of what stays in `program` as zeros, because that makes widths that are fast.
+    """
 
     whole: Program
     program: Program
@@ -31,6 +34,7 @@ class Removal:
     folded: tuple[Folded, ...] = ()
     branches: tuple[Branch, ...] = ()
     exact: Mapping[str, Tensor] = field(default_factory=dict)
+    filled: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding | None = None) -> Removal:
@@ -43,7 +47,8 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     if masks_only:
         units = find_units(masked, walk)
         verdict = rounding.filled(masked, units, masked_units(masked, units))
-        return Removal(masked, _sliced(masked, units, verdict), units, verdict)
+        filled = _filler_masks(masked, units, verdict) if rounding.fills else {}
+        return Removal(masked, _sliced(masked, units, verdict), units, verdict, filled=filled)
     constants = find_constants(masked)
     cleared = without_constant_branches(masked, constants)
     whole = cleared.program
@@ -56,7 +61,8 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     exact = {name: cut_tensor(name, value, units, verdict.keep) for name, value in cleared.exact.items()}
     exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
     small, folded, exact = fold_removed(_sliced(whole, units, verdict), units, verdict, exact)
-    return Removal(whole, small, units, verdict, folded, cleared.branches, exact)
+    filled = fillers if rounding.fills else {}
+    return Removal(whole, small, units, verdict, folded, cleared.branches, exact, filled)
 
 
 def _sliced(whole: Program, units: UnitMap, verdict: Verdict) -> Program:

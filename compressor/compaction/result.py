@@ -101,6 +101,7 @@ class CompactReport:
     branches: tuple[Branch, ...] = ()
     kept: tuple[Kept, ...] = ()
     uncounted_operators: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def removed(self) -> int:

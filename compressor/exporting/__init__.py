@@ -5,6 +5,7 @@ from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
 from compressor.exporting.recheck import check_onnx
 from compressor.exporting.result import Check, ExportReport
+from compressor.exporting.runnable import feeds_of, to_runnable
 from compressor.exporting.source import export_python
 from compressor.exporting.verify import CONVERTED_LIMITS, LIMITS
 
@@ -17,4 +18,6 @@ __all__ = [
     "export_onnx",
     "export_pt2",
     "export_python",
+    "feeds_of",
+    "to_runnable",
 ]

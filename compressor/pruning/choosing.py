@@ -5,31 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from compressor.asking import PruneSettings
-from compressor.cost import Stopwatch, count_macs
+from compressor.cost import Preferences, Stopwatch, count_macs
 from compressor.errors import UsageError
 from compressor.program import Program
-from compressor.sparsity import Choice, preferred_multiple
+from compressor.sparsity import Choice
 
 
-def resolved(program: Program, settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
-    """The settings with a measured multiple in place of `auto`.
+def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
+    """The settings, if what they ask for can be timed.
 
     Raises:  UsageError if something has to be timed and there is no stopwatch.
     """
     if stopwatch is None and settings.takes_time:
         raise UsageError("no stopwatch: latency is measured; give prune a compressor.OperatorClock()")
-    if settings.round_to == 0 and stopwatch is not None:
-        return replace(settings, round_to=preferred_multiple(program, stopwatch))
     return settings
 
 
-def choice_of(settings: PruneSettings, stopwatch: Stopwatch | None) -> Choice:
+def choice_of(settings: PruneSettings, stopwatch: Stopwatch | None, preferences: Preferences) -> Choice:
     """What a selector is made for."""
     return Choice(
         settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
         settings.round_to, settings.rates, settings.seed,
         settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
-        max_loss=settings.max_loss, stopwatch=stopwatch,
+        max_loss=settings.max_loss, stopwatch=stopwatch, preferences=preferences,
     )  # fmt: skip
 
 

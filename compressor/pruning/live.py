@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compressor.asking import PruneSettings, Recipe, build
 from compressor.asking.prune import NEEDS_GRADIENTS, SEARCHING
 from compressor.axes import find_units
-from compressor.cost import Stopwatch
+from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
 from compressor.pruning.choosing import choice_of, remember, resolved
@@ -85,9 +85,10 @@ class Pruner:
         _refuse(settings, steps)
         self._live = LiveModel(model)
         dense = open_response_norms(self._live.captured(inputs))
-        settings = resolved(dense, settings, stopwatch)
+        settings = resolved(settings, stopwatch)
+        preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
         self._start(dense, settings, steps)
-        self._selector = make_selector(dense, self._units, choice_of(settings, stopwatch))
+        self._selector = make_selector(dense, self._units, choice_of(settings, stopwatch, preferences))
         self._selector.select(dense.parameters, settings.ratio, dense.masks)  # infeasible is found now
 
     @classmethod

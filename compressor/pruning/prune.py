@@ -11,7 +11,15 @@ from torch import Tensor
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import Keep, UnitMap, find_units
-from compressor.cost import Stopwatch, count_macs, uncounted_operators, weight_prices
+from compressor.cost import (
+    USUAL,
+    Preferences,
+    Stopwatch,
+    count_macs,
+    find_preferences,
+    uncounted_operators,
+    weight_prices,
+)
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
@@ -78,13 +86,17 @@ def prune(
     program = open_response_norms(program)
     if settings.select_inputs:
         program = select_inputs(program)
-    settings = resolved(program, settings, stopwatch)
+    settings = resolved(settings, stopwatch)
+    progress = progress or Silent()
+    preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
+    if preferences.trouble is not None:
+        progress.note(preferences.trouble)
     units = find_units(program, settings.walk)
-    selector = make_selector(program, units, choice_of(settings, stopwatch))
+    selector = make_selector(program, units, choice_of(settings, stopwatch, preferences))
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
-    run = _Run(program, settings, units, selector, data, task, progress or Silent(), resume_file)
+    run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences)
     if on_step is not None:
         run.on_step = lambda row, reached: on_step(row, remember(reached.clone(), program, settings))
     pruned, stages = run.execute(resume)
@@ -116,6 +128,7 @@ class _Run:
         task: Task | None,
         progress: Progress,
         resume_file: Path | None,
+        preferences: Preferences,
     ) -> None:
         self.settings, self.selector, self.data, self.progress = settings, selector, data, progress
         self.task = task or open_task(None)
@@ -124,7 +137,8 @@ class _Run:
         self.stages: list[StageRow] = []
         self.drawn: dict[str, Tensor] = {}
         self.on_step: Callable[[StageRow, Program], None] | None = None
-        identity = identity_of(program, asdict(settings), data.ref if data else "") if resume_file else ""
+        options = {**asdict(settings), "preferences": preferences.of_kind}
+        identity = identity_of(program, options, data.ref if data else "") if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
@@ -246,6 +260,7 @@ def _report(
     if not pattern.is_physical:
         kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
     got = selector.dense / selector.kept_cost(pruned.masks, keep)
+    liked = settings.likes_widths and pattern.weights is None
     warnings = [*selector.notes, *_unsettled(stages)]
     before = selector.dense / selector.kept_cost(dense.masks, kept_units(units, dense.masks, dense.parameters))
     asked = None if settings.decides_alone and settings.ratio == 1 else settings.ratio
@@ -261,7 +276,7 @@ def _report(
         warnings.append(
             f"asked {format_ratio(settings.ratio)}, got {format_ratio(got)}: whole {_thing(pattern)}"
             + (f" in multiples of {settings.round_to}" if settings.round_to > 1 else "")
-            + " come no closer"
+            + (" in widths that kernels like come no closer; --round-to 1 does" if liked else " come no closer")
         )
     return PruneReport(
         method=settings.method,

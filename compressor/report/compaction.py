@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
+from compressor.report.latency import latency_line
 from compressor.report.lowering import lowering_lines
 from compressor.report.text import decided, duration, few, metrics, percent, plural, shape, shorten, without_counts
 from compressor.units import format_bytes, format_count, format_fewer, format_macs
@@ -17,24 +18,26 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from compressor.compaction.result import CompactReport, Kept, LayerChange, Proof
+    from compressor.timing.result import CutLatency
 
 _ROWS = 40
 _SKIPS = 8
 
 
 def compact_table(
-    report: CompactReport, output: str | None, size_bytes: int | None, *, every_row: bool = False
-) -> RenderableType:
+    report: CompactReport, output: str | None, size_bytes: int | None, *, every_row: bool = False,
+    latency: CutLatency | None = None,
+) -> RenderableType:  # fmt: skip
     """Removed and merely zeroed apart, the check, layer by layer, and why anything stayed."""
     return group(
         _totals(report),
-        lines(*_headline(report)),
+        lines(*_headline(report), latency_line(latency)),
         _layers(report.layers, None if every_row else _ROWS),
         lowering_lines(report.lowered, None if every_row else _ROWS),
         _constants(report, None if every_row else _SKIPS),
         _kept(report.kept, None if every_row else _SKIPS),
         _skips(report.skipped, None if every_row else _SKIPS),
-        lines(without_counts(report.uncounted_operators)),
+        lines(*(f"warning: {warning}" for warning in report.warnings), without_counts(report.uncounted_operators)),
         lines(_written(output, size_bytes, report.seconds)),
     )
 

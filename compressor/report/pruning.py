@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compressor.asking.pattern import parse_pattern
 from compressor.report.console import group, lines, make_table
+from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, percent, shorten, without_counts
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
     from compressor.pruning.sweep import SweepRow
+    from compressor.timing.result import CutLatency
 
 _ROWS = 40
 _COLUMNS = 4
@@ -26,14 +28,15 @@ _COLUMNS = 4
 def prune_table(
     report: PruneReport,
     *,
+    latency: CutLatency | None = None,
     output: str | None = None,
     size_bytes: int | None = None,
     every_row: bool = False,
     would: str | None = None,
 ) -> RenderableType:
-    """Asked and got, stage by stage and layer by layer; `would` names the method of a dry run."""
+    """Asked and got, the latency, stage by stage and layer by layer; `would` names the method of a dry run."""
     return group(
-        lines(*_headline(report, would)),
+        lines(*_headline(report, would), latency_line(latency)),
         _stages(report.stages) if len(report.stages) > 1 or _measured(report.stages) else None,
         *(_search(stage) for stage in report.stages if every_row and stage.residuals),
         _cuts(report.layers, report.pattern, None if every_row else _ROWS),

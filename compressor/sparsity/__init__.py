@@ -5,7 +5,8 @@ from compressor.program.masks import apply_masks
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
-from compressor.sparsity.latency import LatencyBudget, layer_trial, preferred_multiple
+from compressor.sparsity.latency import LatencyBudget, layer_trial
+from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import make_selector
@@ -17,18 +18,20 @@ __all__ = [
     "PER_SAMPLE",
     "Budget",
     "Choice",
+    "FilledWork",
     "LatencyBudget",
+    "Likes",
     "Moments",
     "Selection",
     "Selector",
     "apply_masks",
+    "find_likes",
     "kept_units",
     "layer_trial",
     "make_selector",
     "mask_units",
     "matching_layers",
     "merge_masks",
-    "preferred_multiple",
     "rate",
     "score_units",
 ]

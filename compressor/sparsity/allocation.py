@@ -29,7 +29,7 @@ class Rules:
     """What a choice must respect. `group` numbers the width that each unit belongs to.
 
     `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
-    `round_to` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
+    its `step` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
     thus their group, but none may be empty. `gone` units are cut already, by an earlier run or stage: they stay cut,
     count as cut, and are no part of any floor.
     """
@@ -37,7 +37,7 @@ class Rules:
     group: Ids
     free: NDArray[np.bool_]
     floor: float
-    round_to: int
+    step: int | Ids
     widths: tuple[Ids, ...] = ()
     gone: NDArray[np.bool_] | None = None
 
@@ -49,6 +49,24 @@ class Rules:
     @property
     def n_groups(self) -> int:
         return int(self.group.max()) + 1 if len(self.group) else 0
+
+    @property
+    def sizes(self) -> Ids:
+        """Units of each group. Shapes: -> (n_groups,)"""
+        return np.bincount(self.group, minlength=self.n_groups)
+
+    @property
+    def steps(self) -> Ids:
+        """Shapes: -> (n_groups,)"""
+        return np.broadcast_to(np.asarray(self.step, dtype=np.int64), (self.n_groups,))
+
+    @property
+    def is_rounded(self) -> bool:
+        return bool((self.steps > 1).any())
+
+    def up(self, widths: Ids) -> Ids:
+        """Widths filled up to whole steps. Shapes: (n_groups,) -> the same"""
+        return -(-widths // self.steps) * self.steps
 
 
 def rank_scores(scores: Scores, rules: Rules, allocation: str, of: str = "params") -> Scores:
@@ -73,8 +91,13 @@ def rank_scores(scores: Scores, rules: Rules, allocation: str, of: str = "params
     return ranked
 
 
-def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float, ratio: float) -> Keep:
+def choose_units(
+    ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float, ratio: float,
+    worth: Callable[[Keep], float] | None = None,
+) -> Keep:  # fmt: skip
     """The units to keep so that dense ÷ cost is at least `ratio` and as close to it as units allow.
+
+    Of choices that are as close as rounded widths come, the one of most `worth` is taken (default: the closest).
 
     Shapes:  ranked (n_units,) -> (n_units,)
     Raises:  RatioError with the largest feasible ratio if the floors forbid it.
@@ -86,8 +109,9 @@ def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], de
     if least > target:
         raise RatioError(
             f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; the rest is"
-            f" pinned or under the floor of each layer\nlower --floor (now {rules.floor:g}) or --round-to (now"
-            f" {rules.round_to}), or see `compress analyze` for what is pinned and why"
+            f" pinned or under the floor of each layer\nlower --floor (now {rules.floor:g})"
+            + (f" or --round-to (now {rules.step})" if isinstance(rules.step, int) else "")
+            + ", or see `compress analyze` for what is pinned and why"
         )
     while low < high:
         middle = (low + high) // 2
@@ -96,10 +120,10 @@ def choose_units(ranked: Scores, rules: Rules, cost: Callable[[Keep], float], de
         else:
             low = middle + 1
     keep = _without(order, high, rules)
-    if rules.round_to > 1:
+    if rules.is_rounded:
         starts = (keep, _without_odd_widths(keep, order, rules))
         filled = [_fill(start, _whole_steps(start, order, rules), cost, target, rules.group) for start in starts]
-        return max(filled, key=cost)
+        return max(filled, key=worth or cost)
     return _fill(keep, list(order[:high][::-1, None]), cost, target)
 
 
@@ -133,23 +157,29 @@ def _without(order: Ids, n: int, rules: Rules) -> Keep:
     """Everything but the first `n` of the removal order, rounded up to whole multiples per group."""
     keep = rules.alive.copy()
     keep[order[:n]] = False
-    if rules.round_to > 1:
+    if rules.is_rounded:
         sizes = np.bincount(rules.group, minlength=rules.n_groups)
         kept = np.bincount(rules.group[keep], minlength=rules.n_groups)
-        wanted = np.minimum(-(-kept // rules.round_to) * rules.round_to, sizes)
-        missing = wanted - kept
-        for unit in order[:n][::-1]:
-            if missing[rules.group[unit]] > 0:
-                keep[unit] = True
-                missing[rules.group[unit]] -= 1
+        wanted = np.minimum(rules.up(kept), sizes)
+        keep[_best_of_each(order[:n][::-1], rules.group, wanted - kept)] = True
     return keep
+
+
+def _best_of_each(best_first: Ids, group: Ids, n: Ids) -> Ids:
+    """The first `n` units of each group. Shapes: best_first (m,), group (n_units,), n (n_groups,)"""
+    groups = group[best_first]
+    by_group = np.argsort(groups, kind="stable")
+    firsts = np.searchsorted(groups[by_group], np.arange(len(n)))
+    place = np.empty(len(groups), dtype=np.int64)
+    place[by_group] = np.arange(len(groups)) - firsts[groups[by_group]]
+    return best_first[place < n[groups]]
 
 
 def _without_odd_widths(keep: Keep, order: Ids, rules: Rules) -> Keep:
     """Whole groups whose width is no multiple, at the multiple below: 16 of 20, not 20."""
     lower = keep.copy()
     for g in range(rules.n_groups):
-        odd = int((rules.group == g).sum()) % rules.round_to
+        odd = int((rules.group == g).sum()) % int(rules.steps[g])
         spare = order[(rules.group[order] == g) & keep[order]]
         if odd and keep[rules.group == g].all() and len(spare) >= odd:
             lower[spare[:odd]] = False
@@ -157,7 +187,7 @@ def _without_odd_widths(keep: Keep, order: Ids, rules: Rules) -> Keep:
 
 
 def _whole_steps(keep: Keep, order: Ids, rules: Rules) -> list[Ids]:
-    """What was cut, in steps that keep every group a multiple of `round_to`; that with the most important unit first.
+    """What was cut, in steps that keep every group a multiple of its own; that with the most important unit first.
 
     The last step of a group makes it whole and may be smaller. These come after all others: no multiple stands behind
     the width they lead to, and within their group they must come last.
@@ -167,8 +197,9 @@ def _whole_steps(keep: Keep, order: Ids, rules: Rules) -> list[Ids]:
     steps: list[Ids] = []
     for g in range(rules.n_groups):
         gone = order[(rules.group[order] == g) & ~keep[order]][::-1]
-        steps += [gone[i : i + rules.round_to] for i in range(0, len(gone), rules.round_to)]
-    return sorted(steps, key=lambda step: (len(step) < rules.round_to, -places[int(step[0])]))
+        whole = int(rules.steps[g])
+        steps += [gone[i : i + whole] for i in range(0, len(gone), whole)]
+    return sorted(steps, key=lambda step: (len(step) < rules.steps[rules.group[step[0]]], -places[int(step[0])]))
 
 
 def _fill(

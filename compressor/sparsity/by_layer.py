@@ -151,7 +151,8 @@ def demand_units(ranked: Scores, scores: Scores, rules: Rules, demands: Demands)
         n_over = len(members) - int((scores[order] <= demands.thresholds.get(name, 0.0) ** 2).sum())
         n_kept = demands.n_kept(name, len(members), n_over - int(gone[members].sum()))
         if n_kept is not None:
-            wanted = min(-(-n_kept // rules.round_to) * rules.round_to, len(members))
+            step = int(rules.steps[number])
+            wanted = min(-(-n_kept // step) * step, len(members))
             n_cut = max(int((~gone[members]).sum()) - wanted, 0)
             gone[order[:n_cut]] = True
             free[members] = False

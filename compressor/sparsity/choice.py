@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.asking.scan import Sensitivity
 from compressor.axes import Keep
-from compressor.cost import Stopwatch
+from compressor.cost import USUAL, Preferences, Stopwatch
 from compressor.errors import UsageError
 from compressor.program import Layer
 
@@ -64,7 +64,8 @@ class Choice:
     `unit_share` is the part of the ratio that whole units carry where columns are cut as well, as a power: of 16x at
     1/2, 4x. `shares` and `quality` are (glob, value) pairs of single layers (`by_layer`): the share that stays, and a
     threshold in standard deviations; `scan` ranks layers by what they lose, and with `max_loss` decides them.
-    `stopwatch` times layers where time is what counts.
+    Whole units leave widths that are multiples of `round_to`, or, with 0, that `preferences` like. `stopwatch` times
+    layers where time is what counts.
     """
 
     pattern: str
@@ -82,6 +83,7 @@ class Choice:
     scan: Sensitivity | None = None
     max_loss: float | None = None
     stopwatch: Stopwatch | None = None
+    preferences: Preferences = USUAL
 
 
 def matching_layers(layers: Sequence[Layer], globs: Sequence[str], option: str) -> set[str]:

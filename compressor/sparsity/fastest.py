@@ -106,12 +106,11 @@ class WidthSearch:
         fixed = np.bincount(rules.group[rules.alive & ~rules.free], minlength=n)
         sizes = np.bincount(rules.group, minlength=n)
         floor = np.ceil(np.maximum(rules.floor * sizes, 1)).astype(np.int64)
-        if rules.round_to > 1:
-            floor = -(-floor // rules.round_to) * rules.round_to
+        floor = rules.up(floor)
         return np.minimum(np.maximum(fixed, floor), alive), alive
 
     def _steps(self, most: Widths) -> Widths:
-        return np.full(len(most), self._rules.round_to) if self._rules.round_to > 1 else np.maximum(most // 32, 1)
+        return np.where(self._rules.steps > 1, self._rules.steps, np.maximum(most // 32, 1))
 
 
 def _all_widths(start: Widths, steps: Widths, least: Widths, most: Widths) -> Widths | None:

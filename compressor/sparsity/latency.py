@@ -15,18 +15,15 @@ import torch
 from torch.fx import Node
 
 from compressor.axes import Ids, Keep, UnitMap
-from compressor.cost import LatencyTable, Stopwatch, macs_of_layers, width_grid
+from compressor.cost import LatencyTable, Stopwatch, width_grid
 from compressor.cost.terms import dense_cost, mac_terms
 from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, arguments, find_layers
 
 BLOCK = 16
 """Widths are measured at multiples of this: the block of the CPU's kernels (8 or 16), which a width in between fills
-up. `preferred_multiple` measures it."""
+up."""
 
 _N_POINTS = 6
-_MULTIPLES = (32, 16, 8, 4, 2)
-_NEARLY = 0.75
-"""A block of 16 makes the first of 32 filters cost half of all 32, and the first of 16 what all 16 cost."""
 
 
 @dataclass(frozen=True)
@@ -125,28 +122,3 @@ def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_ch
     if "groups" in bound:
         changed["groups"] = groups
     return trial.program(trial.call(node.target, **{**bound, **changed}))
-
-
-def preferred_multiple(program: Program, stopwatch: Stopwatch, batch: int = 1) -> int:
-    """The multiple of filters that the runtime's kernels fill up to, found on the layer with the most work.
-
-    The largest of 32, 16, 8, 4, 2 where one filter more costs nearly what so many more cost; 1 where that is never so.
-    """
-    layers = [layer for layer in find_layers(program) if layer.kind in CONTRACTIONS and layer.in_dim is not None]
-    tensors = program.module.tensors()
-    nodes = {node.name: node for node in program.module.graph.nodes}
-
-    macs = macs_of_layers(program)
-    ungrouped = [layer for layer in layers if arguments(nodes[layer.node]).get("groups", 1) == 1]
-    if not ungrouped:
-        return 1
-    layer = max(ungrouped, key=lambda layer: macs[layer.node])
-    assert layer.in_dim is not None
-    sizes = tensors[layer.weight].shape
-    base = max(sizes[layer.out_dim] // 2 // _MULTIPLES[0], 1) * _MULTIPLES[0]
-    widths = (base, base + 1, *(base + m for m in _MULTIPLES))
-    trials = [layer_trial(program, layer, nodes[layer.node], width, sizes[layer.in_dim]) for width in widths]
-    seconds = dict(zip(widths, stopwatch.seconds(trials, batch), strict=True))
-    first = seconds[base + 1] - seconds[base]
-    steps = (m for m in _MULTIPLES if first > 0 and first >= _NEARLY * (seconds[base + m] - seconds[base]))
-    return next(steps, 1)

@@ -19,7 +19,7 @@ from compressor.asking.pattern import parse_pattern
 from compressor.axes import Ids, Keep
 from compressor.errors import RatioError
 from compressor.program import Program
-from compressor.sparsity.allocation import choose_units, largest_ratio
+from compressor.sparsity.allocation import largest_ratio
 from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.columns import Columns
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
@@ -76,7 +76,7 @@ class ShapeSelector:
         ranked, rules = inner.ranking(tensors, masks)
         most = largest_ratio(ranked, rules, inner.budget.cost, inner.dense)
         asked = min(ratio**self.choice.unit_share, most * (1 - 1e-9))  # less the rounding of its own division
-        return choose_units(ranked, rules, inner.budget.cost, inner.dense, asked)
+        return inner.choose(ranked, rules, asked)
 
     def _rank(self, tensors: Mapping[str, Tensor], keep: Keep, alive: Keep) -> ColumnRanking:
         """What may go, by score: LAMP within each layer, times its number of items to a power, as for units.
@@ -153,7 +153,7 @@ class ColumnRanking:
             low, high = (low, middle) if self._cost(order, middle) <= target else (middle + 1, high)
         gone = np.zeros(len(self.scores), dtype=bool)
         gone[order[:high]] = True
-        if self.choice.round_to == 1:
+        if self.choice.round_to <= 1:
             self._fill(gone, order[:high], target)
         return self._columns(self._rounded(gone, order))
 
@@ -181,7 +181,7 @@ class ColumnRanking:
         """The same with the best of what goes given back until each layer's count is a multiple; kernel positions are
         too few to round."""
         multiple = self.choice.round_to
-        if multiple == 1 or not len(gone) or parse_pattern(self.choice.pattern).grain == "position":
+        if multiple <= 1 or not len(gone) or parse_pattern(self.choice.pattern).grain == "position":
             return gone
         n_layers = len(self.columns.layers)
         sizes = np.bincount(self.layer, minlength=n_layers)

@@ -17,8 +17,10 @@ from compressor.sparsity.allocation import Rules, choose_units, rank_scores
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.by_layer import Demands, demand_units, find_demands, producers
 from compressor.sparsity.choice import Choice, Selection
+from compressor.sparsity.closest import Closeness, choose_liked
 from compressor.sparsity.fastest import WidthSearch, keep_widths
 from compressor.sparsity.latency import LatencyBudget, untimed
+from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import Scores, random_scores, score_units
 
@@ -44,14 +46,13 @@ def unit_selector(
             f"--pattern {choice.pattern}: nothing in scope can be pruned;"
             " `compress analyze` says what is pinned and why"
         )
-    group = np.zeros(units.n_units, dtype=np.int64)
-    for number, members in enumerate(units.groups):
-        group[list(members)] = number
-    rules = Rules(group, free, choice.floor, choice.round_to, tuple(members for _, members in units.widths))
+    members = tuple(members for _, members in units.widths)
+    rules = Rules(units.group_of, free, choice.floor, max(choice.round_to, 1), members)
     demands = find_demands(choice, layers, producers(units, layers, rules))
-    return UnitSelector(
-        program, units, budget, rules, choice, _slice_choice(units, layers, kind, choice.score), demands, latency
-    )
+    likes = None if choice.round_to else find_likes(program, units, choice.preferences)
+    work = None if choice.round_to else FilledWork.of(program, units, choice.preferences)
+    counts = _slice_choice(units, layers, kind, choice.score)
+    return UnitSelector(program, units, budget, rules, choice, counts, demands, latency, likes, work)
 
 
 def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:
@@ -119,6 +120,8 @@ class UnitSelector:
     counts: Callable[[str, int], bool]
     demands: Demands = field(default_factory=Demands)
     latency: LatencyBudget | None = None
+    likes: Likes | None = None
+    work: FilledWork | None = None
 
     @property
     def dense(self) -> float:
@@ -132,18 +135,27 @@ class UnitSelector:
         self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
     ) -> Selection:
         ranked, rules = self.ranking(tensors, masks or {})
-        keep = choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
+        keep = self.choose(ranked, rules, ratio)
         if self.choice.allocation == "latency":
             keep = self._fastest(ranked, rules, keep, self.dense / ratio)
         return Selection(
             mask_units(self.program.module, self.units, keep), self.dense, self.budget.cost(keep), keep
         )  # fmt: skip
 
+    def choose(self, ranked: Scores, rules: Rules, ratio: float) -> Keep:
+        """The units to keep, in widths of the kind that was asked for. Shapes: (n_units,) -> (n_units,)"""
+        if self.likes is None or self.work is None:
+            return choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
+        closeness = Closeness(self.budget.cost, self.work.at, self.dense / ratio)
+        return choose_liked(ranked, rules, self.likes, closeness, self.dense, ratio)
+
     def _fastest(self, ranked: Scores, rules: Rules, keep: Keep, target: float) -> Keep:
         """As many weights as `keep`, in the widths that take the least time. Shapes: (n_units,) -> (n_units,)"""
         if self.latency is None or not isinstance(self.budget, Budget):
             return keep
         start = np.bincount(rules.group[keep], minlength=rules.n_groups)
+        if self.likes is not None:
+            rules = replace(rules, step=self.likes.steps(rules.sizes))
         widths = WidthSearch(rules, self.budget, self.latency).fastest(start, target)
         found = keep_widths(ranked, rules, widths)
         return found if self.budget.cost(found) <= target else keep

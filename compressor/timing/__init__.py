@@ -2,6 +2,7 @@
 model."""
 
 from compressor.timing.bench import bench
+from compressor.timing.glance import glance, side_by_side
 from compressor.timing.measure import RoundProgress
 from compressor.timing.operators import OperatorClock, default_cache
 from compressor.timing.providers import available_providers
@@ -9,6 +10,7 @@ from compressor.timing.require import GateResult, require
 from compressor.timing.result import (
     BenchReport,
     BenchWarning,
+    CutLatency,
     Environment,
     OperatorTime,
     Profile,
@@ -22,6 +24,7 @@ __all__ = [
     "BenchReport",
     "BenchWarning",
     "Comparison",
+    "CutLatency",
     "Environment",
     "GateResult",
     "OperatorClock",
@@ -35,5 +38,7 @@ __all__ = [
     "bench",
     "compare",
     "default_cache",
+    "glance",
     "require",
+    "side_by_side",
 ]

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 
 from compressor.atomic import atomic_write
+from compressor.errors import OutputError
 from compressor.program import Program
 from compressor.timing.environment import cpu_name
 from compressor.timing.operator_onnx import operator_model
@@ -35,13 +36,15 @@ class OperatorClock:
     """A stopwatch (`cost.latency.Stopwatch`) on onnxruntime's CPU provider with `threads` threads.
 
     Times are kept under what decides them: operators, shapes, batch, threads, onnxruntime and processor, not the values
-    of weights. `cache` is a JSON file that outlives the run; a file that cannot be read is as good as none.
+    of weights. `cache` is a JSON file that outlives the run; a file that cannot be read is as good as none. One that
+    cannot be written stops nothing: `trouble` says so.
     """
 
     def __init__(self, threads: int = 1, cache: Path | None = None, take: Take | None = None) -> None:
         self.threads, self._cache = threads, cache
         self._take = take or take_times
         self._known = _read(cache)
+        self.trouble: str | None = None
         self._runtime = f"{ort.__version__} {cpu_name(Path('/proc/cpuinfo'))} {threads} threads"
 
     def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
@@ -69,19 +72,25 @@ class OperatorClock:
     def _write(self) -> None:
         if self._cache is None:
             return
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self._cache, force=True) as temporary:
-            temporary.write_text(json.dumps(self._known))
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._cache, force=True) as temporary:
+                temporary.write_text(json.dumps(self._known))
+        except (OSError, OutputError) as error:
+            self.trouble = f"times are not remembered, each run measures anew: {str(error).splitlines()[0]}"
 
 
-def default_cache() -> Path:
-    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache."""
+def default_cache() -> Path | None:
+    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache; None without home."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
+    except RuntimeError:  # no $HOME, and no user of this number
+        return None
 
 
 def _read(cache: Path | None) -> dict[str, float]:
-    if cache is None or not cache.is_file():
+    if cache is None:
         return {}
     try:
         entries = json.loads(cache.read_text())
@@ -102,35 +111,52 @@ def take_times(models: Sequence[bytes], threads: int, batch: int = 1) -> tuple[f
     return tuple(best)
 
 
-class _Run:
-    """One open model that is warm, with its input bound."""
+class OpenModel:
+    """A model in onnxruntime on the CPU with its inputs bound: `feeds` in their order, by default random numbers.
 
-    def __init__(self, model: bytes, threads: int, batch: int) -> None:
+    It has run once, which took `once_s` or a little less.
+    """
+
+    def __init__(self, model: bytes, threads: int, batch: int = 1, feeds: Sequence[np.ndarray] | None = None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        random = np.random.default_rng(0)
         self._binding = self._session.io_binding()
-        for given in self._session.get_inputs():
-            sizes = [size if isinstance(size, int) else batch for size in given.shape]
-            self._binding.bind_cpu_input(given.name, random.standard_normal(sizes, dtype=np.float32))
+        for given, values in zip(self._session.get_inputs(), feeds or self._random(batch), strict=True):
+            self._binding.bind_cpu_input(given.name, values)
         for output in self._session.get_outputs():
             self._binding.bind_output(output.name, "cpu")
         self._now = _clock(threads)
-        self.spent_s = 0.0
-        self._n_inner = 1
-        once = max(min(self.block() for _ in range(3)), 1e-7)
+        self.once_s = self.block(1)
+
+    def _random(self, batch: int) -> list[np.ndarray]:
+        random = np.random.default_rng(0)
+        shapes = [[s if isinstance(s, int) else batch for s in given.shape] for given in self._session.get_inputs()]
+        return [random.standard_normal(sizes, dtype=np.float32) for sizes in shapes]
+
+    def block(self, n_inner: int) -> float:
+        """Seconds of `n_inner` runs."""
+        began = self._now()
+        for _ in range(n_inner):
+            self._session.run_with_iobinding(self._binding)
+        return self._now() - began
+
+
+class _Run:
+    """One open model that is warm, in blocks of a millisecond."""
+
+    def __init__(self, model: bytes, threads: int, batch: int) -> None:
+        self._open = OpenModel(model, threads, batch)
+        once = max(min(self._open.block(1) for _ in range(3)), 1e-7)
+        self.spent_s = 3 * once
         self._n_inner = max(1, round(_BLOCK_S / once))
 
     def block(self) -> float:
         """Seconds per run over one block."""
-        began = self._now()
-        for _ in range(self._n_inner):
-            self._session.run_with_iobinding(self._binding)
-        took = self._now() - began
+        took = self._open.block(self._n_inner)
         self.spent_s += took
         return took / self._n_inner
 

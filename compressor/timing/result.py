@@ -14,6 +14,29 @@ Verdict = Literal["faster", "slower", "no difference", "reference"]
 
 
 @dataclass(frozen=True)
+class CutLatency:
+    """How many times faster one inference is after a cut, in onnxruntime on the CPU.
+
+    Measured, with the 95 % interval and the medians before and after; or, where `estimated` says why it could not be
+    measured, by the widths alone.
+    """
+
+    speedup: float
+    low: float | None = None
+    high: float | None = None
+    verdict: Verdict | None = None
+    before_s: float | None = None
+    after_s: float | None = None
+    threads: int = 1
+    batch: int = 1
+    estimated: str | None = None
+
+    @property
+    def is_faster(self) -> bool:
+        return self.verdict == "faster" if self.verdict is not None else self.speedup > 1
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model as it was measured: through which runtime, how large.
 

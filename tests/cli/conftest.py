@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.pinning import PINNED
+
 ROOT = Path(__file__).parents[2]
 
 NET = """
@@ -78,13 +80,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An own folder with links to the files, as working directory, without variables of ours."""
+    """An own folder with links to the files, as working directory, without variables of ours but the pinned ones."""
     for file in files.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path.with_name(f"{tmp_path.name} state")))
-    for variable in [name for name in os.environ if name.startswith("COMPRESS_")]:
+    for variable in [name for name in os.environ if name.startswith("COMPRESS_") and name not in PINNED]:
         monkeypatch.delenv(variable)
     return tmp_path
 
@@ -107,7 +109,7 @@ def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 def environment() -> dict[str, str]:
     """The environment of a command in a process of its own."""
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("COMPRESS_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith("COMPRESS_") or name in PINNED},
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }

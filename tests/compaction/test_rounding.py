@@ -1,32 +1,23 @@
-"""Widths filled up with what is dead: to a multiple, or where a stopwatch finds that it pays; always exact."""
+"""Widths filled up with what is dead: to a multiple, or to what kernels like; always exact."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from compressor.compaction import compact
+from compressor.asking import PruneSettings
+from compressor.axes import find_units
+from compressor.compaction import LoweringChoice, compact
+from compressor.cost import USUAL, Preference, Preferences, filled_work
+from compressor.cost.preferences import KINDS
 from compressor.errors import UsageError
-from compressor.program import InputSpec, Program, capture, find_layers
-
-
-class Fours:
-    """A stopwatch by which an operator takes a second per filter, and twice as long unless its channels are in
-    fours; `pays` false makes all channels alike."""
-
-    def __init__(self, pays: bool = True) -> None:
-        self.pays = pays
-
-    def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
-        times = []
-        for program in programs:
-            (layer,) = find_layers(program)
-            n_filters, n_channels = program.parameters[layer.weight].shape[:2]
-            times.append(float(n_filters) * (2 if self.pays and n_channels % 4 else 1))
-        return tuple(times)
+from compressor.program import InputSpec, Program, capture
+from compressor.pruning import prune
+from compressor.sparsity import find_likes
+from tests.kernels import Broken, Kernels
+from tests.sparsity.test_closest import captured
 
 
 @pytest.fixture
@@ -49,16 +40,46 @@ def test_a_width_is_a_multiple_or_whole(masked: Program, multiple: int, width: i
     assert bool((small.parameters["2.weight"] == 0).any()) == (multiple > 1)
 
 
+FOURS = Preferences(dict.fromkeys(KINDS, Preference(4, 4, odd=2.0)))
+
+
 def test_a_width_is_filled_up_where_that_is_faster(masked: Program) -> None:
-    small, _ = compact(masked, round_to=0, lowering="dense", stopwatch=Fours())
+    small, _ = compact(masked, round_to=0, lowering="dense", stopwatch=Kernels(FOURS))
     assert small.parameters["0.weight"].shape[0] == 8
-    small, _ = compact(masked, round_to=0, lowering="dense", stopwatch=Fours(pays=False))
+    small, _ = compact(masked, round_to=0, lowering="dense", stopwatch=Kernels(Preferences()))
     assert small.parameters["0.weight"].shape[0] == 6
 
 
-def test_without_a_stopwatch_nothing_is_guessed(masked: Program) -> None:
-    with pytest.raises(UsageError, match="no stopwatch: which widths are fast is measured"):
-        compact(masked, round_to=0)
+def test_where_nothing_can_be_measured_the_usual_widths_are_taken(masked: Program) -> None:
+    for stopwatch, said in ((None, 0), (Broken(), 1)):
+        small, report = compact(masked, round_to=0, lowering="dense", stopwatch=stopwatch)
+        assert small.parameters["0.weight"].shape[0] == 8
+        assert len(report.warnings) == said
+
+
+@pytest.mark.parametrize("lowering", ["columns", "gather", "auto"])
+def test_what_fills_a_width_is_not_left_out_again_by_lowering(masked: Program, lowering: LoweringChoice) -> None:
+    small, report = compact(masked, round_to=0, lowering=lowering, stopwatch=Kernels(FOURS))
+    assert small.parameters["2.weight"].shape[1] == 8 and not report.lowered
+    small, report = compact(masked, round_to=1, lowering=lowering, stopwatch=Kernels(FOURS))
+    assert small.parameters["2.weight"].shape[1] == 6
+
+
+@pytest.mark.parametrize("ratio", [2.0, 4.0])
+@pytest.mark.parametrize("name", ["residual", "depthwise", "grouped"])
+def test_whatever_was_cut_ends_in_widths_that_operators_can_load(name: str, ratio: float) -> None:
+    """Cut without rounding, filled by `compact`: as liked as if it had been cut so, and exact."""
+    program, _ = captured(name)
+    cut, _ = prune(program, PruneSettings(ratio=ratio, method="magnitude", of="macs", round_to=1))
+    plain, _ = compact(cut, lowering="dense")
+    filled, report = compact(cut, round_to=0, lowering="dense")
+    assert report.agreement is not None and report.agreement.float64_relative < 1e-12
+    assert filled_work(filled, USUAL) < filled_work(plain, USUAL)
+    units = find_units(filled)
+    likes = find_likes(filled, units, USUAL)
+    sizes = np.array([len(members) for members in units.groups])
+    dense = {len(members) for members in find_units(program).groups}
+    assert all(n % m == 0 or n in dense for n, m in zip(sizes, likes.multiples, strict=True))
 
 
 def test_a_negative_multiple_is_none(masked: Program) -> None:

@@ -11,29 +11,27 @@ from torch import nn
 
 from compressor.asking import PruneSettings
 from compressor.axes import find_units
-from compressor.cost import count_macs, macs_of_layers
+from compressor.cost import Preference, Preferences, count_macs, macs_of_layers
+from compressor.cost.preferences import KINDS
 from compressor.errors import UsageError
 from compressor.program import InputSpec, Program, arguments, capture, find_layers
+from compressor.progress import Silent
 from compressor.pruning import prune
-from compressor.sparsity import LatencyBudget, preferred_multiple
+from compressor.sparsity import LatencyBudget
 from compressor.sparsity.latency import layer_trial
+from tests.kernels import Broken, Kernels
 from tests.pruning.counted_networks import program_of
 
 
 class ByWork:
-    """A stopwatch by which an operator takes as long as it has multiply-adds, its filters filled up to a block."""
+    """A stopwatch by which a program takes as long as it has multiply-adds."""
 
-    def __init__(self, block: int = 1) -> None:
-        self.block, self.asked = block, 0
+    def __init__(self) -> None:
+        self.asked = 0
 
     def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
         self.asked += len(programs)
-        return tuple(1e-9 * self._macs(program) for program in programs)
-
-    def _macs(self, program: Program) -> float:
-        (layer,) = find_layers(program)
-        n = program.module.tensors()[layer.weight].shape[layer.out_dim]
-        return count_macs(program) * (-(-n // self.block) * self.block) / n
+        return tuple(1e-9 * count_macs(program) for program in programs)
 
 
 def net() -> nn.Module:
@@ -93,11 +91,6 @@ def test_a_trial_has_the_widths_of_the_weights_axes(
         trial.module(*trial.example_inputs(2))  # it runs
 
 
-@pytest.mark.parametrize("block", [1, 4, 8, 16, 32])
-def test_the_block_of_the_kernels_is_found(program: Program, block: int) -> None:
-    assert preferred_multiple(program, ByWork(block)) == block
-
-
 def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
     clock = ByWork()
     pruned, report = prune(program, PruneSettings(ratio=4.0, method="magnitude", of="latency"), stopwatch=clock)
@@ -117,13 +110,43 @@ def test_what_no_table_holds_is_said(program: Program) -> None:
     assert f"latency leaves out {share:.1f} % of the MACs: {told}" in report.warnings
 
 
-def test_prune_rounds_to_what_was_measured(program: Program) -> None:
-    pruned, _ = prune(program, PruneSettings(ratio=2.5, method="magnitude", round_to=0), stopwatch=ByWork(8))
+def test_prune_leaves_widths_that_were_measured_to_be_fast(program: Program) -> None:
+    clock = Kernels(Preferences(dict.fromkeys(KINDS, Preference(8, 8, odd=1.5))))
+    pruned, report = prune(program, PruneSettings(ratio=2.5, method="magnitude"), stopwatch=clock)
     kept = [int(pruned.masks[name].any(dim=(1, 2, 3)).sum()) for name in ("0.weight", "2.weight")]
+    assert clock.asked > 0 and report.got >= 2.5
     assert [n % 8 for n in kept] == [0, 0] and kept[0] < 64 and kept[1] < 96
 
 
-@pytest.mark.parametrize("asked", [{"of": "latency"}, {"allocation": "latency"}, {"round_to": 0}])
+def test_prune_says_so_where_nothing_can_be_measured(program: Program) -> None:
+    told = Told()
+    broken, _ = prune(program, PruneSettings(ratio=2.5, method="magnitude"), stopwatch=Broken(), progress=told)
+    usual, _ = prune(program, PruneSettings(ratio=2.5, method="magnitude"))
+    assert len(told.notes) == 1 and told.notes[0].startswith("no width could be measured")
+    assert all(torch.equal(mask, usual.masks[name]) for name, mask in broken.masks.items())
+
+
+def test_nothing_is_measured_that_nobody_needs(program: Program) -> None:
+    for settings in (
+        PruneSettings(ratio=2.5, method="magnitude", round_to=1),
+        PruneSettings(ratio=2.5, method="magnitude", pattern="unstructured"),
+    ):
+        clock = Kernels(Preferences())
+        prune(program, settings, stopwatch=clock)
+        assert clock.asked == 0
+
+
+class Told(Silent):
+    """A progress that keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("asked", [{"of": "latency"}, {"allocation": "latency"}])
 def test_without_a_stopwatch_nothing_is_guessed(program: Program, asked: dict) -> None:
     with pytest.raises(UsageError, match=r"no stopwatch: latency is measured; give prune a compressor.OperatorClock"):
         prune(program, PruneSettings(ratio=2.0, method="magnitude", **asked))

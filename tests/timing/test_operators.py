@@ -96,6 +96,15 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     assert list(json.loads(cache.read_text()).values()) == [1.0]
 
 
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for cache in (tmp_path / "file" / "times.json", tmp_path):
+        clock = OperatorClock(1, cache, Taken())
+        assert clock.trouble is None
+        assert clock.seconds([linear(3, 2)]) == (1.0,) == clock.seconds([linear(3, 2)])
+        assert clock.trouble is not None and clock.trouble.startswith("times are not remembered")
+
+
 def test_the_cache_lies_where_caches_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "compress" / "operators.json"

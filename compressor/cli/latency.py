@@ -1,0 +1,132 @@
+"""What `prune` and `compact` say about latency, and what to run where there is nothing gained; it must never time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+from compressor.cli.options import RunOptions, option
+from compressor.cli.printing import read_printing
+from compressor.cli.session import Session
+from compressor.patterns import parse_pattern
+
+if TYPE_CHECKING:
+    from compressor.compaction import CompactReport
+    from compressor.cost import Stopwatch
+    from compressor.program import Program
+    from compressor.pruning import PruneReport
+    from compressor.timing import CutLatency
+
+_MOST_MACS = 3e10
+"""Beyond this one inference takes a good part of a second anywhere: it is not even tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyOptions:
+    """Whether a cut is followed by a look at what it does to latency."""
+
+    no_latency: Annotated[
+        bool, option("--no-latency", help="Do not measure what the cut does to latency, which takes a second or two.")
+    ] = False
+
+
+def clock(threads: int = 1) -> Stopwatch:
+    """A stopwatch for operators, with what this machine measured before."""
+    from compressor.timing import OperatorClock, default_cache
+
+    return OperatorClock(threads, default_cache())
+
+
+def tell_trouble(session: Session, stopwatch: Stopwatch | None) -> None:
+    """A note where times could not be kept."""
+    trouble = getattr(stopwatch, "trouble", None)
+    if trouble is not None:
+        session.note(trouble)
+
+
+def after_prune(
+    options: RunOptions, model: str, session: Session, before: Program, pruned: Program, report: PruneReport,
+    stopwatch: Stopwatch | None,
+) -> tuple[PruneReport, CutLatency | None]:  # fmt: skip
+    """The report with what is to be said about latency, and the latency.
+
+    Only whole units make a network smaller at once: columns are left out by `compact`, which measures in which form.
+    """
+    from compressor.compaction import preview
+
+    tell_trouble(session, stopwatch)
+    if parse_pattern(report.pattern).weights is not None:
+        return report, None
+    latency = cut_latency(options, session, before, lambda: preview(pruned))
+    again = f"compress prune {model}" + (f" --ratio {said}" if (said := options.said.get("ratio")) else " …")
+    remedy = "what costs time is not what was cut; ask for a larger --ratio, or --allocation latency"
+    if options.said.get("round_to", "auto") != "auto":
+        remedy = f"widths that kernels like may be: {again} --round-to auto"
+    elif report.of != "latency":
+        remedy = f"a ratio of time may be: {again} --of latency"
+    return replace(report, warnings=(*report.warnings, *not_faster(latency, remedy))), latency
+
+
+def after_compact(
+    options: RunOptions, model: str, round_to: str, threads: int, session: Session, before: Program,
+    compacted: Program, report: CompactReport,
+    stopwatch: Stopwatch | None,
+) -> tuple[CompactReport, CutLatency | None]:  # fmt: skip
+    """The same for `compact`, where dead channels may have been what made a width fast."""
+    from compressor.compaction import preview
+
+    tell_trouble(session, stopwatch)
+    latency = cut_latency(options, session, before, lambda: compacted, threads)
+    remedy = "cut by time instead: compress prune MODEL --ratio 2x --of latency"
+    if latency is not None and not latency.is_faster and round_to == "1":
+        fuller = preview(before, round_to=0, stopwatch=clock())
+        if fuller.n_parameters > compacted.n_parameters:
+            remedy = f"widths that kernels like may be: compress compact {model} --round-to auto"
+    return replace(report, warnings=(*report.warnings, *not_faster(latency, remedy))), latency
+
+
+def cut_latency(
+    options: RunOptions, session: Session, before: Program, shrunk: Callable[[], Program], threads: int = 1
+) -> CutLatency | None:
+    """The speed-up from `before` to what `shrunk` makes, at batch 1; None where nobody asked or would see it."""
+    unseen = options.quiet and read_printing(options).form == "text"
+    if getattr(options, "no_latency", False) or unseen or not session.is_main:
+        return None
+    with session.working("measuring what the cut does to latency"):
+        after = shrunk()
+        found, why = _measured(before, after, threads)
+        return found if found is not None else _estimated(before, after, why)
+
+
+def _measured(before: Program, after: Program, threads: int) -> tuple[CutLatency | None, str]:
+    """What was measured; or why nothing could be."""
+    from compressor.cost import count_macs
+    from compressor.exporting import feeds_of, to_runnable
+    from compressor.timing import glance
+
+    if count_macs(before) > _MOST_MACS:
+        return None, "one inference takes too long"
+    try:
+        feeds = feeds_of(before)
+        return glance(to_runnable(before), to_runnable(after), feeds, threads), "one inference takes too long"
+    except Exception as error:  # exporter and runtime raise what they like; the cut itself is fine
+        return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _estimated(before: Program, after: Program, why: str) -> CutLatency | None:
+    from compressor.cost import filled_work, find_preferences
+    from compressor.timing import CutLatency
+
+    preferences = find_preferences(clock())
+    works = filled_work(before, preferences), filled_work(after, preferences)
+    return CutLatency(works[0] / works[1], estimated=why) if all(works) else None
+
+
+def not_faster(latency: CutLatency | None, remedy: str) -> tuple[str, ...]:
+    """A warning that names what to run, where the cut gained nothing."""
+    from compressor.report.latency import speedup
+
+    if latency is None or latency.is_faster:
+        return ()
+    return (f"no faster than before ({speedup(latency)}); {remedy}",)

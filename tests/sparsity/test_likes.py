@@ -1,0 +1,97 @@
+"""Which widths of a network are liked: every role of a width, and units that count several times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.axes import find_units
+from compressor.cost import USUAL, Preference, Preferences, filled_work
+from compressor.program import InputSpec, Program, capture
+from compressor.sparsity import FilledWork, find_likes
+
+TABLE = Preferences(
+    {
+        "convolution": Preference(4, 16),
+        "pointwise": Preference(2, 8),
+        "depthwise": Preference(8, 8),
+        "grouped": Preference(16, 16),
+        "product": Preference(1, 4),
+        "concat": Preference(32, 32),
+    }
+)
+
+
+class Concat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 64, 1), nn.Conv2d(3, 96, 1)
+        self.last = nn.Conv2d(160, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.a(x), self.b(x)], 1).relu())
+
+
+def net(*layers: nn.Module) -> Program:
+    return capture(nn.Sequential(*layers), [InputSpec("x", (None, 3, 8, 8))])
+
+
+def liked(program: Program, layer: str) -> tuple[int, int]:
+    """Multiple and block of the width that this layer's filters are."""
+    units = find_units(program)
+    likes = find_likes(program, units, TABLE)
+    group = units.group_of[units.axes[f"{layer}.weight", 0][0]]
+    return int(likes.multiples[group]), int(likes.blocks[group])
+
+
+@pytest.mark.parametrize(
+    ("made", "layer", "multiple", "block"),
+    [
+        (lambda: net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)), "0", 4, 16),
+        # the strictest of several roles: written by one convolution, read by another one
+        (lambda: net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 1)), "0", 4, 16),
+        (lambda: net(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 8, 1)), "0", 8, 8),
+        # a unit is a filter of each of two groups: 16 of them make two groups of 16
+        (lambda: net(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=2), nn.Conv2d(64, 8, 1)), "2", 16, 16),
+        # flattened, a channel is 36 features, and 36 of them are whole fours however many there are
+        (lambda: net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 36, 8)), "0", 4, 16),
+        (lambda: net(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 8)), "1", 1, 4),
+        # beside others whole blocks are better, but no width is slow for it
+        (lambda: capture(Concat(), [InputSpec("x", (None, 3, 8, 8))]), "a", 2, 32),
+    ],
+)
+def test_a_width_is_liked_by_all_of_its_operators(
+    made: Callable[[], Program], layer: str, multiple: int, block: int
+) -> None:
+    assert liked(made(), layer) == (multiple, block)
+
+
+def test_levels_go_from_blocks_to_single_units_and_narrow_widths_go_first() -> None:
+    program = net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3))
+    units = find_units(program)
+    likes = find_likes(program, units, TABLE)
+    wide, narrow = (int(units.group_of[units.axes[f"{layer}.weight", 0][0]]) for layer in ("0", "2"))
+    steps = [(int(level[wide]), int(level[narrow])) for level in likes.levels(np.array([64, 16])[[wide, narrow]])]
+    assert steps == [(16, 16), (16, 8), (8, 8), (16, 4), (4, 4), (16, 2), (2, 2), (16, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("table", [TABLE, USUAL])
+def test_the_work_of_a_choice_is_that_of_the_network_it_leaves(table: Preferences) -> None:
+    def build(first: int, second: int) -> Program:
+        return net(
+            nn.Conv2d(3, first, 3), nn.ReLU(), nn.Conv2d(first, first, 3, groups=first), nn.Conv2d(first, second, 1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(second * 16, 8),
+        )  # fmt: skip
+
+    dense = build(48, 40)
+    units = find_units(dense)
+    work = FilledWork.of(dense, units, table)
+    assert work.at(np.ones(units.n_units, dtype=bool)) == pytest.approx(filled_work(dense, table))
+    keep = np.ones(units.n_units, dtype=bool)
+    keep[units.axes["0.weight", 0][21:]] = False
+    keep[units.axes["3.weight", 0][30:]] = False
+    assert work.at(keep) == pytest.approx(filled_work(build(21, 30), table))
