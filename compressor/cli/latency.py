@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
+from compressor.asking.pattern import parse_pattern
 from compressor.cli.options import RunOptions, option
 from compressor.cli.printing import read_printing
 from compressor.cli.session import Session
-from compressor.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from compressor.compaction import CompactReport
