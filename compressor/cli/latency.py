@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from compressor.asking.pattern import parse_pattern
 from compressor.cli.options import RunOptions, option
-from compressor.cli.printing import read_printing
 from compressor.cli.session import Session
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def cut_latency(
     options: RunOptions, session: Session, before: Program, shrunk: Callable[[], Program], threads: int = 1
 ) -> CutLatency | None:
     """The speed-up from `before` to what `shrunk` makes, at batch 1; None where nobody asked or would see it."""
-    unseen = options.quiet and read_printing(options).form == "text"
+    unseen = options.quiet and options.printing.form == "text"
     if getattr(options, "no_latency", False) or unseen or not session.is_main:
         return None
     with session.working("measuring what the cut does to latency"):

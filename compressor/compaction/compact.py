@@ -47,13 +47,12 @@ def compact(
     form that `lowering` says; `auto` needs a `stopwatch` (`compressor.OperatorClock`) to find the fastest. Dead units
     stay, as zeros, to fill a width up to a multiple of `round_to` (0: to what the runtime likes, as in `prune`).
 
-    Raises:  CompressError if nothing can be removed (unless `allow_noop`); ModelError if weights that masks cut are not
-             0; VerificationError if masked and compact differ.
+    Raises:  CompressError if nothing can be removed (unless `allow_noop`); ModelError for masks that do not hold;
+             VerificationError if masked and compact differ.
     """
     began = time.perf_counter()
     data = in_batches_of(data, program.fixed_batch)
-    masked = _masked(program)
-    rounding = _rounding(round_to, stopwatch)
+    masked, rounding = _masked(program), _rounding(round_to, stopwatch)
     without = remove_dead(masked, masks_only=masks_only, rounding=rounding)
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only, filled=without.filled)
     n_removed = int((~without.verdict.keep).sum())

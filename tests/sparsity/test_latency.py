@@ -101,7 +101,7 @@ def test_prune_reaches_a_ratio_of_time(program: Program) -> None:
 
 
 def test_what_no_table_holds_is_said(program: Program) -> None:
-    settings = PruneSettings(ratio=1.5, of="latency", method="magnitude")
+    settings = PruneSettings(ratio=1.5, of="latency", method="magnitude", round_to=1)
     assert prune(program, settings, stopwatch=ByWork())[1].warnings == ()
     scaled = program_of("scaled weights")
     share = 100 * 64 * (16 * 27 + 32 * 144) / count_macs(scaled)
