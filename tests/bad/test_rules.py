@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compressor.errors import ModelError
+from tests.bad.forging import check_message
 
 
 def _raise(error: BaseException) -> None:
@@ -19,14 +20,19 @@ def _raise(error: BaseException) -> None:
     ("error", "told"),
     [
         (ModelError("a\nb\nc\nd"), "4 lines"),
-        (ModelError("x" * 1000), "not for a terminal"),
-        (ModelError("file: \x00\x1b[31m"), "not for a terminal"),
         (ModelError('Traceback (most recent call last): File "x"'), "a trace"),
     ],
 )
 def test_a_message_that_breaks_the_rules_is_found(refused: Any, error: ModelError, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         refused(_raise, error)
+
+
+@pytest.mark.parametrize("text", ["x" * 1000, "file: \x00\x1b[31m"])
+def test_text_that_no_terminal_should_get_is_found_and_no_error_of_ours_holds_it(refused: Any, text: str) -> None:
+    with pytest.raises(AssertionError, match="not for a terminal"):
+        check_message(text)
+    refused(_raise, ModelError(text))
 
 
 def test_what_is_accepted_or_crashes_is_found(refused: Any) -> None:
