@@ -176,7 +176,11 @@ def test_twin_a_wrong_slice_never_leaves(masked: Program, monkeypatch: pytest.Mo
 
 
 def test_costs_are_compared_with_the_first_dense_network(masked: Program) -> None:
-    remembered = masked.replace(record=replace(masked.record, dense_params=999_999, dense_macs=888_888))
-    _, report = compact(remembered)
+    first = {"dense_params": 999_999, "dense_macs": 888_888}
+    name, weight = next((name, tensor) for name, tensor in masked.parameters.items() if tensor.dim() > 1)
+    before = {name: [size + 1 for size in weight.shape]}
+    _, report = compact(masked.replace(record=replace(masked.record, **first, dense_shapes=before)))
     assert (report.dense_params, report.dense_macs) == (999_999, 888_888)
+    _, report = compact(masked.replace(record=replace(masked.record, **first)))
+    assert report.dense_macs == compact(masked)[1].dense_macs, "while nothing was removed MACs are counted anew"
     assert report.compact_macs < compact(masked)[1].dense_macs
