@@ -38,6 +38,11 @@ class Gap:
 
 
 _UNNORMALISED = f.NO_OP | f.COPY_INTO | f.ZERO_INTO | f.FILL_INTO
+_COUNTED_ONLY = (
+    f.OTHER_MATMUL | f.ADDMV | f.ADDBMM | f.ANY_CONVOLUTION | f.CONV_TBC | f.AFFINE_GRID | f.TENSORDOT | f.BILINEAR
+)  # fmt: skip
+_RECURRENT = f.RECURRENT | f.RECURRENT_CELL
+_UNRULED = _COUNTED_ONLY | _RECURRENT | _UNNORMALISED
 
 _WITHOUT_SIZES = (
     f.LINEAR | f.PRODUCTS | f.ADDED_PRODUCTS | f.EINSUM | f.ATTENTION | f.EMBEDDING | f.CHANNEL_NORMS | f.WEIGHT_NORM
@@ -46,11 +51,12 @@ _WITHOUT_SIZES = (
 )  # fmt: skip
 
 GAPS = (
-    Gap("Axis rule", f.RECURRENT, "the gates' weights are packed along one axis: recurrent layers stay whole"),
+    Gap("Axis rule", _COUNTED_ONLY, "rare in exported networks: counted, but what reaches it stays whole"),
+    Gap("Axis rule", _RECURRENT, "the gates' weights are packed along one axis: recurrent layers stay whole"),
     Gap("Axis rule", _UNNORMALISED, "stands only in graphs that are not normalised; left in one, it pins"),
     Gap(
         "Constants",
-        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | f.RECURRENT | _UNNORMALISED,
+        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _UNRULED,
         "known only where all operands are tensors of the network, because then the operator itself is run on them",
     ),
     Gap("Constants", f.UNFILLED, "its elements are whatever lay in memory"),
@@ -65,9 +71,8 @@ GAPS = (
         "Rewrite", f.DISPLACE | f.INDEX | f.GATHER | f.SORT | f.NUMBERS | f.TRIANGLE,
         "the dimensions that its arguments speak of are pinned",
     ),
-    Gap("Rewrite", f.RECURRENT | _UNNORMALISED, "has no axis rule, so nothing of it goes"),
-    Gap("Reads", f.RECURRENT | _UNNORMALISED, "has no axis rule: whatever goes must be 0 for it"),
-    Gap("MACs", f.MV | f.DOT | f.EINSUM | f.RECURRENT, "multiplies and sums, but has no term yet"),
+    Gap("Rewrite", _UNRULED, "has no axis rule, so nothing of it goes"),
+    Gap("Reads", _UNRULED, "has no axis rule: whatever goes must be 0 for it"),
     Gap("From ONNX", f.RECURRENT, "`LSTM`, `GRU` and `RNN` are refused by name"),
 )  # fmt: skip
 """Reasons of the families named."""
