@@ -31,7 +31,7 @@ class Preference:
 
     From a block on, reading a width that is no multiple of `multiple` takes `odd` times as long as the next one that
     is. Up to the next multiple of `block` the time grows little. Below a block other kernels do the work: to read half
-    of one takes `half` of the time of a whole one, a quarter `quarter`, other widths lie on the line through these.
+    of one takes `half` of the time of a whole one, a quarter `quarter`; other widths lie on the lines through these.
     """
 
     multiple: Counts = 1
@@ -52,9 +52,12 @@ class Preference:
 
     def read(self, n: Counts) -> Counts:
         """The same of input channels, of which less than a block may be read one by one."""
-        short = self.block * (2 * self.quarter - self.half) + 4 * (self.half - self.quarter) * np.asarray(n)
-        odd = np.where(np.asarray(n) % self.multiple == 0, 1.0, self.odd)
-        return np.where(np.asarray(n) < self.block, short, odd * _up(n, self.block))
+        n = np.asarray(n, dtype=np.float64)
+        few = 4 * self.quarter * n
+        several = self.block * (2 * self.quarter - self.half) + 4 * (self.half - self.quarter) * n
+        short = np.where(4 * n < self.block, few, several)
+        odd = np.where(n % self.multiple == 0, 1.0, self.odd)
+        return np.where(n < self.block, short, odd * _up(n, self.block))
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Preferences:
 
 USUAL = Preferences(
     {
-        "convolution": Preference(4, 16, 1.6, 0.8, 0.7),
+        "convolution": Preference(4, 16, 1.6, 0.7, 0.4),
         "pointwise": Preference(4, 16, 1.3, 1.2, 1.0),
         "depthwise": Preference(16, 16, 10.0, 1.2, 1.0),
         "grouped": Preference(16, 16, 1.5, 0.8, 0.4),

@@ -93,11 +93,11 @@ def rank_scores(scores: Scores, rules: Rules, allocation: str, of: str = "params
 
 def choose_units(
     ranked: Scores, rules: Rules, cost: Callable[[Keep], float], dense: float, ratio: float,
-    worth: Callable[[Keep], float] | None = None,
+    loss: Callable[[Keep], float] | None = None,
 ) -> Keep:  # fmt: skip
     """The units to keep so that dense ÷ cost is at least `ratio` and as close to it as units allow.
 
-    Of choices that are as close as rounded widths come, the one of most `worth` is taken (default: the closest).
+    Of choices that are as close as rounded widths come, the one of least `loss` is taken (default: the closest).
 
     Shapes:  ranked (n_units,) -> (n_units,)
     Raises:  RatioError with the largest feasible ratio if the floors forbid it.
@@ -123,7 +123,7 @@ def choose_units(
     if rules.is_rounded:
         starts = (keep, _without_odd_widths(keep, order, rules))
         filled = [_fill(start, _whole_steps(start, order, rules), cost, target, rules.group) for start in starts]
-        return max(filled, key=worth or cost)
+        return min(filled, key=loss) if loss is not None else max(filled, key=cost)
     return _fill(keep, list(order[:high][::-1, None]), cost, target)
 
 

@@ -146,7 +146,7 @@ class UnitSelector:
         """The units to keep, in widths of the kind that was asked for. Shapes: (n_units,) -> (n_units,)"""
         if self.likes is None or self.work is None:
             return choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
-        closeness = Closeness(self.budget.cost, self.work.at, self.dense / ratio)
+        closeness = Closeness(self.budget.cost, self.work.at, self.dense / ratio, rules.group)
         return choose_liked(ranked, rules, self.likes, closeness, self.dense, ratio)
 
     def _fastest(self, ranked: Scores, rules: Rules, keep: Keep, target: float) -> Keep:

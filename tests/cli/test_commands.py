@@ -108,7 +108,7 @@ def test_exactly_one_of_ratio_and_sparsity(run: Any, more: tuple[str, ...]) -> N
         (("--sparsity", "1.5"), "must lie between 0 and 1"),
         (("-r", "2x", "--floor", "1"), "--floor 1"),
         (("-r", "2x", "--steps", "0"), "must be at least 1"),
-        (("-r", "2x", "--rho", "-1"), "--rho -1: must be above 0"),
+        (("-r", "2x", "--rho", "-1"), "--rho -1: must be at least 0"),
         (("-r", "2x", "--lr", "-1"), "--lr -1: must be above 0"),
         (("-r", "2x", "--input", "3x"), "not a shape"),
     ],
@@ -221,13 +221,13 @@ def test_the_recipes_of_prune_are_what_was_asked() -> None:
     from compressor.cli.pruning import PruneOptions, prune_settings
 
     said = {"ratio": "2x", "lr": 0.01, "distill": 0.5, "keep_best": True, "patience": 2}
-    settings = prune_settings(PruneOptions(model="m", epochs=3, retrain_epochs=4, said=said))
+    settings = prune_settings(PruneOptions(model="m", said={**said, "epochs": 3, "retrain_epochs": 4}))
     assert settings.prune_recipe is not None and settings.retrain_recipe is not None
     assert (settings.prune_recipe.epochs, settings.retrain_recipe.epochs) == (3, 4)
     assert (settings.prune_recipe.lr, settings.retrain_recipe.lr) == (0.01, 0.01)
     assert (settings.prune_recipe.distill, settings.retrain_recipe.distill) == (0.0, 0.5)
     assert (settings.prune_recipe.keep, settings.retrain_recipe.keep) == ("last", "best")
-    one_shot = prune_settings(PruneOptions(model="m", no_retrain=True, said={"ratio": "2x", "method": "magnitude"}))
+    one_shot = prune_settings(PruneOptions(model="m", said={"ratio": "2x", "method": "magnitude", "no_retrain": True}))
     assert (one_shot.prune_recipe, one_shot.retrain_recipe) == (None, None)
 
 

@@ -94,7 +94,7 @@ def test_pyproject_is_read_under_its_table(tmp_path: Path) -> None:
         ("[prune]\nsteps = true", "steps = True: must be a whole number"),
         ("[prune]\nlr = '1'", 'lr = "1": must be a number'),
         ("[prune]\naugment = 1", "augment = 1: must be true or false"),
-        ("[prune]\nmethod = 'amdm'", "must be one of admm, magnitude, random"),
+        ("[prune]\nmethod = 'amdm'", "must be one of admm, group-lasso, magnitude, random"),
         ("[prune]\nscope = [true]", "must be a list of texts"),
         ("[prune]\nround-to = 1\nround_to = 2", "given twice, with - and with _"),
         ("[prune]\noutput = 'x'", "goes on the command line only"),

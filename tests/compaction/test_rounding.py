@@ -50,11 +50,14 @@ def test_a_width_is_filled_up_where_that_is_faster(masked: Program) -> None:
     assert small.parameters["0.weight"].shape[0] == 6
 
 
-def test_where_nothing_can_be_measured_the_usual_widths_are_taken(masked: Program) -> None:
-    for stopwatch, said in ((None, 0), (Broken(), 1)):
-        small, report = compact(masked, round_to=0, lowering="dense", stopwatch=stopwatch)
-        assert small.parameters["0.weight"].shape[0] == 8
-        assert len(report.warnings) == said
+def test_where_nothing_can_be_measured_the_usual_widths_are_taken() -> None:
+    program, _ = captured("residual")
+    cut, _ = prune(program, PruneSettings(ratio=2.0, method="magnitude", round_to=1))
+    usual, told = compact(cut, round_to=0, lowering="dense")
+    broken, warned = compact(cut, round_to=0, lowering="dense", stopwatch=Broken())
+    shapes = [{name: p.shape for name, p in small.parameters.items()} for small in (usual, broken)]
+    assert shapes[0] == shapes[1] and usual.n_parameters > compact(cut, lowering="dense")[0].n_parameters
+    assert told.warnings == () and len(warned.warnings) == 1
 
 
 @pytest.mark.parametrize("lowering", ["columns", "gather", "auto"])

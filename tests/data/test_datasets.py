@@ -69,7 +69,7 @@ def drawn(data: DatasetSource, batch_size: int, epoch: int = 0, shard: tuple[int
 
 
 def test_batches_of_a_function_in_a_file(file: Path) -> None:
-    data = open_function("my_data.py:plain", file.parent)
+    data = open_function("my_data.py:plain", file.parent, trust_code=True)
     assert (data.n_train, data.n_val, data.n_classes, data.input_shapes) == (10, 3, None, ((2,),))
     assert data.ref == f"{file}:plain"
     assert [b.target.tolist() for b in data.batches("val", 2)] == [[0, 1], [2]]
@@ -80,7 +80,7 @@ def test_batches_of_a_function_in_a_file(file: Path) -> None:
 
 
 def test_what_a_data_set_draws_depends_on_seed_epoch_and_position(file: Path) -> None:
-    data = open_function(f"{file}:noisy", None)
+    data = open_function(f"{file}:noisy", None, trust_code=True)
     assert data.n_classes == 3
     torch.manual_seed(9)
     expected = torch.rand(2)
@@ -98,7 +98,7 @@ def test_what_a_data_set_draws_depends_on_seed_epoch_and_position(file: Path) ->
 
 
 def test_several_inputs_and_structured_targets(file: Path) -> None:
-    data = open_function(f"{file}:pairs", None)
+    data = open_function(f"{file}:pairs", None, trust_code=True)
     assert data.input_shapes == ((2,), (3,))
     batch = next(data.batches("train", 4))
     assert [tuple(x.shape) for x in batch.inputs] == [(4, 2), (4, 3)]
@@ -120,4 +120,4 @@ def test_several_inputs_and_structured_targets(file: Path) -> None:
 )
 def test_what_does_not_fit_is_named(file: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        open_function(f"{file}:{name}", None)
+        open_function(f"{file}:{name}", None, trust_code=True)

@@ -100,4 +100,4 @@ def test_innermost_line_is_one_line_from_the_cause() -> None:
             raise RuntimeError("advice") from inner
     except RuntimeError as error:
         assert innermost_line(error) == "KeyError: 'the cause\\nand more'"
-    assert innermost_line(ValueError("")) == "ValueError: no message"
+    assert innermost_line(ValueError("")) == "ValueError"
