@@ -70,7 +70,7 @@ def _listed(batches: Sequence[int]) -> str:
     return ("batch " if len(batches) == 1 else "batches ") + ", ".join(map(str, batches))
 
 
-def compare(program: Program, source: Source, traces: Mapping[str, Trace], opened: int | None) -> str:
+def compare(program: Program, source: Source, traces: Mapping[str, tuple[Trace, ...]], opened: int | None) -> str:
     """A note on the comparison of the program with the file; `opened` is the batch that the file fixes and it does not.
 
     Each batch runs in both; where the file fixes its batch, once for every part of that size. What differs by more than
@@ -100,7 +100,7 @@ class _Pair:
 
     program: Program
     source: Source
-    traces: Mapping[str, Trace]
+    traces: Mapping[str, tuple[Trace, ...]]
     opened: int | None
 
     @cached_property
@@ -161,7 +161,7 @@ class _Pair:
         """Raises:  DiffersError if one differs, or where samples were run apart, so that none can be looked at."""
         if self.opened not in (None, len(inputs[0])):
             raise DiffersError(_DEPENDS.format(why))
-        names = [trace.value for trace in self.traces.values()]
+        names = [trace.value for traces in self.traces.values() for trace in traces]
         shapes = [self.program.shapes.get(node) for node in self.traces]
         n_elements = sum(shape.numel for shape in shapes if isinstance(shape, TensorShape))
         if n_elements * len(inputs[0]) > _MOST_VALUES * self.program.sampled_batch:

@@ -46,7 +46,7 @@ def deep(shape: tuple[Any, ...] = ("N", 8), *, last: str = "Softmax") -> onnx.Mo
 
 WRONG: dict[str, tuple[str, Callable[[Any, Any], Any], str]] = {
     "another function": ("Tanh", lambda ctx, op: ctx.call(aten.sigmoid.default, op.needed(0)), "Tanh /mid/Tanh"),
-    "nothing": ("Tanh", lambda ctx, op: op.needed(0), "Gemm /second/Gemm"),
+    "nothing": ("Tanh", lambda ctx, op: op.needed(0), "Tanh /mid/Tanh"),
     "another number": ("Mul", lambda ctx, op: ctx.call(aten.mul.Tensor, op.needed(0), 1.49), "Mul /scale/Mul"),
     "another dimension": ("Softmax", lambda ctx, op: ctx.call(aten.softmax.int, op.needed(0), 0), "Softmax /last/"),
     "another shape": ("Mul", lambda ctx, op: ctx.call(aten.unsqueeze.default, op.needed(0), 1), "Mul /scale/Mul"),
