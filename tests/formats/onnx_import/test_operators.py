@@ -125,6 +125,7 @@ CASES: list[Case] = [
     ("gelu", "Gelu", SEQUENCE, [], {"opset": 20}),
     ("gelu tanh", "Gelu", SEQUENCE, [], {"opset": 20, "approximate": "tanh"}),
     ("hard sigmoid of torch", "HardSigmoid", SEQUENCE, [], {"alpha": 1 / 6, "beta": 0.5}),
+    ("hard sigmoid almost", "HardSigmoid", SEQUENCE, [], {"alpha": 0.1667, "beta": 0.5}),
     ("selu of its own", "Selu", SEQUENCE, [], {"alpha": 1.5, "gamma": 1.1}),
     ("shrink soft", "Shrink", SEQUENCE, [], {"lambd": 0.3, "bias": 0.3}),
     ("shrink biased", "Shrink", SEQUENCE, [], {"lambd": 0.3, "bias": 0.1}),
