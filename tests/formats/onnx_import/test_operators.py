@@ -61,6 +61,8 @@ CASES: list[Case] = [
     ("matmul batched", "MatMul", ("N", 3, 5, 8), [numbers(3, 8, 2)], {}),
     ("matmul vector", "MatMul", SEQUENCE, [numbers(8)], {}),
     ("einsum", "Einsum", SEQUENCE, [numbers(8, 3)], {"equation": "nti,io->nto"}),
+    ("einsum of both cases", "Einsum", SEQUENCE, [numbers(8, 3)], {"equation": "nTt,to->nTo"}),
+    ("einsum of the rest", "Einsum", SEQUENCE, [numbers(8, 3)], {"equation": "...t,to"}),
     ("einsum implicit", "Einsum", SEQUENCE, [numbers(8, 3)], {"equation": "bti,io"}),
     ("batch norm", "BatchNormalization", IMAGE,
      [numbers(4), numbers(4, seed=1), numbers(4, seed=2), np.abs(numbers(4)) + 0.5], {"epsilon": 1e-3}),
