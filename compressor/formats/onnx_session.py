@@ -57,7 +57,7 @@ class OnnxFile:
     def __init__(self, path: Path) -> None:
         """Raises:  VerificationError if onnxruntime cannot open it."""
         self.path = path
-        self._session = _opened(str(path))
+        self._session = open_session(str(path))
 
     def other(self, inputs: Sequence[Tensor], precision: torch.dtype | None = None) -> Other:
         """What the file makes of these inputs, to be compared with a program; `precision` where it computes in less.
@@ -78,7 +78,7 @@ class OnnxFile:
 
     @cached_property
     def _plain_session(self) -> ort.InferenceSession:
-        return _opened(str(self.path), optimised=False)
+        return open_session(str(self.path), optimised=False)
 
     @cached_property
     def _candidates(self) -> tuple[ort.InferenceSession, list[tuple[str, tuple[int, ...]]]]:
@@ -94,7 +94,7 @@ class OnnxFile:
                     known.append(name)
                     model.graph.output.append(onnx.ValueInfoProto(name=name))
             places.append((operator, tuple(known.index(name) for name in names)))
-        return _opened(model.SerializeToString()), places
+        return open_session(model.SerializeToString()), places
 
     def _with_candidates(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Made]]:
         session, places = self._candidates
@@ -103,10 +103,17 @@ class OnnxFile:
         return found[: len(self._session.get_outputs())], made
 
 
-def _opened(model: str | bytes, *, optimised: bool = True) -> ort.InferenceSession:
+def open_session(model: str | bytes, *, optimised: bool = True, folder: Path | None = None) -> ort.InferenceSession:
+    """A session for a file, or for the bytes of one, whose weights may lie in `folder`; it waits without spinning.
+
+    Raises:  VerificationError if onnxruntime cannot open it; its own error is the cause.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None and isinstance(model, bytes):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

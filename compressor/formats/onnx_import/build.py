@@ -49,10 +49,10 @@ class Form:
 
 @dataclass(frozen=True)
 class Built:
-    """A program, and where the values of its nodes are in the file."""
+    """A program, and where the values of its nodes are in the file: several values are one where nothing is done."""
 
     program: Program
-    traces: Mapping[str, Trace]
+    traces: Mapping[str, tuple[Trace, ...]]
 
 
 def build(model: OnnxModel, nodes: Sequence[onnx.NodeProto], form: Form, name: str) -> Built:
@@ -80,7 +80,7 @@ def build(model: OnnxModel, nodes: Sequence[onnx.NodeProto], form: Form, name: s
     fuse(emitter.graph, emitter.tensors)
     emitter.graph.lint()
     traced_at = traced_shapes(emitter.graph, emitter.tensors)
-    traces = {node.name: node.meta.pop(_TRACE) for node in emitter.graph.nodes if _TRACE in node.meta}
+    traces = {node.name: tuple(node.meta.pop(_TRACE)) for node in emitter.graph.nodes if _TRACE in node.meta}
     module = ProgramModule(emitter.tensors, emitter.graph)
     module.eval()
     return Built(Program(module, form.specs, traced=traced_at), traces)
@@ -161,11 +161,13 @@ class _Walker:
             raise ModelError(f"{self.name}: {node.op_type} {where}: its further output {missing[0]} is not supported")
 
     def _trace(self, value: Value, name: str, operator: str, *, instead: bool = False) -> None:
-        """Remembers which value of the file a node computes, the first that it is; nothing can look into a branch."""
-        if not isinstance(value, Traced) or value.node.op != "call_function" or self._n_inside:
+        """Remembers a value of the file that a node computes, or passes on; nothing can look into a branch."""
+        if not isinstance(value, Traced) or value.node.op == "get_attr" or self._n_inside:
             return
-        if instead or _TRACE not in value.node.meta:
-            value.node.meta[_TRACE] = Trace(name, operator)
+        traces = value.node.meta.setdefault(_TRACE, [])
+        if instead:
+            traces.clear()
+        traces.append(Trace(name, operator))
 
     def _result(self, op: Op) -> tuple[Value, ...]:
         importer = SIZE_IMPORTERS[op.kind] if _is_size_arithmetic(op) else IMPORTERS[op.kind]

@@ -14,32 +14,21 @@ import torch
 from torch import Tensor
 
 from compressor.errors import ModelError
+from compressor.formats.onnx_import import plan
 from compressor.formats.onnx_import.locate import Trace, described, first_difference
 from compressor.formats.onnx_import.source import NotRunError, Source
-from compressor.program import Program, find_layers
+from compressor.program import Program
 from compressor.program.agreement import Evidence, judge, leaves
-from compressor.program.layers import CONTRACTIONS
 from compressor.program.runs import Yardstick
 from compressor.program.shapes import TensorShape
-from compressor.program.tables import table_rows
 
 LIMIT = 1e-5
 """Largest difference that is not looked into, relative to the largest |output|: what torch and onnxruntime left on
 deep networks with random statistics (resnet50: 1e-5). A wrong import shows at 1e-3 and above.
 """
 
-BATCHES = (1, 2, 3, 5, 8)
-_FEWER = (1, 3)
-_MULTIPLES = (1, 2, 3)
-_MOST_MACS = 2**33
-"""Multiply-adds that all batches together may take in each of the two runtimes: a second or less. Above it two batches
-have to do: what depends on the batch was already measured at four of them, without data."""
-
-_LARGEST_VALUE = 2**29
 _MOST_VALUES = 2**28
-"""Elements of the largest value at one batch, and of all that are looked at together: a forged file must not fill the
-memory."""
-
+"""Elements of all values that are looked at together: they must not fill the memory."""
 
 _DEPENDS = "what it computes for a sample would depend on the others in its batch ({})"
 
@@ -70,7 +59,7 @@ def _listed(batches: Sequence[int]) -> str:
     return ("batch " if len(batches) == 1 else "batches ") + ", ".join(map(str, batches))
 
 
-def compare(program: Program, source: Source, traces: Mapping[str, Trace], opened: int | None) -> str:
+def compare(program: Program, source: Source, traces: Mapping[str, tuple[Trace, ...]], opened: int | None) -> str:
     """A note on the comparison of the program with the file; `opened` is the batch that the file fixes and it does not.
 
     Each batch runs in both; where the file fixes its batch, once for every part of that size. What differs by more than
@@ -79,17 +68,19 @@ def compare(program: Program, source: Source, traces: Mapping[str, Trace], opene
     Raises:  DiffersError naming the first operator that computes something else.
     """
     found, pair = Comparison(), _Pair(program, source, traces, opened)
-    for batch in _batches(program, opened):
+    for batch in plan.batches(program, opened):
         try:
             found.by_operator |= pair.check(program.example_inputs(batch, seed=batch))
         except NotRunError as error:
             found.failed[batch] = str(error)
         else:
             found.agreed.append(batch)
-    if found.agreed:
+    for inputs in plan.further_inputs(program, found.agreed, positive=found.by_operator):
         with contextlib.suppress(NotRunError):  # whole numbers that mean something may not be any that there are
-            found.by_operator |= pair.check(_coarse_inputs(program, found.agreed[-1]))
+            found.by_operator |= pair.check(inputs)
     if opened is not None and not found.agreed:
+        if not found.failed:
+            raise DiffersError("its values are too large to look whether samples depend on each other")
         pair.check_alone(program.example_inputs(2 * opened))
     return found.note("" if opened is None else f", {opened} at a time")
 
@@ -100,7 +91,7 @@ class _Pair:
 
     program: Program
     source: Source
-    traces: Mapping[str, Trace]
+    traces: Mapping[str, tuple[Trace, ...]]
     opened: int | None
 
     @cached_property
@@ -161,7 +152,7 @@ class _Pair:
         """Raises:  DiffersError if one differs, or where samples were run apart, so that none can be looked at."""
         if self.opened not in (None, len(inputs[0])):
             raise DiffersError(_DEPENDS.format(why))
-        names = [trace.value for trace in self.traces.values()]
+        names = [trace.value for traces in self.traces.values() for trace in traces]
         shapes = [self.program.shapes.get(node) for node in self.traces]
         n_elements = sum(shape.numel for shape in shapes if isinstance(shape, TensorShape))
         if n_elements * len(inputs[0]) > _MOST_VALUES * self.program.sampled_batch:
@@ -187,43 +178,3 @@ def _joined(parts: Sequence[Tensor], whole: Tensor) -> Tensor:
     if len(parts) == 1 or (alike and parts[0].shape == whole.shape) or not parts[0].dim():
         return parts[0]
     return torch.cat(list(parts))
-
-
-def _batches(program: Program, opened: int | None) -> tuple[int, ...]:
-    """The batch sizes to compare at: all that the network allows, fewer for an expensive one, none for a huge one."""
-    if not program.has_dynamic_batch:
-        wanted: tuple[int, ...] = (program.sampled_batch,)
-    elif opened is not None:
-        wanted = tuple(opened * n for n in _MULTIPLES)
-    else:
-        wanted = BATCHES if sum(BATCHES) * _macs_per_sample(program) <= _MOST_MACS else _FEWER
-    largest = max((shape.numel for shape in program.shapes.values() if isinstance(shape, TensorShape)), default=1)
-    return tuple(batch for batch in wanted if batch * largest <= _LARGEST_VALUE * program.sampled_batch)
-
-
-def _coarse_inputs(program: Program, batch: int) -> tuple[Tensor, ...]:
-    """Inputs with many equal and many negative numbers: ties, halves to round, quotients to cut. Ids stay in tables."""
-    generator = torch.Generator().manual_seed(batch)
-    rows = table_rows(program.module.graph, program.shapes)
-    placeholders = (node.name for node in program.module.graph.nodes if node.op == "placeholder")
-    examples = []
-    for spec, x, name in zip(program.inputs, program.example_inputs(batch, seed=batch), placeholders, strict=True):
-        if x.is_floating_point():
-            examples.append((x * 2).round() / 2)
-        elif spec.high is not None or name in rows or x.dtype == torch.bool:
-            examples.append(x)
-        else:
-            low, high = (0, 256) if x.dtype == torch.uint8 else (-9, 10)
-            examples.append(torch.randint(low, high, x.shape, generator=generator).to(x.dtype))
-    return tuple(examples)
-
-
-def _macs_per_sample(program: Program) -> float:
-    """Roughly: what weights are multiplied with."""
-    tensors, total = program.module.tensors(), 0
-    for layer in find_layers(program):
-        shape = program.shapes.get(layer.node)
-        if layer.kind in CONTRACTIONS and isinstance(shape, TensorShape):
-            weight = tensors[layer.weight]
-            total += shape.numel * weight.numel() // max(weight.shape[0], 1)
-    return total / program.sampled_batch

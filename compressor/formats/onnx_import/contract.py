@@ -158,8 +158,9 @@ def _bias_added_next(ctx: Emitter, op: Op, n_out: int, rank: int) -> Const | Non
 @imports("Einsum")
 def einsum(ctx: Emitter, op: Op) -> Value:
     """`einsum` of the same equation."""
-    equation = op.get("equation", "").replace(" ", "").lower()
+    equation = op.get("equation", "").replace(" ", "")
     if "->" not in equation:
         letters = equation.replace(",", "").replace(".", "")
-        equation += "->" + "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+        once = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+        equation += "->" + ("..." if "..." in equation else "") + once
     return ctx.call(aten.einsum.default, equation, [value for value in op.inputs if value is not None])

@@ -33,15 +33,15 @@ def gather(ctx: Emitter, op: Op) -> Value:
             ids = at if _are_ids(at) else from_front(ctx, at, x.static(0))
             return ctx.call(aten.embedding.default, ctx.attached(x, "weight"), ids)
         return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
-    positions = at.tensor.reshape(-1)
+    positions, size = at.tensor.reshape(-1), max(x.at(dim))
+    if bool(((positions >= size) | (positions < -size)).any()):
+        raise ModelError(f"looks up position {int(positions.abs().max())} of {size}")
     if at.rank == 0:
         return ctx.call(aten.select.int, x, dim, int(at.tensor))
-    if isinstance(x, Traced) and bool((positions < 0).any()):
-        if (
-            len(set(x.at(dim))) > 1
-        ):  # torch's index is the one lookup that counts from the end of whatever size there is
-            return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
-        positions = torch.where(positions < 0, positions + x.static(dim), positions)
+    if bool((positions < 0).any()) and len(set(x.at(dim))) > 1:
+        # torch's index is the one lookup that counts from the end of whatever size there is
+        return ctx.call(aten.index.Tensor, x, [*[None] * dim, at])
+    positions = torch.where(positions < 0, positions + size, positions)
     found = _selected(ctx, x, dim, positions, at.name)
     if at.rank == 1:
         return found
@@ -57,12 +57,7 @@ def _is_trained(table: torch.Tensor) -> bool:
 
 
 def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor, name: str) -> Traced | Const:
-    if isinstance(x, Const):
-        size = x.static(dim)
-        return ctx.call(aten.index_select.default, x, dim, Const(positions % max(size, 1), name))
-    listed = positions.tolist()
-    if max(listed, default=0) >= max(x.at(dim)):
-        raise ModelError(f"looks up position {max(listed)} of {max(x.at(dim))}")
+    listed = positions.tolist() if isinstance(x, Traced) else []
     is_run = bool(listed) and listed == list(range(listed[0], listed[0] + len(listed)))
     if is_run and len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
         return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)

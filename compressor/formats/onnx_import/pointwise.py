@@ -254,11 +254,15 @@ def _selu(ctx: Emitter, op: Op, x: Value) -> Value:
     return ctx.call(aten.mul.Tensor, ctx.call(aten.elu.default, x, alpha), gamma)
 
 
+_FLOAT32 = 1e-7
+"""How far a number is at most from what float32 makes of it, around 1."""
+
+
 @imports("HardSigmoid")
 def hard_sigmoid(ctx: Emitter, op: Op) -> Value:
     """`hardsigmoid` where its slope is 1/6; otherwise a clamped line."""
     x, alpha, beta = op.needed(0), op.get("alpha", 0.2), op.get("beta", 0.5)
-    if abs(alpha - 1 / 6) < 1e-4 and beta == 0.5:
+    if abs(alpha - 1 / 6) < _FLOAT32 and beta == 0.5:
         return ctx.call(aten.hardsigmoid.default, x)
     line = ctx.call(aten.add.Tensor, ctx.call(aten.mul.Tensor, x, alpha), beta)
     return ctx.call(aten.clamp.default, line, 0.0, 1.0)

@@ -17,17 +17,17 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 import onnxruntime as ort
-import torch
 from onnx import TensorProto, external_data_helper, numpy_helper
 from torch import Tensor
 
+from compressor.errors import VerificationError
 from compressor.formats.onnx_import.read import OnnxModel, needed_nodes, read_proto, subgraphs
+from compressor.formats.onnx_session import open_session
 from compressor.program import InputSpec
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype")
 """Attributes of standard operators that name an element type."""
-
 
 _STATUS = re.compile(r"while running (?P<node>.*?) node\. .*?Status Message: (?:/\S+ \S+ .*?\) )?(?P<told>.*)")
 
@@ -158,19 +158,10 @@ def _serialised(proto: onnx.ModelProto) -> bytes:
 
 
 def _session(content: bytes | str, folder: Path | None, *, optimised: bool) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if folder is not None and isinstance(content, bytes):
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise NotRunError(f"onnxruntime cannot open it: {_line(error)}") from error
+        return open_session(content, optimised=optimised, folder=folder)
+    except VerificationError as error:
+        raise NotRunError(f"onnxruntime cannot open it: {_line(error.__cause__ or error)}") from error
 
 
 def _outputs(session: ort.InferenceSession, inputs: Sequence[Tensor]) -> list[np.ndarray]:
