@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import Program
+from compressor.program import Program, families
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -47,7 +47,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         with quiet():
             onnx_program = torch.onnx.export(
                 exported, dynamo=True, optimize=True, verbose=False, opset_version=opset, external_data=False,
-                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
+                custom_translation_table=dict.fromkeys(families.STABLE_SORT, stable_sort),
             )  # fmt: skip
     except Exception as error:  # the exporter wraps whatever its parts raise
         raise ModelError(f"the model has no ONNX form: {innermost_line(error)}") from error

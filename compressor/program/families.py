@@ -285,6 +285,7 @@ Kind = frozenset[OpOverload]
 ORDERING: Kind = frozenset(
     {aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable}
 )
+STABLE_SORT: Kind = frozenset({aten.sort.stable})
 EXTREMES: Kind = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
 COMPARISONS: Kind = frozenset(
     getattr(getattr(aten, name), overload)

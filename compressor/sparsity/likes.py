@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from compressor.axes import Ids, Keep, UnitMap, Value
 from compressor.cost import Contraction, Preference, Preferences, contractions, macs_of_layers
-from compressor.program import Program, TensorShape, arguments
-
-aten = torch.ops.aten
+from compressor.program import Program, TensorShape, arguments, families
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def _concatenated(program: Program, units: UnitMap) -> Iterator[Ids]:
     """The units along the channels of every map that is put beside others."""
     for node in program.module.graph.nodes:
         shape = program.shapes.get(node.name)
-        if node.target is not aten.cat.default or not isinstance(shape, TensorShape) or len(shape.sizes) != 4:
+        if node.target not in families.CAT or not isinstance(shape, TensorShape) or len(shape.sizes) != 4:
             continue
         if arguments(node)["dim"] in (1, -3):
             for part in arguments(node)["tensors"]:

@@ -61,7 +61,7 @@ def test_what_a_graph_cannot_hold_is_not_written(value: Any) -> None:
         ({"tuple": 3}, "tuple that is no list"),
         ({"dict": []}, "dictionary that is none"),
         ({"slice": [1]}, "three parts"),
-        ({"float": "1; import os"}, "number that is none"),
+        ({"float": "1; import os"}, "not a number"),
         ({"device": "cpu; import os"}, "unknown device"),
         (2**63, "beyond 64 bits"),
         ("a" * 20_000, "20000 characters"),
