@@ -55,8 +55,7 @@ def compact(
     masked, rounding = _masked(program), _rounding(round_to, stopwatch)
     without = remove_dead(masked, masks_only=masks_only, rounding=rounding)
     smaller, lowered = lower(without.program, lowering, stopwatch, masks_only=masks_only, filled=without.filled)
-    n_removed = int((~without.verdict.keep).sum())
-    zeroed = _count_zeros(masked)
+    n_removed, zeroed = int((~without.verdict.keep).sum()), _count_zeros(masked)
     idle = n_removed == 0 and not without.branches and all(layer.form == "dense" for layer in lowered)
     if idle and not allow_noop:
         raise CompressError(_nothing(zeroed, without.verdict))
