@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_SPEC ?= torch==2.13.0
 CONSTRAINTS ?= constraints.txt
-TEST_ARGS ?=
+TEST_ARGS ?= -n 2
 BENCH ?= benchmarks/mnist.py
 BENCH_ARGS ?= --help
 
