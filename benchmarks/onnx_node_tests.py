@@ -134,7 +134,7 @@ def _difference(program: Program, given: dict[str, Any], wanted: list[Any], case
 
 def _tensor(array: np.ndarray) -> Tensor:
     wide = array.astype(np.float32) if array.dtype.name in ("bfloat16", "float16") else array
-    return torch.from_numpy(np.ascontiguousarray(wide)).reshape(wide.shape)
+    return torch.from_numpy(np.array(wide))
 
 
 def _kinds(model: onnx.ModelProto) -> set[int]:
