@@ -182,7 +182,7 @@ def main() -> None:
         print(
             f"{job.name}: {'agrees' if found.agrees else found.error or 'DIFFERS'} {found.differing or ''}", flush=True
         )
-        options.out.write_text(json.dumps(rows, indent=0))
+        options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
         gc.collect()
     print(summary([row for row in rows if fnmatch.fnmatch(row["name"], options.only)]))
 

@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.program import Program, TensorShape, arguments, families
-from compressor.program.families import OperatorTable
+from compressor.program.families import OperatorTable, operator_name
 from compressor.program.shapes import Shape, Shapes
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ MacRule: TypeAlias = Callable[[Operator], "Sequence[Product]"]
 
 RULES: OperatorTable[MacRule] = OperatorTable("a rule of what it multiplies")
 multiplies = RULES.register
+"""A decorator: what operator families or single overloads multiply; a second rule for one operator is an error."""
 
 
 def products_of(program: Program, node: Node) -> Sequence[Product]:
@@ -275,17 +274,17 @@ def uncounted_operators(program: Program) -> tuple[str, ...]:
 
 
 def _may_multiply(program: Program, node: Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return False
     if node.target.namespace != "aten":
         sources = (program.shapes.get(source.name) for source in node.all_input_nodes)
         return _is_floating(program.shapes.get(node.name)) and any(_is_floating(shape) for shape in sources)
-    return sounds_like_a_product(node.target._schema.name)
+    return sounds_like_a_product(operator_name(node.target))
 
 
 def sounds_like_a_product(name: str) -> bool:
-    """Whether an ATen operator multiplies and sums, by its name: `aten::linalg_solve` does, `aten::linalg_norm` not."""
-    words = set(name.removeprefix("aten::").split("_"))
+    """Whether an ATen operator multiplies and sums, by its name: `linalg_solve` does, `linalg_norm` does not."""
+    words = set(name.split("_"))
     return not words & _OTHER_WORDS and bool(words & _WORDS or any(word.endswith("mm") for word in words))
 
 

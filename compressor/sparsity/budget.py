@@ -96,7 +96,7 @@ def _units_along(program: Program, units: UnitMap, factor: Factor) -> tuple[Ids,
         return units.axes[factor.name, factor.dim], None
     value = units.walk.values[factor.name]
     assert isinstance(value, Value)
-    labels = value.along(factor.dim)
+    labels = [label for label in value.along(factor.dim) if (units.of_ids(label.ids) >= 0).any()]
     if not labels:
         return np.full(value.sizes[factor.dim], -1, dtype=np.int64), None
     first = labels[0]
