@@ -73,6 +73,10 @@ GAPS = (
     ),
     Gap("Rewrite", _UNRULED, "has no axis rule, so nothing of it goes"),
     Gap("Reads", _UNRULED, "has no axis rule: whatever goes must be 0 for it"),
+    Gap("Axis rule", f.SIZE, "gives a number, which has no labels"),
+    Gap("Constants", f.SIZE, "gives a number, which the shapes know"),
+    Gap("Rewrite", f.SIZE, "reads the new size by itself"),
+    Gap("Reads", f.SIZE, "taken for a reader of values so far: whatever goes must be 0 for it"),
     Gap("From ONNX", f.RECURRENT, "`LSTM`, `GRU` and `RNN` are refused by name"),
 )  # fmt: skip
 """Reasons of the families named."""

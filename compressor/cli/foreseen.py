@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compressor.asking.pattern import parse_pattern
-from compressor.errors import CompressError
+from compressor.errors import CompressError, first_line
 from compressor.units import Macs, Params, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def as_compacted(program: Program, report: PruneReport) -> PruneReport:
     try:
         left = preview(program)
     except CompressError as error:
-        first = str(error).splitlines()[0]
-        return replace(report, warnings=(*report.warnings, f"compact will not take this network: {first}"))
+        told = f"compact will not take this network: {first_line(error)}"
+        return replace(report, warnings=(*report.warnings, told))
     params, macs = Params(left.n_parameters), count_macs(left)
     if (params, macs) == (report.compact_params, report.compact_macs):
         return report

@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.exporting.source_regions import Path, Regions, divide
-from compressor.program import Program
+from compressor.program import Program, families
 from compressor.program.arguments import arguments
 from compressor.program.normalise import SIZE_ARITHMETIC
 from compressor.program.shapes import Shapes, TensorShape, infer_shapes
-
-aten = torch.ops.aten
 
 _SAMPLES = (5, 7)
 """Two batches: a size that is the batch in both follows it."""
@@ -89,10 +86,10 @@ def tell(program: Program) -> Told:
 def _drop_idle(graph: fx.Graph) -> None:
     """Take out what gives its input back: a dropout of nothing, a slice of everything."""
     for node in list(graph.nodes):
-        if node.target not in (aten.dropout.default, aten.slice.Tensor):
+        if node.target not in families.DROPOUT and node.target not in families.SLICE:
             continue
         b = arguments(node)
-        if node.target is aten.dropout.default:
+        if node.target in families.DROPOUT:
             is_idle, given = b["p"] == 0, b["input"]
         else:
             is_idle, given = b["start"] in (None, 0) and b["end"] in (None, _END) and b["step"] == 1, b["self"]
@@ -108,7 +105,7 @@ def _sizes(graph: fx.Graph, told: Told) -> set[Node]:
             continue
         is_arithmetic = node.target in SIZE_ARITHMETIC and bool(node.all_input_nodes)
         follows = is_arithmetic and all(given in found for given in node.all_input_nodes)
-        if follows or (node.target is aten.sym_size.int and told.is_batch(node)):
+        if follows or (node.target in families.SIZE and told.is_batch(node)):
             found.add(node)
     return found
 

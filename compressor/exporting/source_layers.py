@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
 from compressor.exporting.source_text import Arg, Build, Slot
+from compressor.program import families
 from compressor.program.arguments import arguments
-
-aten = torch.ops.aten
 
 Bound = Mapping[str, Any]
 
@@ -135,17 +133,14 @@ def _rms_norm(b: Bound, weight: Tensor) -> Build | None:
 
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 
-_LAYERS: dict[Any, tuple[str, Callable[[Bound, Tensor], Build | None]]] = {
-    aten.linear.default: ("input", _linear),
-    aten.embedding.default: ("indices", _embedding),
-    aten.group_norm.default: ("input", _group_norm),
-    aten.layer_norm.default: ("input", _layer_norm),
-    aten.rms_norm.default: ("input", _rms_norm),
-    **{getattr(aten, f"conv{n}d").default: ("input", _conv(n, False)) for n in (1, 2, 3)},
-    **{getattr(aten, f"conv{n}d").padding: ("input", _conv(n, False)) for n in (1, 2, 3)},
-    aten.conv_transpose1d.default: ("input", _conv(1, True)),
-    aten.conv_transpose2d.input: ("input", _conv(2, True)),
-    aten.conv_transpose3d.input: ("input", _conv(3, True)),
+_LAYERS: dict[families.Family, Callable[[Bound, Tensor], Build | None]] = {
+    families.LINEAR: _linear,
+    families.EMBEDDING: _embedding,
+    families.GROUP_NORM: _group_norm,
+    families.LAYER_NORM: _layer_norm,
+    families.RMS_NORM: _rms_norm,
+    **{family: _conv(n + 1, False) for n, family in enumerate(families.CONVOLUTIONS.families)},
+    **{family: _conv(n + 1, True) for n, family in enumerate(families.TRANSPOSED_CONVOLUTIONS.families)},
 }
 
 
@@ -154,13 +149,14 @@ def layer_call(node: Node, tensors: Mapping[str, Tensor], rank: int) -> LayerCal
 
     `rank` is that of the value it reads: a batch norm has a class for each.
     """
-    if node.target is aten.batch_norm.default:
-        value, make = "input", _batch_norm({2: 1, 3: 1, 4: 2, 5: 3}.get(rank, 1))
-    elif node.target in _LAYERS:
-        value, make = _LAYERS[node.target]
+    family = families.family_of(node.target)
+    if family is families.BATCH_NORM:
+        make = _batch_norm({2: 1, 3: 1, 4: 2, 5: 3}.get(rank, 1))
+    elif family in _LAYERS:
+        make = _LAYERS[family]
     else:
         return None
-    bound = arguments(node)
+    value, bound = "indices" if family is families.EMBEDDING else "input", arguments(node)
     read = {name: str(v.target) for name, v in bound.items() if isinstance(v, Node) and v.op == "get_attr"}
     if value in read or "weight" not in read or any(isinstance(bound.get(p), Node) and p not in read for p in _PARTS):
         return None
@@ -169,7 +165,7 @@ def layer_call(node: Node, tensors: Mapping[str, Tensor], rank: int) -> LayerCal
         return None
     build = make(bound, tensors[read["weight"]])
     own = {name for name in tensors if name.startswith(f"{path}.")}
-    counted = f"{path}.num_batches_tracked" if node.target is aten.batch_norm.default else ""
+    counted = f"{path}.num_batches_tracked" if family is families.BATCH_NORM else ""
     return LayerCall(path, build, bound[value]) if build and own - {counted} == set(read.values()) else None
 
 
@@ -185,34 +181,34 @@ def _pool(name: str, **defaults: Any) -> Callable[[Bound], Build | None]:
     return build
 
 
-_BARE: dict[Any, Callable[[Bound], Build | None]] = {
+_BARE: dict[str, Callable[[Bound], Build | None]] = {
     **{
-        getattr(aten, name).default: lambda b, made=made: Build(f"nn.{made}", ())
+        name: lambda b, made=made: Build(f"nn.{made}", ())
         for name, made in {
             "relu": "ReLU", "relu6": "ReLU6", "silu": "SiLU", "hardswish": "Hardswish", "sigmoid": "Sigmoid",
             "hardsigmoid": "Hardsigmoid", "tanh": "Tanh", "mish": "Mish",
         }.items()
     },
-    aten.gelu.default: lambda b: Build("nn.GELU", (_option("approximate", b["approximate"], "none"),)),
-    aten.leaky_relu.default: lambda b: Build("nn.LeakyReLU", (_option("negative_slope", b["negative_slope"], 0.01),)),
-    aten.dropout.default: lambda b: Build("nn.Dropout", (_option("p", b["p"], 0.5),)),
-    aten.max_pool2d.default: _pool("nn.MaxPool2d", padding=0, dilation=1, ceil_mode=False),
-    aten.avg_pool2d.default: _pool(
+    "gelu": lambda b: Build("nn.GELU", (_option("approximate", b["approximate"], "none"),)),
+    "leaky_relu": lambda b: Build("nn.LeakyReLU", (_option("negative_slope", b["negative_slope"], 0.01),)),
+    "dropout": lambda b: Build("nn.Dropout", (_option("p", b["p"], 0.5),)),
+    "max_pool2d": _pool("nn.MaxPool2d", padding=0, dilation=1, ceil_mode=False),
+    "avg_pool2d": _pool(
         "nn.AvgPool2d", padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ),
-    aten.adaptive_avg_pool2d.default: lambda b: Build(
+    "adaptive_avg_pool2d": lambda b: Build(
         "nn.AdaptiveAvgPool2d", (Arg(None, Slot(scalar(b["output_size"], 2), "output_size", "output_size")),)
     ),
-    aten.flatten.using_ints: lambda b: Build(
+    "flatten": lambda b: Build(
         "nn.Flatten", (_option("start_dim", b["start_dim"], 1), _option("end_dim", b["end_dim"], -1))
     ),
 }  # fmt: skip
-"""Operators without weights that may stand in an `nn.Sequential`."""
+"""Operators without weights that may stand in an `nn.Sequential`, by their names."""
 
 
 def bare_module(node: Node) -> Build | None:
     """A module without weights that computes what the node does to its only value; None where there is none."""
-    make = _BARE.get(node.target)
+    make = _BARE.get(families.operator_name(node.target))
     if make is None or len(node.all_input_nodes) != 1:
         return None
     return make(arguments(node))

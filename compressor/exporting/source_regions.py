@@ -17,9 +17,8 @@ from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.exporting.source_layers import LayerCall, layer_call
+from compressor.program import families
 from compressor.program.shapes import Shapes, TensorShape
-
-aten = torch.ops.aten
 
 Path = tuple[str, ...]
 
@@ -96,12 +95,7 @@ def _layers(nodes: Sequence[Node], tensors: Mapping[str, Tensor], shapes: Shapes
     return found
 
 
-RANDOM = frozenset(
-    {
-        aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default,
-        aten.feature_alpha_dropout.default, aten.rrelu.default,
-    }
-)  # fmt: skip
+RANDOM = families.DROPOUT | families.ALPHA_DROPOUT | families.RRELU
 
 
 def _is_ordered(node: Node) -> bool:

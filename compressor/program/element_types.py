@@ -25,6 +25,15 @@ class ElementType:
         """As onnxruntime writes it."""
         return f"tensor({self.onnx.lower()})"
 
+    @property
+    def is_half(self) -> bool:
+        return self.name in ("float16", "bfloat16")
+
+    @property
+    def widened(self) -> str:
+        """The name of the type that an imported network computes in: 16-bit floats become 32-bit ones."""
+        return "float32" if self.is_half else self.name
+
 
 ELEMENT_TYPES = (
     ElementType("float32", "FLOAT"),

@@ -223,6 +223,8 @@ SORT = _family("sort", aten.sort.default, aten.sort.stable, aten.topk.default)
 REDUCTIONS = MEAN | REDUCE
 SCANS = SOFTMAX | LOG_SOFTMAX | CUMSUM
 
+SIZE = _family("size", aten.sym_size.int)
+
 # Values that a graph makes from numbers.
 FILLED = _family(
     "filled", aten.full.default, aten.zeros.default, aten.ones.default, aten.new_full.default, aten.new_zeros.default,

@@ -15,9 +15,8 @@ from compressor.program import families as f
 aten = torch.ops.aten
 SOURCE = Path(__file__).parents[2] / "compressor"
 
-WRITES_ATEN = ("program/families.py", "formats/onnx_import/", "exporting/source")
-"""Where lists of overloads stand: the families, what an ONNX operator becomes and how source writes one (calls that are
-written)."""
+WRITES_ATEN = ("program/families.py", "formats/onnx_import/")
+"""Where lists of overloads stand: the families, and what an ONNX operator becomes (calls that are written)."""
 
 
 def parents(tree: ast.AST) -> Mapping[ast.AST, ast.AST]:

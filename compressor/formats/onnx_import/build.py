@@ -14,7 +14,7 @@ import onnx
 import torch
 from onnx import AttributeProto
 
-from compressor.errors import ModelError
+from compressor.errors import ModelError, first_line
 from compressor.formats.names import variables_of
 from compressor.formats.onnx_import.attributes import check_attributes
 from compressor.formats.onnx_import.emitter import Emitter
@@ -178,8 +178,8 @@ class _Walker:
         except ModelError as error:
             raise ModelError(f"{self.name}: {op.kind} {op.name}: {error}") from error
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError) as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise ModelError(f"{self.name}: {op.kind} {op.name}: its arguments do not fit: {lines[0][:200]}") from error
+            told = f"{op.kind} {op.name}: its arguments do not fit: {first_line(error)}"
+            raise ModelError(f"{self.name}: {told}") from error
         finally:
             self.emitter.op = None
         return found if isinstance(found, tuple) else (found,)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from compressor.errors import ModelError
+from compressor.errors import ModelError, first_line
 from compressor.formats.onnx_import.naming import Names, is_made_up, layer_of
 from compressor.formats.onnx_import.node import Op
 from compressor.formats.onnx_import.per_sample import derived
@@ -234,9 +234,7 @@ def _without_data(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     except NotImplementedError:
         return _on_fakes(target, args, kwargs)
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:200] if lines else type(error).__name__
-        raise ModelError(f"does not fit its inputs: {reason}") from error
+        raise ModelError(f"does not fit its inputs: {first_line(error)}") from error
 
 
 def _on_fakes(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -12,12 +12,11 @@ from onnx import TensorProto
 from compressor.errors import ModelError, UsageError
 from compressor.formats.onnx_import.read import OnnxModel
 from compressor.program import InputSpec
+from compressor.program.element_types import ELEMENT_TYPES
 
 _DTYPES: Mapping[int, str] = {
-    TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float32", TensorProto.BFLOAT16: "float32",
-    TensorProto.DOUBLE: "float64", TensorProto.INT64: "int64", TensorProto.INT32: "int32", TensorProto.BOOL: "bool",
-    TensorProto.UINT8: "uint8",
-}  # fmt: skip
+    TensorProto.DataType.Value(kind.onnx): kind.widened for kind in ELEMENT_TYPES if kind.is_input
+}
 _LARGEST_INPUT = 2**31
 
 

@@ -16,15 +16,13 @@ from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.naming import is_made_up
 from compressor.formats.onnx_import.table import Op, imports
 from compressor.formats.onnx_import.values import Const, Traced, Value
+from compressor.program.element_types import ELEMENT_TYPES
 
 aten = torch.ops.aten
 
-DTYPES = {
-    TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float32, TensorProto.BFLOAT16: torch.float32,
-    TensorProto.DOUBLE: torch.float64, TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int32,
-    TensorProto.INT16: torch.int16, TensorProto.INT8: torch.int8, TensorProto.UINT8: torch.uint8,
-    TensorProto.BOOL: torch.bool,
-}  # fmt: skip
+DTYPES: dict[int, torch.dtype] = {
+    TensorProto.DataType.Value(kind.onnx): getattr(torch, kind.widened) for kind in ELEMENT_TYPES
+}
 """ONNX element type -> torch's; the 16-bit floats are widened, as the tensors are."""
 
 _UNARY = {

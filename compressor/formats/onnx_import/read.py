@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, numpy_helper
 from torch import Tensor
 
-from compressor.errors import ModelError
+from compressor.errors import ModelError, first_line
+from compressor.program.element_types import ELEMENT_TYPES
 
 OLDEST, NEWEST = 9, 22
 """Opsets whose operators the table was checked against. Newer ones are tried: what changed has a new version."""
@@ -27,7 +28,7 @@ OLDEST, NEWEST = 9, 22
 _LARGEST_PROTO = 2**31 - 1
 """What protobuf can parse."""
 _LARGEST_SPARSE = 2**30
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = tuple(kind.torch_dtype for kind in ELEMENT_TYPES if kind.is_half)
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _inlined(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         return inliner.inline_local_functions(proto)
     except Exception as error:  # onnx raises its own C++ errors here
-        raise ModelError(f"{name}: its functions cannot be written out: {_line(error)}") from error
+        raise ModelError(f"{name}: its functions cannot be written out: {first_line(error)}") from error
 
 
 def _check(proto: onnx.ModelProto, tensors: dict[str, Tensor], kinds: dict[str, int], name: str) -> None:
@@ -130,7 +131,7 @@ def _check(proto: onnx.ModelProto, tensors: dict[str, Tensor], kinds: dict[str, 
     try:
         onnx.checker.check_model(skeleton)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{name}: is not valid ONNX: {_line(error)}") from error
+        raise ModelError(f"{name}: is not valid ONNX: {first_line(error)}") from error
 
 
 class _Weights:
@@ -180,7 +181,7 @@ class _Weights:
         try:
             return np.array(numpy_helper.to_array(proto))
         except (ValueError, TypeError, RuntimeError) as error:
-            raise self._error(proto, f"is damaged: {_line(error)}") from error
+            raise self._error(proto, f"is damaged: {first_line(error)}") from error
 
     def _external(self, proto: TensorProto, dtype: np.dtype, numel: int) -> np.ndarray:
         try:
@@ -188,7 +189,8 @@ class _Weights:
             path = self._beside(proto, info.location)
             offset = int(info.offset or 0)
         except ValueError as error:  # a null character, a negative offset, an offset that is no number
-            raise self._error(proto, f"says where its weights are in a way that cannot be: {_line(error)}") from error
+            told = f"says where its weights are in a way that cannot be: {first_line(error)}"
+            raise self._error(proto, told) from error
         n_bytes = numel * dtype.itemsize
         try:
             size = path.stat().st_size
@@ -237,11 +239,6 @@ _NIBBLES = (TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1)
 
 def _bits(data_type: int) -> int:
     return 4 if data_type in _NIBBLES else np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize * 8
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def needed_nodes(graph: onnx.GraphProto, outputs: Sequence[str]) -> list[onnx.NodeProto]:
