@@ -73,7 +73,8 @@ class Verification:
 def onnx_run(path: Path, precision: Precision = "unchanged") -> Run:
     """An ONNX file in onnxruntime. Raises:  VerificationError if it cannot be opened."""
     file = OnnxFile(path)
-    return partial(file.other, precision=torch.float16 if precision == "fp16" else None)
+    coarser = {"unchanged": None, "fp16": torch.float16}.get(precision, torch.int8)
+    return partial(file.other, precision=coarser)
 
 
 def check_file(path: Path, *, full: bool = True) -> None:

@@ -34,7 +34,7 @@ class Other:
 
     `again` computes the outputs in another way that should not matter. `deciding` gives outputs and what was decided on
     the way to them, by the names of the program's nodes; it is told what the program decided. `precision` is what it
-    computes in, where that is coarser than the program's own.
+    computes in, where that is coarser than the program's own; int8 for ranges in 256 steps.
     """
 
     inputs: Sequence[Tensor]
@@ -47,7 +47,7 @@ class Other:
         """The rounding of 1 in the coarsest precision that either side computes in."""
         found = {x.dtype for x in (*own, *self.outputs) if x.is_floating_point()}
         found |= set() if self.precision is None else {self.precision}
-        return max((torch.finfo(dtype).eps / 2 for dtype in found), default=torch.finfo(torch.float32).eps / 2)
+        return max(map(_rounding, found), default=_rounding(torch.float32))
 
 
 @contextlib.contextmanager
@@ -146,6 +146,7 @@ class Yardstick:
             shaken=lambda: in_float64(rounding),
             names=tuple(names),
             rounding=rounding,
+            n_chosen=len(chosen),
         )
 
     def run_and_decisions(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Decided]]:
@@ -187,6 +188,11 @@ def _run(run: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype |
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
         batch = f" at batch {len(inputs[0])}" if inputs and inputs[0].dim() else ""
         raise ModelError(f"torch cannot run the model{batch}: {innermost_line(error)}") from error
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """The rounding of 1; of the largest value where a range is cut into whole numbers."""
+    return torch.finfo(dtype).eps / 2 if dtype.is_floating_point else 2.0**-8
 
 
 def _differ(foreign: Tensor, own: Decided) -> bool:
