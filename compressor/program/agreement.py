@@ -39,7 +39,7 @@ On 23 networks (ResNets, DenseNet, RegNet, EfficientNet, ConvNeXt, ViT …) onnx
 float64 as torch was, and 1.3 times as far as one rounding per operator moves it.
 """
 
-LARGEST_SHARE = 0.05
+LARGEST_SHARE = 0.02
 """No noise excuses more than this share of the largest output: beyond it the comparison would prove nothing."""
 
 LARGEST_LOSS = 2.0**20
@@ -115,7 +115,7 @@ class Agreement:
         return f"differ: {self.fault}," if self.fault is not None else f"differ by {self}"
 
     def __str__(self) -> str:
-        """`2.5e-05 of the largest output (limit 1.2e-03: 16 times …)`, or the fault."""
+        """`2.5e-05 of the largest output (limit 6.0e-04: 8 times …)`, or the fault."""
         if self.fault is not None:
             return self.fault
         because = f": {self.basis}" if self.basis else ""
