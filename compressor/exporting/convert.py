@@ -138,7 +138,7 @@ def input_dtype(program: Program) -> torch.dtype | None:
     weights = {p.dtype for p in program.module.parameters() if p.is_floating_point()}
     placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
     readers = [user for node in placeholders for user in node.users]
-    casts = bool(readers) and all(user.target is torch.ops.aten.to.dtype for user in readers)
+    casts = bool(readers) and all(user.target in families.CASTS for user in readers)
     if len(told) == 1 and (casts or told <= weights):
         return next(iter(told))
     return weight_dtype(program)
