@@ -242,7 +242,9 @@ def test_another_order_of_the_hidden_units_changes_nothing(name: str) -> None:
     proof = verify(program, reordered(name, program))
     assert proof.float64_relative <= proof.float64_limit <= FLOAT64_LIMIT and proof.float64_judgment == "limit"
     assert proof.float32_relative <= proof.float32_limit
-    assert (proof.float32_judgment == "own rounding") == (name == "deep") == bool(proof.float32_noise)
+    assert bool(proof.float32_noise) == (proof.float32_judgment != "limit")
+    if not proof.decisions:
+        assert (proof.float32_judgment == "own rounding") == (name == "deep")
 
 
 CASES = [(name, fault) for name in KINDS for fault in faults_of(name)]

