@@ -41,7 +41,7 @@ def verify(
 
     Raises:  VerificationError if either limit is passed; the difference is told.
     """
-    sizes = [b for b in batches if masked.has_dynamic_batch or b == 1]
+    sizes = tuple(batches) if masked.has_dynamic_batch else (masked.sampled_batch,)
     inputs = [masked.example_inputs(batch, seed=batch) for batch in sizes] + list(real_inputs)
     in64 = _agreement(masked, compact, inputs, torch.float64, exact or {})
     coarse = {name for name, tensor in compact.module.tensors().items() if tensor.element_size() < 4}

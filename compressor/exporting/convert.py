@@ -40,7 +40,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     known = onnx.defs.onnx_opset_version()
     if opset is not None and opset > known:
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
-    if input_dtype(program) == torch.bfloat16:
+    if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
     exported = to_exported(program, module, batch)
     try:
@@ -126,9 +126,22 @@ def _has_symbolic_batch(exported: torch.export.ExportedProgram, name: str) -> bo
     return isinstance(node.meta["val"].shape[0], torch.SymInt)
 
 
-def input_dtype(program: Program) -> torch.dtype | None:
-    """Element type that the network's floating inputs must have: that of its own weights."""
+def weight_dtype(program: Program) -> torch.dtype | None:
+    """Element type of the network's weights, of the first of them where there are several."""
     return next((p.dtype for p in program.module.parameters() if p.is_floating_point()), None)
+
+
+def input_dtype(program: Program) -> torch.dtype | None:
+    """Element type that the network's floating inputs have: what its specification says, or that of its weights where
+    they have another and nothing casts the input to it."""
+    told = {spec.torch_dtype for spec in program.inputs if spec.torch_dtype.is_floating_point}
+    weights = {p.dtype for p in program.module.parameters() if p.is_floating_point()}
+    placeholders = [node for node in program.module.graph.nodes if node.op == "placeholder"]
+    readers = [user for node in placeholders for user in node.users]
+    casts = bool(readers) and all(user.target in families.CASTS for user in readers)
+    if len(told) == 1 and (casts or told <= weights):
+        return next(iter(told))
+    return weight_dtype(program)
 
 
 def _strip(model: ir.Model) -> None:

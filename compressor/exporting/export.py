@@ -18,7 +18,7 @@ from compressor.asking.export import ExportForm, Int8
 from compressor.data.source import DataSource
 from compressor.errors import UsageError, VerificationError
 from compressor.exporting.contents import kept_norms
-from compressor.exporting.convert import input_dtype, to_onnx
+from compressor.exporting.convert import to_onnx, weight_dtype
 from compressor.exporting.half import to_half
 from compressor.exporting.metadata import PREFIX, stamp
 from compressor.exporting.publish import data_file, publish
@@ -99,7 +99,7 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
 
 def _check_precision(program: Program, form: ExportForm) -> None:
     """Raises:  UsageError for weights that the converters leave as they are."""
-    dtype = input_dtype(program)
+    dtype = weight_dtype(program)
     if form.precision != "unchanged" and dtype != torch.float32:
         option = "--fp16" if form.fp16 else "--int8"
         found = "no floating weights" if dtype is None else format_dtype(dtype) + " weights"

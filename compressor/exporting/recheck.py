@@ -12,7 +12,7 @@ import torch
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, UsageError, VerificationError, innermost_line
 from compressor.exporting.contents import fixed_batch, precision_of
-from compressor.exporting.convert import input_dtype
+from compressor.exporting.convert import weight_dtype
 from compressor.exporting.export import check_batch_sizes
 from compressor.exporting.publish import data_file
 from compressor.exporting.result import ExportReport
@@ -43,7 +43,7 @@ def check_onnx(
     batch = fixed_batch(model)
     if batch is not None and batch != 1 and not program.has_dynamic_batch:
         raise UsageError(f"{file}: its batch is fixed at {batch}, that of the checkpoint at 1; they cannot be compared")
-    precision = precision_of(model, input_dtype(program) == torch.float16)
+    precision = precision_of(model, weight_dtype(program) == torch.float16)
     n_sparse = len(model.graph.sparse_initializer)
     module = program.module.clone().to("cpu").eval()
     try:

@@ -73,7 +73,8 @@ class Verification:
 def onnx_run(path: Path, precision: Precision = "unchanged") -> Run:
     """An ONNX file in onnxruntime. Raises:  VerificationError if it cannot be opened."""
     file = OnnxFile(path)
-    return partial(file.other, precision=torch.float16 if precision == "fp16" else None)
+    coarser = {"unchanged": None, "fp16": torch.float16}.get(precision, torch.int8)
+    return partial(file.other, precision=coarser)
 
 
 def check_file(path: Path, *, full: bool = True) -> None:
@@ -95,10 +96,11 @@ def check_data(program: Program, data: DataSource) -> None:
 
 
 def limit_of(program: Program, precision: Precision) -> float:
-    """Largest relative difference allowed."""
+    """Largest relative difference that is not looked into: by the finest type among the weights, or the form."""
     if precision != "unchanged":
         return CONVERTED_LIMITS[precision]
-    return LIMITS.get(input_dtype(program) or torch.float32, LIMITS[torch.float32])
+    weights = {p.dtype for p in program.module.parameters() if p.dtype in LIMITS}
+    return min((LIMITS[dtype] for dtype in weights), default=LIMITS[torch.float32])
 
 
 @dataclass(frozen=True)

@@ -313,12 +313,21 @@ DRAWS: Kind = COIN_FLIPS | frozenset(
 SATURATING: Kind = frozenset({aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int})
 AROUND_ONE: Kind = frozenset(
     {
-        aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default,
-        aten.log_sigmoid.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.silu.default,
-        aten.gelu.default, aten.mish.default, aten.hardswish.default,
+        aten.sigmoid.default, aten.hardsigmoid.default, aten.softplus.default, aten.log_sigmoid.default,
+        aten.elu.default, aten.celu.default, aten.selu.default,
     }
 )  # fmt: skip
 """Functions that runtimes compute around 1/2 or 1: a result next to 0 holds the rounding of that, not of itself."""
+GATED: Kind = frozenset({aten.silu.default, aten.gelu.default, aten.mish.default, aten.hardswish.default})
+"""Functions that multiply their operand by one of those: a result next to 0 holds the rounding of the operand."""
+SUMS = Group(
+    (
+        *WITH_FILTERS.families, *(PRODUCTS | ADDED_PRODUCTS).families, ADDMV, ADDBMM, OTHER_MATMUL, ANY_CONVOLUTION,
+        CONV_TBC, TENSORDOT, BILINEAR, RECURRENT_CELL, RECURRENT, EINSUM, ATTENTION, BATCH_NORM, INSTANCE_NORM,
+        LAYER_NORM, RMS_NORM, GROUP_NORM, MEAN, REDUCE, CUMSUM, AVG_POOL, ADAPTIVE_POOL, RESIZE,
+    )
+)  # fmt: skip
+"""Operators that add many values up: a result next to 0 holds the rounding of its terms, not of itself."""
 COPIES: Kind = frozenset(
     {aten.clone.default, aten.cat.default, aten.stack.default, aten.repeat.default, aten.flip.default}
 )

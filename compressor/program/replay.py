@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Replay(fx.Interpreter):
             return self._decided(n, kind, given, result)
         if self.rounding:
             read = {_memory(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-            result = pytree.tree_map(lambda x: self._rounded(x, n) if _is_made(x, read) else x, result)
+            result = pytree.tree_map(lambda x: self._rounded(x, n.target, args) if _is_made(x, read) else x, result)
         return self._taken_over(n, args[0], result) if n.name in self._saturated else result
 
     def _decided(self, node: Node, kind: Kind, given: Mapping[str, Any], result: Any) -> Any:
@@ -88,12 +88,14 @@ class Replay(fx.Interpreter):
             self.best[name], self.taken[name] = own, self.foreign[name]
         return self.foreign[node.name].to(result.dtype)
 
-    def _rounded(self, value: Tensor, node: Node) -> Tensor:
-        """Sums round by the size of their terms, which the largest result stands for; all else by its own."""
+    def _rounded(self, value: Tensor, target: Any, args: Sequence[Any]) -> Tensor:
+        """Sums round by the size of their terms, which the largest result stands for; most else by its own."""
         size = value.abs()
-        if node.target in families.AROUND_ONE:
+        if target in families.AROUND_ONE:
             size = size.clamp(min=1.0)
-        elif torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        elif target in families.GATED:
+            size = torch.maximum(size, args[0].abs())
+        elif target in families.SUMS:
             finite = size[size.isfinite()]
             size = torch.full_like(size, float(finite.max()) if finite.numel() else 0.0)
         signs = torch.randint(0, 2, value.shape, generator=self._generator).to(value.dtype) * 2 - 1

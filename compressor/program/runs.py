@@ -34,7 +34,7 @@ class Other:
 
     `again` computes the outputs in another way that should not matter. `deciding` gives outputs and what was decided on
     the way to them, by the names of the program's nodes; it is told what the program decided. `precision` is what it
-    computes in, where that is coarser than the program's own.
+    computes in, where that is coarser than the program's own; int8 for what was quantised.
     """
 
     inputs: Sequence[Tensor]
@@ -43,11 +43,10 @@ class Other:
     deciding: Callable[[Decisions], tuple[Outputs, Mapping[str, Tensor]]] | None = None
     precision: torch.dtype | None = None
 
-    def rounding(self, own: Outputs) -> float:
-        """The rounding of 1 in the coarsest precision that either side computes in."""
-        found = {x.dtype for x in (*own, *self.outputs) if x.is_floating_point()}
-        found |= set() if self.precision is None else {self.precision}
-        return max((torch.finfo(dtype).eps / 2 for dtype in found), default=torch.finfo(torch.float32).eps / 2)
+    @property
+    def is_quantised(self) -> bool:
+        """Whether its roundings are those of whole numbers, of which no run of the program is a measure."""
+        return self.precision is not None and not self.precision.is_floating_point
 
 
 @contextlib.contextmanager
@@ -105,7 +104,7 @@ class Yardstick:
         return judge(measured, limit, least_share=least_share)
 
     def _measured(self, plain: Evidence, other: Other) -> Evidence:
-        rounding = other.rounding(plain.own)
+        rounding = self._rounding(plain.own, other)
         exact, shaken = (lambda: self.exact(other.inputs)), (lambda: self.shaken(other.inputs, rounding))
         return Evidence(plain.own, plain.other, exact, shaken, other.again, rounding=rounding)
 
@@ -138,7 +137,7 @@ class Yardstick:
         own, steps = run(self._own, self.precision)
         chosen = [name for name in foreign if name in steps.best]
         names = [f"output {k}" for k in range(len(own))] + chosen
-        rounding = other.rounding(own)
+        rounding = self._rounding(own, other)
         return Evidence(
             [*own, *(steps.best[name] for name in chosen)],
             [*other.outputs, *(steps.taken[name] for name in chosen)],
@@ -146,12 +145,20 @@ class Yardstick:
             shaken=lambda: in_float64(rounding),
             names=tuple(names),
             rounding=rounding,
+            n_chosen=0 if other.is_quantised else len(chosen),
         )
 
     def run_and_decisions(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, Decided]]:
         """The outputs in the program's own precision, and what rounding or chance decided on the way."""
         steps = Replay(self._own)
         return _run(steps.run, inputs, self.precision), steps.decided
+
+    def _rounding(self, own: Outputs, other: Other) -> float:
+        """The rounding of 1 in the coarsest precision that either side computes in."""
+        inside = [t.dtype for t in self.program.module.parameters()] if self.precision is None else [self.precision]
+        found = {*inside, other.precision, *(x.dtype for x in (*own, *other.outputs))}
+        floating = [dtype for dtype in found if dtype is not None and dtype.is_floating_point]
+        return max((torch.finfo(dtype).eps / 2 for dtype in floating), default=torch.finfo(torch.float32).eps / 2)
 
     @cached_property
     def _own(self) -> ProgramModule:

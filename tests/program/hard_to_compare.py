@@ -198,14 +198,14 @@ class Tokens(nn.Module):
 
 
 class Casting(nn.Module):
-    """A float64 network that takes and gives float32."""
+    """A float64 network that takes float32, and whose last layer computes in it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(12, 32).double(), nn.Linear(32, 4).double()
+        self.hidden, self.out = nn.Linear(12, 32).double(), nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.tanh(self.hidden(x.to(torch.float64)))).to(torch.float32)
+        return self.out(torch.tanh(self.hidden(x.to(torch.float64))).to(torch.float32))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from compressor.program import Program
+from compressor.errors import ModelError
+from compressor.program import InputSpec, Program, capture
 from compressor.program.agreement import Agreement, Evidence, judge
 from compressor.program.replay import Replay, as_foreign
 from compressor.program.runs import Other, Yardstick, seeded
@@ -81,3 +82,112 @@ def test_a_wrong_computation_never_agrees(name: str, fault: Fault) -> None:
     other = reordered(name, program)
     fault(name, other)
     assert not compared(name, program, other).passed
+
+
+class Widened(nn.Module):
+    """A float32 network that gives float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.out(x) * 0.1 - 17).double()
+
+
+def side_of(program: Program, by: float, precision: torch.dtype | None = None) -> Other:
+    inputs = program.example_inputs(2)
+    return Other(inputs, [x + by for x in Yardstick(program).own(inputs)], precision=precision)
+
+
+def test_the_coarsest_precision_of_either_side_rounds() -> None:
+    spec = [InputSpec("x", (None, 3))]
+    wide = capture(Widened(), spec)
+    assert Yardstick(wide).agreement([side_of(wide, 3e-8)], 1e-9).judgment == "sensitivity"
+    for dtype, steps, precision in (
+        (torch.float32, 2.0**-24, None),
+        (torch.float32, 2.0**-11, torch.float16),
+        (torch.float64, 2.0**-53, None),
+        (torch.float64, 2.0**-24, torch.float32),
+    ):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid()).to(dtype)
+        with torch.no_grad():
+            net[0].weight.mul_(0.1)
+            net[0].bias.fill_(-17.0)
+        program = capture(net, [InputSpec("x", (None, 3), str(dtype).removeprefix("torch."))])
+        found = Yardstick(program).agreement([side_of(program, steps, precision)], 1e-9)
+        assert found.passed and found.judgment == "sensitivity", (dtype, precision, found)
+        assert not Yardstick(program).agreement([side_of(program, 40 * steps, precision)], 1e-9).passed
+
+
+def test_a_failure_of_torch_is_told_with_the_batch() -> None:
+    program = capture(nn.Linear(3, 4), [InputSpec("x", (None, 3))])
+    with pytest.raises(ModelError, match="torch cannot run the model at batch 5: RuntimeError: mat1 and mat2"):
+        Yardstick(program).own((torch.ones(5, 4),))
+
+
+def test_the_runs_leave_the_program_and_the_random_numbers_alone() -> None:
+    program = captured("random in evaluation").clone()
+    program.module.train()
+    inputs = program.example_inputs(2)
+    state = torch.random.get_rng_state()
+    yardstick = Yardstick(program)
+    first, exact, shaken = yardstick.own(inputs), yardstick.exact(inputs), yardstick.shaken(inputs)
+    assert torch.equal(first[0], yardstick.own(inputs)[0]) and program.module.training
+    assert torch.equal(state, torch.random.get_rng_state()) and torch.get_default_dtype() == torch.float32
+    assert exact[0].dtype == shaken[0].dtype == torch.float64 and not torch.equal(exact[0], shaken[0])
+
+
+def test_what_writes_in_place_gets_tensors_of_its_own() -> None:
+    program = capture(nn.Linear(3, 3), [InputSpec("x", (None, 3))])
+    graph = program.module.graph
+    weight = next(node for node in graph.nodes if node.op == "get_attr")
+    with graph.inserting_after(weight):
+        graph.call_function(torch.ops.aten.mul_.Tensor, (weight, 2.0))
+    program.module.recompile()
+    before = program.parameters["weight"].detach().clone()
+    Yardstick(program).own(program.example_inputs(2))
+    assert torch.equal(program.parameters["weight"], before)
+
+
+def test_tensors_that_count_instead_are_read_where_they_fit() -> None:
+    program = capture(nn.Linear(3, 2, bias=False), [InputSpec("x", (None, 3))])
+    x = torch.eye(3)
+    instead = {"weight": torch.ones(2, 3).double(), "nothing": torch.ones(1)}
+    assert Yardstick(program, torch.float64, instead).own((x,))[0].tolist() == [[1.0, 1.0]] * 3
+    kept = Yardstick(program, torch.float64, {"weight": torch.ones(3, 3)}).own((x,))[0]
+    assert torch.equal(kept, program.parameters["weight"].detach().double().mT)
+
+
+def test_known_outputs_are_not_computed_again() -> None:
+    program = capture(nn.Linear(3, 2), [InputSpec("x", (None, 3))])
+    side = side_of(program, 0.0)
+    assert Yardstick(program).agreement([side], 1e-5, own=[[torch.zeros(2, 2)]]).max_abs > 0
+    assert Yardstick(program).agreement([side], 1e-5).max_abs == 0
+
+
+def test_another_number_of_outputs_is_told_before_anything_is_replayed() -> None:
+    program = captured("top-k queries")
+    inputs = program.example_inputs(1)
+    found = Yardstick(program).agreement([Other(inputs, [torch.ones(1)], deciding=None)], 1e-5)
+    assert str(found) == "there are 1 outputs where the model has 2"
+
+
+def test_where_the_other_side_does_not_tell_what_it_decided_the_programs_own_decisions_count() -> None:
+    program = captured("top-k queries")
+    inputs = program.example_inputs(2, seed=3)
+    own = Yardstick(program).own(inputs)
+    near = [x * (1 + 5e-7) for x in own]
+    found = Yardstick(program).agreement([Other(inputs, near)], 1e-7)
+    assert found.passed and found.judgment in ("own rounding", "sensitivity")
+    assert not Yardstick(program).agreement([Other(inputs, [own[0], own[1].flip(1)])], 1e-5).passed
+
+
+def test_a_quantised_side_is_judged_by_its_own_limit_even_where_it_decides() -> None:
+    program = captured("argmax as output")
+    inputs = program.example_inputs(2, seed=3)
+    scores = Replay(program.module).run(*inputs)
+    coarse = {"argmax": (torch.zeros_like(scores))}
+    for precision, passed in ((torch.int8, True), (None, False)):
+        side = Other(inputs, [coarse["argmax"]], deciding=lambda own: ([coarse["argmax"]], coarse), precision=precision)
+        assert Yardstick(program).agreement([side], 0.25).passed is passed
