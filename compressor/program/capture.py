@@ -157,8 +157,11 @@ def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str
 def _left_to_chance(program: Program) -> list[str]:
     """Puts the module into evaluation mode, and says what that changed and what is random still."""
     notes = []
-    if places := switch_off_dropout(program.module):
+    dropped = switch_off_dropout(program.module)
+    if places := dropped.until_training:
         notes.append(f"dropout is on in evaluation ({shown(places)}); in the program it is on in training only")
+    if places := dropped.for_good:
+        notes.append(f"dropout in attention is on in evaluation ({shown(places)}); in the program it is never on")
     if places := random_places(program.module.graph):
         notes.append(f"draws random numbers in evaluation ({shown(places)})")
     return notes

@@ -111,12 +111,13 @@ def test_noted(case: str) -> None:
 @pytest.mark.parametrize("case", DROPPED)
 def test_dropout_that_is_on_in_evaluation_is_on_in_training_only(case: str) -> None:
     program = capture(net_of(DROPPED[case]), IMAGE)
-    assert [note for note in program.record.notes if note.startswith("dropout is on in evaluation")]
+    told = "dropout in attention is on" if case == "in attention" else "dropout is on in evaluation"
+    assert [note for note in program.record.notes if note.startswith(told)]
     assert_pure(program)
     x = program.example_inputs(2)[0]
     assert torch.equal(program.module(x), program.module(x))
     program.module.train()
-    if case != "in attention":  # the operator has no mode: there it is gone for good
+    if case != "in attention":
         with torch.random.fork_rng(devices=[]):
             assert not torch.equal(program.module(x), program.module(x))
 
@@ -263,6 +264,28 @@ def test_rounding_is_no_difference_and_float64_decides_which_it_is() -> None:
         assert float((rounded(x) - program.module(x)).abs().max()) > 1e-4
     assert find_difference(program, Original(rounded.eval(), spec), (1, 3)) is None
     assert "at batch 1 it is off by 0.001" in (find_difference(program, Original(other.eval(), spec), (1, 3)) or "")
+
+
+class OnlySingle(nn.Module):
+    """Reads the bits of its input as whole numbers, of which float64 has twice as many: it runs in float32 alone."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.fc, self.factor = nn.Linear(8, 4), factor
+        self.register_buffer("whole", torch.zeros(8, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.factor + (x.view(torch.int32) * self.whole).sum(1, keepdim=True)
+
+
+def test_what_cannot_run_in_float64_is_judged_without_it() -> None:
+    spec = [InputSpec("x", (None, 8))]
+    net, other = OnlySingle(), OnlySingle(1.001)
+    other.load_state_dict(net.state_dict())
+    program, original = capture(net, spec), Original(other.eval(), spec)
+    assert original.exact_answer(1).error is not None
+    assert find_difference(program, Original(net, spec), (1, 3)) is None
+    assert "at batch 1 it is off by" in (find_difference(program, original, (1, 3)) or "")
 
 
 @pytest.mark.parametrize("case", ["more than one", "exactly five", "more than eight", "a split by four"])
