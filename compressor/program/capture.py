@@ -182,7 +182,10 @@ def _told_by_calls(original: Original) -> list[str]:
 def _not_compared(original: Original, sizes: Sequence[int], asked: Mapping[int, str]) -> list[str]:
     """Notes on batch sizes at which nothing speaks for the program."""
     refused = [batch for batch in sizes if original.answer(batch).error is not None]
-    notes = [f"the model itself does not run at batch {batch}: {original.answer(batch).error}" for batch in refused]
+    notes = []
+    if refused:
+        sizes_told = ", ".join(map(str, refused))
+        notes.append(f"the model itself does not run at batch {sizes_told}: {original.answer(refused[0]).error}")
     for batch, line in asked.items():
         where = f" ({line})" if line else ""
         notes.append(f"its code asks how many samples there are{where}: from batch {batch} on nothing was compared")
