@@ -18,9 +18,12 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.errors import named_line
+from compressor.program.agreement import Evidence, judge
+from compressor.program.runs import seeded
+from compressor.units import format_dtype
 
 LIMIT = 1e-5
-"""Largest `distance` of two answers that count as the same. A program runs the kernels of its module: most come out bit
+"""Share of its largest value by which an output may be off. A program runs the kernels of its module: most come out bit
 for bit equal, and what is written otherwise (the window of a response normalisation) leaves 1e-7."""
 
 _SEED = 0
@@ -33,7 +36,7 @@ class Answer:
     `draws` says whether torch's random numbers were used, `draws_python` the same of Python's and NumPy's.
     """
 
-    values: tuple[Tensor | float, ...] = ()
+    values: tuple[Tensor, ...] = ()
     error: str | None = None
     draws: bool = False
     draws_python: bool = False
@@ -59,42 +62,28 @@ def ask(
     return Answer(values, error, draws, draws_python)
 
 
-def distance(expected: Answer, got: Answer) -> float:
-    """Largest difference of two answers, relative to the largest number of the value that it is in.
+def difference(expected: Answer, got: Answer) -> str | None:
+    """What is different between two answers, in words; None where they are the same to rounding."""
+    if len(expected.values) == len(got.values) and all(map(_same, expected.values, got.values)):
+        return None
+    for k, (a, b) in enumerate(zip(expected.values, got.values, strict=False)):
+        if a.is_floating_point() != b.is_floating_point():
+            return f"output {k} is {format_dtype(b.dtype)} where the model's is {format_dtype(a.dtype)}"
+    found = judge([Evidence(expected.values, got.values)], LIMIT)
+    return None if found.passed else found.fault or f"it is off by {found.max_rel:.2g} of its largest output"
 
-    Infinite where number, shape or type of the values differ, or where one is not finite and the other not the same.
-    """
-    if len(expected.values) != len(got.values):
-        return float("inf")
-    return max((_apart(a, b) for a, b in zip(expected.values, got.values, strict=True)), default=0.0)
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two values are equal bit by bit, NaN included."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _values(returned: Any) -> Iterator[Tensor | float]:
+def _values(returned: Any) -> Iterator[Tensor]:
     for leaf in pytree.tree_leaves(returned):
         if isinstance(leaf, Tensor):
             yield leaf.detach().clone()
         elif isinstance(leaf, (bool, int, float)):
-            yield float(leaf)
-
-
-def _apart(expected: Tensor | float, got: Tensor | float) -> float:
-    if isinstance(expected, Tensor) != isinstance(got, Tensor):
-        return float("inf")
-    a, b = torch.as_tensor(expected), torch.as_tensor(got)
-    if a.shape != b.shape or a.dtype.is_floating_point != b.dtype.is_floating_point:
-        return float("inf")
-    if torch.equal(a, b) or not a.numel():
-        return 0.0
-    a, b = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (a, b))
-    finite = torch.isfinite(a)
-    same = torch.isfinite(b[finite]).all() and torch.equal(torch.nan_to_num(a[~finite]), torch.nan_to_num(b[~finite]))
-    if not same or not torch.equal(torch.isnan(a), torch.isnan(b)):
-        return float("inf")
-    if not finite.any():
-        return 0.0
-    largest = float(a[finite].abs().max())
-    away = float((a[finite] - b[finite]).abs().max())
-    return away / largest if largest else (0.0 if away == 0.0 else float("inf"))
+            yield torch.tensor(leaf)
 
 
 class _EqualDraws(TorchDispatchMode):
@@ -122,9 +111,7 @@ def _seeded(python_seed: int) -> Iterator[Callable[[], tuple[bool, bool]]]:
     """Seeds all random numbers and puts them back afterwards; gives a function that says which were drawn so far:
     torch's, and those of Python or NumPy."""
     before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which reseeds the accelerators too, and fork_rng would not restore those.
-        torch.default_generator.manual_seed(_SEED)
+    with seeded(_SEED):
         random.seed(python_seed)
         np.random.seed(python_seed)
         start = torch.get_rng_state(), random.getstate(), _plain(np.random.get_state())

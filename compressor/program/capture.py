@@ -157,8 +157,11 @@ def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str
 def _left_to_chance(program: Program) -> list[str]:
     """Puts the module into evaluation mode, and says what that changed and what is random still."""
     notes = []
-    if places := switch_off_dropout(program.module):
+    dropped = switch_off_dropout(program.module)
+    if places := dropped.until_training:
         notes.append(f"dropout is on in evaluation ({shown(places)}); in the program it is on in training only")
+    if places := dropped.for_good:
+        notes.append(f"dropout in attention is on in evaluation ({shown(places)}); in the program it is never on")
     if places := random_places(program.module.graph):
         notes.append(f"draws random numbers in evaluation ({shown(places)})")
     return notes
@@ -179,7 +182,10 @@ def _told_by_calls(original: Original) -> list[str]:
 def _not_compared(original: Original, sizes: Sequence[int], asked: Mapping[int, str]) -> list[str]:
     """Notes on batch sizes at which nothing speaks for the program."""
     refused = [batch for batch in sizes if original.answer(batch).error is not None]
-    notes = [f"the model itself does not run at batch {batch}: {original.answer(batch).error}" for batch in refused]
+    notes = []
+    if refused:
+        sizes_told = ", ".join(map(str, refused))
+        notes.append(f"the model itself does not run at batch {sizes_told}: {original.answer(refused[0]).error}")
     for batch, line in asked.items():
         where = f" ({line})" if line else ""
         notes.append(f"its code asks how many samples there are{where}: from batch {batch} on nothing was compared")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from compressor.program.calls import LIMIT, Answer, ask, distance
+from compressor.program.calls import ask, difference
 from compressor.program.original import Original
 from compressor.program.precision import default_type
 from compressor.program.program import Program
@@ -26,20 +26,16 @@ def find_difference(program: Program, original: Original, batches: Iterable[int]
         got = ask(program.module.forward, original.examples(batch), equal_draws=original.draws)
         if got.error is not None:
             return f"at batch {batch} it raises {got.error}"
-        apart = distance(expected, got)
-        if apart > LIMIT and distance(original.exact_answer(batch), _exact(program, original, batch)) > LIMIT:
-            return f"at batch {batch} {_words(apart)}"
+        found = difference(expected, got)
+        if found is not None and not _agree_exactly(program, original, batch):
+            return f"at batch {batch} {found}"
     return None
 
 
-def _exact(program: Program, original: Original, batch: int) -> Answer:
+def _agree_exactly(program: Program, original: Original, batch: int) -> bool:
+    """Whether both can be computed in float64, and return the same there."""
     inputs = [x.double() if x.is_floating_point() else x for x in original.examples(batch)]
-    module = program.module.in_precision(torch.float64)
+    expected = original.exact_answer(batch)
     with default_type(torch.float64):
-        return ask(module.forward, inputs, equal_draws=original.draws)
-
-
-def _words(apart: float) -> str:
-    return (
-        "its outputs are of other sizes" if apart == float("inf") else f"it is off by {apart:.2g} of its largest output"
-    )
+        got = ask(program.module.in_precision(torch.float64).forward, inputs, equal_draws=original.draws)
+    return expected.error is None and got.error is None and difference(expected, got) is None

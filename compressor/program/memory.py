@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import fx
 from torch.fx import Node
 
+from compressor.program import families
 from compressor.program.arguments import arguments
 
 _ALIASING = frozenset(
@@ -21,7 +22,7 @@ def may_alias(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None:
         return node.op == "call_function" and node.target is operator.getitem
-    if schema.name.removeprefix("aten::") in _ALIASING:
+    if families.operator_name(node.target) in _ALIASING:
         return True
     return any(returned.alias_info is not None for returned in schema.returns)
 

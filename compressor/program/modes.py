@@ -6,6 +6,7 @@ It must never decide silently: whatever is changed here is a line for the record
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import fx
@@ -50,20 +51,27 @@ def batch_statistics(graph: fx.Graph) -> tuple[str, ...]:
     return tuple(_norm_name(node) for node in nodes if arguments(node)["running_mean"] is None)
 
 
-def switch_off_dropout(module: ProgramModule) -> tuple[str, ...]:
-    """Put the module into evaluation mode, all of it; the places of what was random in training mode."""
-    found = []
+class SwitchedOff(NamedTuple):
+    """Places of dropout that was on in evaluation: what training switches on again, and what is gone for good."""
+
+    until_training: tuple[str, ...]
+    for_good: tuple[str, ...]
+
+
+def switch_off_dropout(module: ProgramModule) -> SwitchedOff:
+    """Put the module into evaluation mode, all of it; attention has no mode, only a rate."""
+    until_training, for_good = [], []
     for node in module.graph.nodes:
         bound = arguments(node) if node.op == "call_function" else {}
         if node.target in families.ATTENTION and bound["dropout_p"]:
             set_argument(node, "dropout_p", 0.0)
-            found.append(_place(node))
+            for_good.append(_place(node))
         elif switches_to_training(node) and bound.get("p", bound.get("dropout", 1.0)):
-            found.append(_place(node))
+            until_training.append(_place(node))
     module.eval()
-    if found:
+    if for_good:
         module.recompile()
-    return tuple(dict.fromkeys(found))
+    return SwitchedOff(tuple(dict.fromkeys(until_training)), tuple(dict.fromkeys(for_good)))
 
 
 def random_places(graph: fx.Graph) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
-from compressor.program.calls import LIMIT, Answer, ask, distance
+from compressor.program.calls import Answer, ask, difference
 from compressor.program.precision import default_type
 from compressor.program.spec import InputSpec
 
@@ -93,14 +93,14 @@ class Original:
         first = self.answer(batch)
         if first.draws_python:
             others = (self._call(batch, python_seed=1 + i) for i in range(_N_PYTHON_DRAWS))
-            if any(distance(first, other) > LIMIT for other in others):
+            if any(difference(first, other) for other in others):
                 raise ModelError(
                     "the model draws random numbers of Python or NumPy in evaluation, and a graph holds one outcome\n"
                     "switch that off in evaluation, or draw with torch.rand"
                 )
         if self._changed:
             self._call(batch)
-        if distance(first, self._call(batch, afresh=not self._changed)) > LIMIT:
+        if difference(first, self._call(batch, afresh=not self._changed)):
             written = f" (it writes {', '.join(self._changed[:3])})" if self._changed else ""
             raise ModelError(
                 f"the model returns another result when it is called again with the same inputs{written}, and a graph "

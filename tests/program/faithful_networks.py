@@ -230,7 +230,7 @@ NOTED: dict[str, tuple[Forward, str]] = {
         lambda net, x: net.fc(in_training(net.norm)(net.maps(x).mean((2, 3), keepdim=True)).flatten(1)),
         "does not run at batch 1: ValueError: Expected more than 1 value per channel",
     ),
-    "pairs that are demanded": (even_only, "does not run at batch 3: AssertionError: pairs"),
+    "pairs that are demanded": (even_only, "does not run at batch 1, 3: AssertionError: pairs"),
     "noise": (lambda net, x: net.logits(x + torch.randn_like(x)), "draws random numbers in evaluation"),
     "noise after noise that nobody reads": (
         lambda net, x: (torch.randn(7), net.logits(x + torch.randn_like(x)))[1], "draws random numbers in evaluation",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compressor.errors import ModelError
 from compressor.formats import from_bytes, to_bytes
 from compressor.program import InputSpec, Program, capture
-from compressor.program.calls import Answer, ask, distance
+from compressor.program.calls import Answer, ask, difference
 from compressor.program.faithful import find_difference
 from compressor.program.original import Original
 from tests.program.faithful_networks import ANY_BATCH, DROPPED, NOTED, ONE_BATCH, REFUSED, Forward, Net
@@ -49,7 +49,7 @@ def assert_pure(program: Program) -> None:
     given = x.clone()
     first, second = ask(program.module.forward, [x]), ask(program.module.forward, [x])
     program.module(x)
-    assert first.error is None and distance(first, second) == 0.0
+    assert first.error is None and difference(first, second) is None
     assert torch.equal(x, given)
     assert all(torch.equal(tensor, before[name]) for name, tensor in program.module.tensors().items())
 
@@ -61,7 +61,7 @@ def assert_like(forward: Forward, program: Program, batches: Sequence[int]) -> N
         expected = ask(net_of(forward), inputs, equal_draws=True)
         got = ask(program.module.forward, inputs, equal_draws=True)
         assert expected.error is None and got.error is None, (expected.error, got.error)
-        assert distance(expected, got) < 1e-6, batch
+        assert difference(expected, got) is None, batch
 
 
 @pytest.mark.parametrize("case", ANY_BATCH)
@@ -111,12 +111,13 @@ def test_noted(case: str) -> None:
 @pytest.mark.parametrize("case", DROPPED)
 def test_dropout_that_is_on_in_evaluation_is_on_in_training_only(case: str) -> None:
     program = capture(net_of(DROPPED[case]), IMAGE)
-    assert [note for note in program.record.notes if note.startswith("dropout is on in evaluation")]
+    told = "dropout in attention is on" if case == "in attention" else "dropout is on in evaluation"
+    assert [note for note in program.record.notes if note.startswith(told)]
     assert_pure(program)
     x = program.example_inputs(2)[0]
     assert torch.equal(program.module(x), program.module(x))
     program.module.train()
-    if case != "in attention":  # the operator has no mode: there it is gone for good
+    if case != "in attention":
         with torch.random.fork_rng(devices=[]):
             assert not torch.equal(program.module(x), program.module(x))
 
@@ -198,37 +199,36 @@ def test_what_is_not_compared_is_said() -> None:
 # What the comparison is made of.
 
 
-def answer(*values: Tensor | float) -> Answer:
-    return Answer(tuple(values))
-
-
 nan, inf = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("expected", "got", "apart"),
+    ("expected", "got", "told"),
     [
-        (answer(torch.ones(3)), answer(torch.ones(3)), 0.0),
-        (answer(torch.tensor([1.0, 2.0])), answer(torch.tensor([1.0, 2.5])), 0.25),
-        (answer(torch.tensor([nan, 2.0])), answer(torch.tensor([nan, 2.0])), 0.0),
-        (answer(torch.tensor([nan, 2.0])), answer(torch.tensor([2.0, nan])), inf),
-        (answer(torch.tensor([nan, nan])), answer(torch.tensor([nan, nan])), 0.0),
-        (answer(torch.tensor([inf, 2.0])), answer(torch.tensor([inf, 1.0])), 0.5),
-        (answer(torch.tensor([inf, 2.0])), answer(torch.tensor([-inf, 2.0])), inf),
-        (answer(torch.tensor([1.0])), answer(torch.tensor([nan])), inf),
-        (answer(torch.ones(3)), answer(torch.ones(1, 3)), inf),
-        (answer(torch.ones(3)), answer(torch.ones(3, dtype=torch.int64)), inf),
-        (answer(torch.zeros(3)), answer(torch.zeros(3)), 0.0),
-        (answer(torch.zeros(3)), answer(torch.full((3,), 1e-30)), inf),
-        (answer(torch.zeros(0)), answer(torch.zeros(0)), 0.0),
-        (answer(torch.tensor([7, 8])), answer(torch.tensor([8, 8])), 0.125),
-        (answer(3.0), answer(2.0), 1 / 3),
-        (answer(3.0), answer(torch.tensor(3.0)), inf),
-        (answer(1.0), answer(1.0, 2.0), inf),
+        ([1.0, 2.0], [1.0, 2.0], None),
+        ([1.0, 2.0], [1.0, 2.00001], None),
+        ([1.0, 2.0], [1.0, 2.5], "it is off by 0.25 of its largest output"),
+        ([nan, 2.0], [nan, 2.0], None),
+        ([nan, nan], [nan, nan], None),
+        ([nan, 2.0], [2.0, nan], "a NaN or an infinity"),
+        ([inf, 2.0], [inf, 1.0], "off by 0.5"),
+        ([inf, 2.0], [-inf, 2.0], "a NaN or an infinity"),
+        ([0.0, 0.0], [0.0, 0.0], None),
+        ([0.0, 0.0], [0.0, 1e-3], "off by 0.001"),
+        ([7, 8], [8, 8], "off by 1"),
+        ([7, 8], [7.0, 8.0], "output 0 is float32 where the model's is int64"),
+        ([[1.0, 2.0]], [1.0, 2.0], "has the shape"),
+        ([True, False], [True, True], "off by 1"),
+        ([], [], None),
     ],
 )
-def test_distance(expected: Answer, got: Answer, apart: float) -> None:
-    assert distance(expected, got) == pytest.approx(apart)
+def test_differences(expected: list[Any], got: list[Any], told: str | None) -> None:
+    found = difference(Answer((torch.tensor(expected),)), Answer((torch.tensor(got),)))
+    assert found == told if told is None else told in (found or "")
+
+
+def test_another_number_of_outputs_is_a_difference() -> None:
+    assert "there are 2 outputs" in (difference(Answer((torch.ones(1),)), Answer((torch.ones(1),) * 2)) or "")
 
 
 def test_twin_a_wrong_weight_is_seen() -> None:
@@ -264,6 +264,28 @@ def test_rounding_is_no_difference_and_float64_decides_which_it_is() -> None:
         assert float((rounded(x) - program.module(x)).abs().max()) > 1e-4
     assert find_difference(program, Original(rounded.eval(), spec), (1, 3)) is None
     assert "at batch 1 it is off by 0.001" in (find_difference(program, Original(other.eval(), spec), (1, 3)) or "")
+
+
+class OnlySingle(nn.Module):
+    """Reads the bits of its input as whole numbers, of which float64 has twice as many: it runs in float32 alone."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.fc, self.factor = nn.Linear(8, 4), factor
+        self.register_buffer("whole", torch.zeros(8, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.factor + (x.view(torch.int32) * self.whole).sum(1, keepdim=True)
+
+
+def test_what_cannot_run_in_float64_is_judged_without_it() -> None:
+    spec = [InputSpec("x", (None, 8))]
+    net, other = OnlySingle(), OnlySingle(1.001)
+    other.load_state_dict(net.state_dict())
+    program, original = capture(net, spec), Original(other.eval(), spec)
+    assert original.exact_answer(1).error is not None
+    assert find_difference(program, Original(net, spec), (1, 3)) is None
+    assert "at batch 1 it is off by" in (find_difference(program, original, (1, 3)) or "")
 
 
 @pytest.mark.parametrize("case", ["more than one", "exactly five", "more than eight", "a split by four"])
