@@ -33,6 +33,7 @@ class Session:
         self.options = options
         self._origins = origins or Origins()
         self.told = False
+        self._noted: set[str] = set()
         self.resume_point: Path | None = None
         self.resources = ExitStack()
         self.preprocessing: dict[str, Any] = {}
@@ -70,8 +71,9 @@ class Session:
         return self._origins.of(option, value)
 
     def note(self, text: str) -> None:
-        """One line that the user should know but that stops nothing."""
-        if self.is_main and not self.options.quiet:
+        """One line that the user should know but that stops nothing; once."""
+        if self.is_main and not self.options.quiet and text not in self._noted:
+            self._noted.add(text)
             typer.echo(f"{typer.style('note:', fg='yellow')} {printable(text)}", err=True)
 
     @contextmanager

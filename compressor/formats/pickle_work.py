@@ -26,7 +26,7 @@ Cell = list[int]
 
 
 def check_pickles(file: BinaryIO) -> None:
-    """Nothing, when the pickles of an open torch file, which is left at its start, can be taken apart in reasonable time.
+    """Nothing, when the pickles of an open torch file can be taken apart in reasonable time; it is left at its start.
 
     Damage is for the reader to find.
 
