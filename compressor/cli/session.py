@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compressor.cli.origins import Origin, Origins
+from compressor.cli.standard import writing_result
 from compressor.printable import printable
 
 if TYPE_CHECKING:
@@ -45,26 +46,27 @@ class Session:
         if not self.is_main:
             return
         printing = self.options.printing
-        if printing.form == "json":
-            from compressor.report.jsonable import to_json
-
-            self.told = True
-            typer.echo(to_json(f"compress.{self.command}/1", body))
-            return
         if printing.form != "text":
+            from compressor.report.jsonable import to_json
             from compressor.report.tabular import to_csv, to_markdown
 
-            wants_csv = printing.form == "csv"
-            text = to_csv(self.command, body, printing.name) if wants_csv else to_markdown(table())
+            text = {
+                "json": lambda: to_json(f"compress.{self.command}/1", body) + "\n",
+                "csv": lambda: to_csv(self.command, body, printing.name),
+                "markdown": lambda: to_markdown(table()),
+            }[printing.form]()
             self.told = True
-            typer.echo(text, nl=False)
+            with writing_result():
+                typer.echo(text, nl=False)
             return
         self.told = True
         if self.stdout_is_model and self.options.quiet:
             return
         from compressor.report.console import print_to
 
-        print_to(sys.stderr if self.stdout_is_model else sys.stdout, table())
+        shown = table()
+        with writing_result():
+            print_to(sys.stderr if self.stdout_is_model else sys.stdout, shown)
 
     def origin(self, option: str, value: str | None) -> Origin:
         """Who wrote the value of an option; what is None is what a model file remembers instead."""

@@ -25,7 +25,7 @@ from compressor.sparsity.columns import Columns
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import Scores, normalise_lamp, random_scores
 from compressor.sparsity.select_units import UnitSelector
-from compressor.units import format_ratio
+from compressor.units import format_ratio, format_reachable
 
 _FILL_TRIES = 128
 _CLOSE_ENOUGH = 1e-3
@@ -143,7 +143,7 @@ class ColumnRanking:
         if least > target * (1 + 1e-12):
             more = "" if "+" in self.choice.pattern else ", or cut whole units as well: --pattern filter+shape"
             raise RatioError(
-                f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; the rest is"
+                f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(dense / least)}; the rest is"
                 f" pinned, out of scope or under the floor of each layer\nlower --floor (now {self.choice.floor:g}) or"
                 f" --round-to (now {self.choice.round_to}){more}"
             )

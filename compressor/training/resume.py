@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.atomic import atomic_write
-from compressor.errors import ModelError, OutputError, TrainingError, first_line
+from compressor.atomic import atomic_write, opened
+from compressor.errors import ModelError, TrainingError, first_line
 from compressor.formats.archive import without_attributes
 from compressor.formats.pickle_work import check_pickles
 
@@ -25,11 +25,8 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 
     Raises:  OutputError if it cannot be written.
     """
-    with atomic_write(path, force=True) as temporary:
-        try:
-            torch.save({"kind": _KIND, "version": _VERSION, "state": dict(state)}, temporary)
-        except RuntimeError as error:  # torch's own writer tells a full disk this way
-            raise OutputError(f"{path}: cannot write the resume point: {error}") from error
+    with atomic_write(path, force=True) as temporary, opened(temporary) as file:
+        torch.save({"kind": _KIND, "version": _VERSION, "state": dict(state)}, file)
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
