@@ -10,6 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 _NAMES = ("SIGTERM", "SIGHUP")
+EXIT_CODES = tuple(128 + getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""What a shell would say of a process that the signal ended."""
 
 
 class Terminated(BaseException):
