@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from compressor.errors import OutputError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where there is no room for more."""
 _LONGEST_NAME = 100
 """Characters of the target's name kept in the temporary one: file systems end at 255 bytes."""
 
@@ -21,22 +24,25 @@ _LONGEST_NAME = 100
 def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`: it becomes `path` when the block ends well, else it vanishes.
 
-    The temporary file exists (empty) when the block starts, has the mode that the umask asks for and ends in
-    the target's suffix. A symbolic link is written through. Without `force` the target must not exist at the
-    start nor at the end: of two runs side by side one gets the name, the other an error.
+    The temporary file exists (empty) when the block starts and ends in the target's suffix. A new file has the mode
+    that the umask asks for; one that is overwritten keeps its mode and, where the system lets us, its owner. A symbolic
+    link is written through. Without `force` the target must not exist at the start nor at the end: of two runs side by
+    side one gets the name, the other an error.
 
     Raises:  OutputError if the target exists and not `force`, is no regular file, its directory is missing or
              read-only, or the disk is full.
     """
     target = Path(os.path.realpath(path))
-    _refuse(target, force)
-    temporary = _create_beside(target)
+    replaced = refuse_taken(target, force)
+    temporary = _create_beside(target, 0o666 if replaced is None else 0o600)
     try:
         yield temporary
         _sync(temporary)
+        if replaced is not None:
+            _take_over(temporary, replaced)
         _publish(temporary, target, force)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise OutputError(f"{target}: {error.strerror}; free some space or write elsewhere with -o") from error
         raise
     finally:
@@ -44,34 +50,80 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
     _sync_directory(target.parent)
 
 
-def _refuse(target: Path, force: bool) -> None:
+@contextmanager
+def opened(temporary: Path) -> Iterator[BinaryIO]:
+    """The temporary file for writing. A write that the disk refused is told as that, whatever the writer made of it."""
+    raw = _Recording(temporary, "w")
     try:
-        mode = os.lstat(target).st_mode
-    except FileNotFoundError:
-        return
+        with io.BufferedWriter(raw) as file:
+            yield file
+    except Exception:
+        if raw.refused is not None:
+            raise raw.refused from None
+        raise
+
+
+class _Recording(io.FileIO):
+    """Keeps what a write raised: writers of other languages call back into this one and tell something of their own."""
+
+    refused: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.refused = self.refused or error
+            raise
+
+
+def refuse_taken(target: Path, force: bool, option: str = "-o") -> os.stat_result | None:
+    """What is there and would be overwritten, None where nothing is.
+
+    Raises:  OutputError if it is no regular file, or there is one and not `force`; the message names `option`.
+    """
+    try:
+        found = os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        raise OutputError(f"{target}: {error.strerror}; choose another path with -o") from error
-    if not stat.S_ISREG(mode):
-        raise OutputError(f"{target}: is a directory or a device, not a file; choose another path with -o")
+        raise OutputError(f"{target}: {error.strerror}; choose another path with {option}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{target}: is a directory; give the name of a file with {option}")
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"{target}: is a pipe or a device, not a file; choose another path with {option}")
     if not force:
-        raise _exists(target)
+        raise _exists(target, option)
+    return found
 
 
-def _exists(target: Path) -> OutputError:
-    return OutputError(f"{target}: exists already; overwrite it with --force or choose another path with -o")
+def _exists(target: Path, option: str = "-o") -> OutputError:
+    return OutputError(f"{target}: exists already; overwrite it with --force or choose another path with {option}")
 
 
-def _create_beside(target: Path) -> Path:
+def _create_beside(target: Path, mode: int) -> Path:
     token = f".{os.getpid()}-{secrets.token_hex(4)}.tmp-"
     temporary = target.with_name(token + target.name[-_LONGEST_NAME:])
     try:
         # 0o666 is what open() asks for: the kernel takes the umask off, which tempfile's 0o600 would hide.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OutputError(f"{target}: there is no directory {target.parent}; create it first") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot write into {target.parent}: {error.strerror}") from error
     return temporary
+
+
+def _take_over(temporary: Path, replaced: os.stat_result) -> None:
+    """Mode and owner of the file that is replaced. Where its group cannot be kept, another group gets no rights."""
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    if hasattr(os, "chown"):
+        own = temporary.stat()
+        if (own.st_uid, own.st_gid) != (replaced.st_uid, replaced.st_gid):
+            try:
+                os.chown(temporary, replaced.st_uid, replaced.st_gid)
+            except OSError:
+                mode &= ~0o070 if own.st_gid != replaced.st_gid else 0o777
+    temporary.chmod(mode)
 
 
 def _sync(temporary: Path) -> None:
@@ -91,7 +143,7 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
     except FileExistsError as error:
         raise _exists(target) from error
     except OSError:  # a file system without hard links: look, then rename
-        _refuse(target, force)
+        refuse_taken(target, force)
         os.replace(temporary, target)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compressor.errors import CompressError
@@ -40,6 +41,19 @@ def read_as(kind: type[T], value: object, error: type[CompressError], where: str
         return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as found:
         raise error(f"{where} cannot be read: {_told(found)}") from found
+
+
+def read_json(path: Path, error: type[CompressError]) -> object:
+    """What a JSON file holds; how much of it is believed is for `read_as`.
+
+    Raises:  `error` if it cannot be read or is none.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as found:
+        raise error(f"{path}: cannot be read: {found.strerror}") from found
+    except (ValueError, RecursionError) as found:  # no JSON, no UTF-8, a number of thousands of digits, too deep
+        raise error(f"{path}: is no JSON: {str(found)[:100]}") from found
 
 
 def check_plain(value: object, error: type[CompressError], where: str) -> None:

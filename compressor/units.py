@@ -77,6 +77,12 @@ def format_ratio(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
 
 
+def format_reachable(ratio: float) -> str:
+    """`271.27` -> `271.2x`: what a message says can be reached is not rounded up, for somebody will ask for it."""
+    digits = 100 if ratio < 10 else 10
+    return format_ratio(math.floor(ratio * digits) / digits)
+
+
 def format_fewer(before: float | None, after: float | None, none: str = "") -> str:
     """How many times less is left, `none` where nothing is or nothing is known."""
     return format_ratio(before / after) if before and after else none

@@ -11,6 +11,7 @@ from compressor.asking import Recipe
 from compressor.asking.gates import METRICS
 from compressor.cli.main import INTERRUPTED
 from compressor.cli.retrain import DISTILL_WITH_TEACHER
+from compressor.cli.signals import EXIT_CODES
 from compressor.errors import CompressError, GateError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def test_every_exit_code_of_an_error_object_is_told() -> None:
     told = re.search(r"Exit code ([\d, ]+) or (\d+) gives `compress.error/1`", page("docs/json.md"))
     assert told is not None
     codes = {int(code) for code in (*told[1].split(","), told[2])}
-    assert codes == {*(error.exit_code for error in all_errors()), INTERRUPTED}
+    assert codes == {*(error.exit_code for error in all_errors()), INTERRUPTED, *EXIT_CODES}
     assert {GateError.exit_code, UsageError.exit_code} < codes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 from compressor.asking.option import at_least, check, option
 from compressor.asking.panels import SCAN
 from compressor.errors import UsageError
+from compressor.schema import read_as, read_json
 from compressor.units import parse_duration
 
 SCHEMA = "compress.sensitivity/1"
@@ -139,25 +139,30 @@ class Sensitivity:
         Raises:  UsageError if it is no scan.
         """
         entry = entry.get("sensitivity") or entry
-        try:
-            if entry.get("schema", SCHEMA) != SCHEMA:
-                raise UsageError(f"sensitivity: its schema is {entry['schema']}, this version reads {SCHEMA}")
-            curves = {str(layer): tuple(_point(*point) for point in curve) for layer, curve in entry["curves"].items()}
-            return Sensitivity(
-                metric=str(entry["metric"]),
-                dense=float(entry["dense"]),
-                n_samples=int(entry["n_samples"]),
-                pattern=str(entry["pattern"]),
-                curves=curves,
-                higher_is_better=bool(entry.get("higher_is_better", True)),
-                unmeasured=tuple(str(name) for name in entry.get("unmeasured", ())),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"sensitivity: not a scan: {type(error).__name__}: {error}") from error
+        found = read_as(_Written, entry, UsageError, "sensitivity: not a scan:")
+        if found.schema != SCHEMA:
+            raise UsageError(f"sensitivity: its schema is {found.schema}, this version reads {SCHEMA}")
+        curves = {
+            layer: tuple((share, math.nan if value is None else value) for share, value in curve)
+            for layer, curve in found.curves.items()
+        }
+        return Sensitivity(
+            found.metric, found.dense, found.n_samples, found.pattern, curves, found.higher_is_better, found.unmeasured
+        )
 
 
-def _point(share: Any, value: Any) -> tuple[float, float]:
-    return float(share), math.nan if value is None else float(value)
+@dataclass(frozen=True)
+class _Written:
+    """A scan as it stands in a file; a metric that is no number is None."""
+
+    metric: str
+    dense: float
+    n_samples: int
+    pattern: str
+    curves: dict[str, tuple[tuple[float, float | None], ...]]
+    higher_is_better: bool = True
+    unmeasured: tuple[str, ...] = ()
+    schema: str = SCHEMA
 
 
 def load_sensitivity(path: str | Path) -> Sensitivity:
@@ -166,13 +171,9 @@ def load_sensitivity(path: str | Path) -> Sensitivity:
     Raises:  UsageError if there is no such file or it holds none.
     """
     try:
-        entry: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read: {error.strerror}\nmake one with `compress analyze MODEL --sensitivity -o {path}`"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"{path}: is not JSON: {error}") from error
+        entry = read_json(Path(path), UsageError)
+    except UsageError as error:
+        raise UsageError(f"{error}\nmake one with `compress analyze MODEL --sensitivity -o {path}`") from error
     if type(entry) is not dict:
         raise UsageError(f"{path}: holds no scan; make one with `compress analyze MODEL --sensitivity -o {path}`")
     try:

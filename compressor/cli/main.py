@@ -16,11 +16,13 @@ from typing import Literal, NoReturn
 
 import typer
 
-from compressor.cli import commands
+from compressor.atomic import FULL
+from compressor.cli import commands, standard
 from compressor.cli.options import RunOptions
 from compressor.cli.origins import Origins
 from compressor.cli.session import Session
-from compressor.errors import CompressError, UntrustedCodeError, named_line
+from compressor.cli.signals import Terminated, end_in_order
+from compressor.errors import CompressError, OutputError, UntrustedCodeError, UsageError, named_line
 from compressor.printable import printable
 
 INTERRUPTED = 130
@@ -41,7 +43,8 @@ _TOP = """Prune a trained network with structure, retrain, shrink, export to ONN
         "Results go to standard output, progress and errors to standard error. MODEL and -o may be '-'.",
         "Options that are not given come from COMPRESS_NAME variables, then from compress.toml or the "
         "tool.compress table of pyproject.toml, found from here upwards.",
-        "Exit codes: 0 done, 1 could not do it, 2 usage or config, 3 a gate failed, 130 interrupted.",
+        "Exit codes: 0 done, 1 could not do it, 2 usage or config, 3 a gate failed, 130 interrupted, 143 and 129 ended "
+        "by SIGTERM and SIGHUP.",
     )
 )
 """Paragraphs are one line each: on a terminal typer keeps the line breaks inside them."""
@@ -49,6 +52,11 @@ _TOP = """Prune a trained network with structure, retrain, shrink, export to ONN
 
 def run() -> NoReturn:
     """The console script: `main`, on a clean set of warnings and streams that can print every character."""
+    try:
+        standard.open_closed()
+    except UsageError as error:
+        sys.exit(_Ending("compress", (), wants_json=False).of(error))
+    end_in_order()
     warnings.simplefilter("ignore")  # libraries warn their developers; what users must know comes as notes
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ending = _Ending("compress", given, wants_json=_asks_for_json(given))
     try:
         code = build_app(ending)(given, prog_name="compress", standalone_mode=False)
-        sys.stdout.flush()
+        standard.flush()
         return int(code or 0)
     except typer.TyperException as error:
         return ending.refused(error)
@@ -124,7 +132,7 @@ class _Ending:
             _ = options.printing  # an unknown form is refused before the work, not after it
             with self._session.resources:
                 function(options, self._session)
-            sys.stdout.flush()
+            standard.flush()
         except BaseException as error:
             told = origins.refusal(error, self._words) if isinstance(error, UntrustedCodeError) else None
             raise typer.Exit(self.of(told or error)) from error
@@ -138,6 +146,8 @@ class _Ending:
             return _leave_the_pipe()
         if isinstance(error, (KeyboardInterrupt, typer.Abort)):
             return self.failed("Interrupted", f"interrupted{self._where_to_resume()}", INTERRUPTED)
+        if isinstance(error, Terminated):
+            return self.failed("Terminated", f"ended by {error}{self._where_to_resume()}", error.exit_code)
         if isinstance(error, CompressError):
             return self.failed(type(error).__name__, str(error), error.exit_code)
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -145,7 +155,8 @@ class _Ending:
             return self.failed("OutOfMemory", message, 1)
         if isinstance(error, OSError) and error.strerror:  # a path too long, a disk that fails: no bug of ours
             where = str(error.filename)[-200:] if error.filename is not None else "the system"
-            return self.failed("OutputError", f"{where}: {error.strerror}", 1)
+            advice = "; free some space" if error.errno in FULL else ""
+            return self.failed("OutputError", f"{where}: {error.strerror}{advice}", 1)
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's own words on the CPU
             return self.failed(
                 "OutOfMemory", "out of memory; the model or its values are too large for this machine", 1
@@ -161,17 +172,19 @@ class _Ending:
     def failed(self, kind: str, message: str, code: int) -> int:
         """Tells the message and gives the code back."""
         message = printable(message)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # a terminal that was closed has no reader either
             typer.echo(f"{typer.style(f'{self._command}:', fg='red')} {message}", err=True)
         if self._wants_json and not (self._session and self._session.told):
             from compressor.report.jsonable import to_json
 
+            body = {"error": kind, "message": message, "exit_code": code}
             try:
-                body = {"error": kind, "message": message, "exit_code": code}
-                typer.echo(to_json("compress.error/1", body))
-                sys.stdout.flush()
+                with standard.writing_result():
+                    typer.echo(to_json("compress.error/1", body))
             except BrokenPipeError:
                 return _leave_the_pipe()
+            except OutputError:  # perhaps what is told of here; the message went to the other stream
+                return code
         return code
 
     def _bug(self, error: BaseException) -> int:
@@ -190,7 +203,6 @@ class _Ending:
 
 
 def _leave_the_pipe() -> int:
-    """The reader has gone: nobody to tell, and nothing may be flushed at exit."""
-    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The reader has gone: nobody to tell."""
+    standard.drop()
     return BROKEN_PIPE

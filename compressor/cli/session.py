@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compressor.cli.origins import Origin, Origins
+from compressor.cli.standard import writing_result
 from compressor.printable import printable
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Session:
         self.options = options
         self._origins = origins or Origins()
         self.told = False
+        self._noted: set[str] = set()
         self.resume_point: Path | None = None
         self.resources = ExitStack()
         self.preprocessing: dict[str, Any] = {}
@@ -44,34 +46,36 @@ class Session:
         if not self.is_main:
             return
         printing = self.options.printing
-        if printing.form == "json":
-            from compressor.report.jsonable import to_json
-
-            self.told = True
-            typer.echo(to_json(f"compress.{self.command}/1", body))
-            return
         if printing.form != "text":
+            from compressor.report.jsonable import to_json
             from compressor.report.tabular import to_csv, to_markdown
 
-            wants_csv = printing.form == "csv"
-            text = to_csv(self.command, body, printing.name) if wants_csv else to_markdown(table())
+            text = {
+                "json": lambda: to_json(f"compress.{self.command}/1", body) + "\n",
+                "csv": lambda: to_csv(self.command, body, printing.name),
+                "markdown": lambda: to_markdown(table()),
+            }[printing.form]()
             self.told = True
-            typer.echo(text, nl=False)
+            with writing_result():
+                typer.echo(text, nl=False)
             return
         self.told = True
         if self.stdout_is_model and self.options.quiet:
             return
         from compressor.report.console import print_to
 
-        print_to(sys.stderr if self.stdout_is_model else sys.stdout, table())
+        shown = table()
+        with writing_result():
+            print_to(sys.stderr if self.stdout_is_model else sys.stdout, shown)
 
     def origin(self, option: str, value: str | None) -> Origin:
         """Who wrote the value of an option; what is None is what a model file remembers instead."""
         return self._origins.of(option, value)
 
     def note(self, text: str) -> None:
-        """One line that the user should know but that stops nothing."""
-        if self.is_main and not self.options.quiet:
+        """One line that the user should know but that stops nothing; once."""
+        if self.is_main and not self.options.quiet and text not in self._noted:
+            self._noted.add(text)
             typer.echo(f"{typer.style('note:', fg='yellow')} {printable(text)}", err=True)
 
     @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from compressor import atomic
 from compressor.atomic import atomic_write
 from compressor.cli.reservation import reserved
 from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageError
@@ -66,8 +67,13 @@ class Target:
             yield self.path
             return
         sys.stdout.flush()
-        with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
-            yield stream
+        try:
+            with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+                yield stream
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}; the model was not written whole") from error
 
 
 def read_source(options: SourceOptions, model: str, session: Session) -> Source:
@@ -175,10 +181,7 @@ def _plain(arch: str) -> str:
 
 def refuse_taken(path: Path, force: bool, option: str = "-o") -> None:
     """Raises:  OutputError if a file could not be written there; the message names the option that says where."""
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give the name of a file with {option}")
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; overwrite it with --force or choose another path with {option}")
+    atomic.refuse_taken(path, force, option)
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no directory {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):

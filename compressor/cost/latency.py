@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.errors import ModelError
 from compressor.program import Program
 
 
@@ -33,6 +34,10 @@ class LatencyTable:
     filters: tuple[int, ...]
     channels: tuple[int, ...]
     seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.seconds) & (self.seconds > 0)).all():
+            raise ModelError("a stopwatch gave a time that is none: not above 0, or no number")
 
     def at(self, n_filters: Any, n_channels: Any) -> Any:
         """Seconds at these widths: bilinear inside the grid, the border's outside of it.

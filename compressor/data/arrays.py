@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressor.data.digests import digest_of
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
 from compressor.errors import DataError
@@ -92,6 +93,11 @@ class ArraySource(NumberedSource):
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         return (tuple(self.train.inputs.shape[1:]),)
+
+    def content_digest(self) -> str:
+        """See `identity.identity_of_data`."""
+        how = (self.n_classes, self.normalisation, self.shift_pad, self.flip)
+        return digest_of(*self.train, *self.val, how)
 
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         part, device = self.train if asked.split == "train" else self.val, asked.device

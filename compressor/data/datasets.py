@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
+from compressor.data.digests import digest_of, file_digest
 from compressor.data.order import mixed_seed
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
 from compressor.errors import DataError
 from compressor.reference import load_reference, resolve_path, split_reference
+
+_SAMPLES, _TRIES = 32, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,26 @@ class DatasetSource(NumberedSource):
     def n_val(self) -> int:
         return len(self.val)
 
+    def content_digest(self) -> str:
+        """See `identity.identity_of_data`: the code, the counts, and a spread of validation samples.
+
+        Not the training samples, which their data set may draw anew each time.
+        """
+        source = split_reference(self.ref)
+        code = "" if source is None or not source[0].endswith(".py") else file_digest(Path(source[0]))
+        return digest_of(code, self.n_train, self.n_val, self.n_classes, self.input_shapes, *self._lasting())
+
+    def _lasting(self) -> list[Any]:
+        """Leaves of samples over the whole split; none where fetching one again gives something else."""
+        found: list[Any] = []
+        for i in range(0, self.n_val, -(-self.n_val // _SAMPLES)):
+            with torch.random.fork_rng(devices=[]):
+                tries = [list(filter(_is_value, tree_leaves(self.val[i]))) for _ in range(_TRIES)]
+            if any(digest_of(*other) != digest_of(*tries[0]) for other in tries[1:]):
+                return []
+            found += tries[0]
+        return found
+
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         """Targets may be any structure of tensors."""
         dataset, order = self.train if asked.split == "train" else self.val, asked.order
@@ -59,6 +83,11 @@ class DatasetSource(NumberedSource):
                     torch.default_generator.manual_seed(mixed_seed("sample", asked.seed, asked.epoch, position))
                     items.append(dataset[sample])
             yield _to_device(_as_batch(default_collate(items), self.ref), asked.device)
+
+
+def _is_value(leaf: object) -> bool:
+    """Not an object whose text says where it lies in memory."""
+    return isinstance(leaf, (Tensor, bool, int, float, str))
 
 
 def open_function(ref: str, base: Path | None, *, trust_code: bool) -> DatasetSource:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from compressor.data.arrays import IMAGENET, normalise
 from compressor.data.bounded import refuse_large_image
+from compressor.data.digests import digest_of, files_digest
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
 from compressor.errors import CompressError, DataError
@@ -85,6 +86,12 @@ class FolderSource(NumberedSource):
     @property
     def n_val(self) -> int:
         return len(self.val)
+
+    def content_digest(self) -> str:
+        """See `identity.identity_of_data`."""
+        paths = [path for part in (self.train, self.val) for path, _ in part]
+        labels = [[label for _, label in part] for part in (self.train, self.val)]
+        return digest_of(files_digest(paths, Path(self.ref)), labels, self.input_shapes)
 
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         """Raises:  DataError naming the file that cannot be decoded."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UnsafeFileError
+from compressor.formats.pickle_work import check_pickles
 
 _GLOBAL = re.compile(r"GLOBAL (\S{1,80}) (?:was not an allowed|whose module)")
 _REFUSED = ("Unsupported operand", "unrecognized function", "Can only create", "Can only build")
@@ -42,7 +43,10 @@ def open_archive(file: BinaryIO, name: str, *, trust_pickle: bool = False) -> An
     Raises:  UnsafeFileError if opening it would run code; ModelError if it is damaged.
     """
     try:
-        return _open_with_stand_ins(file)
+        check_pickles(file)
+        return without_attributes(_open_with_stand_ins(file))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     except Exception as error:
         # torch raises anything on damage: from UnpicklingError and RuntimeError to IndexError or MemoryError.
         unsafe = _unsafe_name(error)
@@ -56,6 +60,23 @@ def open_archive(file: BinaryIO, name: str, *, trust_pickle: bool = False) -> An
             ) from error
     file.seek(0)
     return _open_trusted(file, name)
+
+
+def without_attributes(content: Any) -> Any:
+    """The same content. An ordered dictionary brings attributes of its own along, which would stand in for its methods.
+
+    torch keeps versions of modules there, which nobody here reads.
+    """
+    waiting, seen = [content], set[int]()
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or not isinstance(found, (dict, list, tuple)):
+            continue
+        seen.add(id(found))
+        if isinstance(found, OrderedDict):
+            vars(found).clear()
+        waiting += dict.values(found) if isinstance(found, dict) else found
+    return content
 
 
 class _Ignored:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor, nn
 
-from compressor.atomic import atomic_write
+from compressor.atomic import atomic_write, opened
 from compressor.errors import CompressError, ModelError
 from compressor.formats.archive import first_line
 from compressor.formats.digest import digest
@@ -54,7 +54,7 @@ def save(program: Program, target: str | Path | BinaryIO, *, force: bool = False
     """
     if isinstance(target, (str, Path)):
         content = _contents(program, Path(os.path.realpath(target)).parent)
-        with atomic_write(target, force=force) as temporary, open(temporary, "wb") as file:
+        with atomic_write(target, force=force) as temporary, opened(temporary) as file:
             torch.save(content, file)
     else:
         # torch.save seeks on what it is given; a pipe cannot.

@@ -138,7 +138,7 @@ class _Run:
         self.drawn: dict[str, Tensor] = {}
         self.on_step: Callable[[StageRow, Program], None] | None = None
         options = {**asdict(settings), "preferences": preferences.of_kind}
-        identity = identity_of(program, options, data.ref if data else "") if resume_file else ""
+        identity = identity_of(program, options, data, self.task) if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
@@ -147,7 +147,7 @@ class _Run:
         )
 
     def execute(self, resume: bool) -> tuple[Program, tuple[StageRow, ...]]:
-        point = self.file.read() if resume else None
+        point = self.file.read(self.program, len(plan(self.settings))) if resume else None
         if point is not None:
             self.stages.extend(point.stages)
             self.drawn = point.drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, in_batches_of, open_task
@@ -58,8 +59,9 @@ def retrain(
     data = in_batches_of(data, program.fixed_batch)
     tuned = program.clone()
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
-    file = ResumeFile(resume_file, _identity(program, recipe, recovery, alternate, freeze, data) if resume_file else "")
-    point = file.read() if resume else None
+    options = _options(recipe, recovery, alternate, freeze)
+    file = ResumeFile(resume_file, identity_of(program, options, data, task, teacher) if resume_file else "")
+    point = file.read(tuned, 1) if resume else None
     ratio = tuned.n_parameters / _left(tuned)
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]
     if recovery and point is None:
@@ -92,17 +94,9 @@ def standing(
     return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)
 
 
-def _identity(
-    program: Program,
-    recipe: Recipe | None,
-    recovery: Recovery,
-    alternate: bool,
-    freeze: Sequence[str],
-    data: DataSource,
-) -> str:
+def _options(recipe: Recipe | None, recovery: Recovery, alternate: bool, freeze: Sequence[str]) -> dict[str, Any]:
     how = {"recovery": asdict(recovery), "alternate": alternate, "freeze": list(freeze)}
-    options = {**(asdict(recipe) if recipe else {}), **how}
-    return identity_of(program, options, data.ref)
+    return {**(asdict(recipe) if recipe else {}), **how}
 
 
 def _left(program: Program) -> Params:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from compressor.asking import Recipe, Recovery
-from compressor.data import DataSource, Task
-from compressor.errors import TrainingError, UsageError
+from compressor.data import DataSource, Task, identity_of_data, identity_of_task, open_task
+from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.program import Program, families
 from compressor.progress import Progress
 from compressor.pruning.recovery import recover
@@ -25,10 +25,12 @@ from compressor.training import (
     FitResult,
     StepHook,
     StepReport,
+    check_form,
     evaluate,
     fit,
     gradient_moments,
     load_state,
+    plain_as,
     save_state,
     share_state,
     steps_per_epoch,
@@ -156,18 +158,25 @@ class ResumeFile:
     def __init__(self, path: Path | None, identity: str) -> None:
         self.path, self._identity = path, identity
 
-    def read(self) -> ResumePoint | None:
-        """Raises:  TrainingError if the file belongs to a run with other settings or another model."""
+    def read(self, program: Program, n_phases: int) -> ResumePoint | None:
+        """The point, of a run over `program` in so many phases.
+
+        Raises:  TrainingError if the file belongs to a run with other settings, another model or other data, or is
+                 damaged.
+        """
         if self.path is None or not self.path.exists():
             return None
         state = load_state(self.path)
-        if state.get("identity") != self._identity:
+        known = state.get("identity")
+        if not isinstance(known, str) or known != self._identity:
             raise TrainingError(
-                f"{self.path}: belongs to a run with another model or other options\n"
-                "give the same options as then, or start afresh without --resume"
+                f"{self.path}: belongs to a run with another model, other data or other options\n"
+                "give the same as then, or start afresh without --resume"
             )
-        stages = tuple(StageRow(**row) for row in state["stages"])
-        return ResumePoint(state["phase"], state["fit"], state["module"], state["masks"], stages, state["drawn"])
+        try:
+            return _point(state, program, n_phases)
+        except CompressError as error:
+            raise TrainingError(f"{self.path}: {error}") from error
 
     def write(
         self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow],
@@ -177,20 +186,49 @@ class ResumeFile:
         if self.path is None:
             return
         module = None if fit_state is not None else dict(program.module.state_dict())
-        rows = [asdict(row) for row in stages]
+        rows = json.loads(json.dumps([asdict(row) for row in stages]))  # plain lists, as they are read
         state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
         save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn)})
 
 
-def identity_of(program: Program, options: Mapping[str, Any], data: str) -> str:
-    """A digest of model, masks, options and data: two runs that share it would do the same.
+def _point(state: Mapping[str, Any], program: Program, n_phases: int) -> ResumePoint:
+    """The parts of a state; the fit's own is looked at by whoever takes it up."""
+    phase = plain_as(int, state.get("phase"), "phase")
+    if not 0 <= phase < n_phases:
+        raise TrainingError(f"resume point: there is no phase {phase} of this run")
+    fit_state, module = state.get("fit"), state.get("module")
+    if (fit_state is None) == (module is None) or not isinstance(fit_state, (dict, type(None))):
+        raise TrainingError("resume point: holds not one of a fit's state and a module's")
+    if fit_state is not None:
+        plain_as(list[EpochRecord], fit_state.get("history"), "fit.history")
+    if module is not None:
+        check_form(module, program.module.state_dict(), "module")
+    for name in ("masks", "drawn"):
+        given, parameters = state.get(name), program.parameters
+        known = [key for key in given if key in parameters] if isinstance(given, dict) else []
+        check_form(given, {key: parameters[key].bool() for key in known}, name)
+    stages = plain_as(list[StageRow], state.get("stages"), "stages")
+    return ResumePoint(phase, fit_state, module, state["masks"], tuple(stages), state["drawn"])
 
-    The device is left out, so that a run may go on elsewhere.
+
+def identity_of(
+    program: Program,
+    options: Mapping[str, Any],
+    data: DataSource | None,
+    task: Task | None = None,
+    teacher: Program | None = None,
+) -> str:
+    """A digest of model, masks, options, what the data hold, task and teacher: two runs that share it do the same.
+
+    The device and the place of the data are left out, so that a run may go on elsewhere.
     """
-    plain = {key: value for key, value in options.items() if key != "device"}
-    digest = hashlib.sha256(json.dumps({"options": plain, "data": data}, sort_keys=True, default=str).encode())
+    plain: dict[str, Any] = {"options": {key: value for key, value in options.items() if key != "device"}}
+    plain["data"] = None if data is None else identity_of_data(data)
+    plain["task"] = None if data is None else identity_of_task(task or open_task(None))
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
     masks = {f"mask of {name}": mask for name, mask in program.masks.items()}
-    for name, tensor in {**program.module.tensors(), **masks}.items():
+    taught = {} if teacher is None else {f"teacher's {name}": t for name, t in teacher.module.tensors().items()}
+    for name, tensor in {**program.module.tensors(), **masks, **taught}.items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

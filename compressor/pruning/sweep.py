@@ -14,12 +14,13 @@ from compressor.asking import PruneSettings
 from compressor.atomic import atomic_write
 from compressor.cost import Stopwatch
 from compressor.data import DataSource, Task
-from compressor.errors import TrainingError, UsageError
+from compressor.errors import TrainingError, UsageError, first_line
 from compressor.program import Program
 from compressor.progress import Progress
 from compressor.pruning.prune import prune
 from compressor.pruning.result import PruneReport
 from compressor.pruning.run import identity_of
+from compressor.schema import read_as, read_json
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class SweepRow:
     macs: int
     metrics: dict[str, float] | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What stands in the file of a row."""
+
+    identity: str
+    row: SweepRow
 
 
 def sweep(
@@ -61,7 +70,7 @@ def sweep(
     for ratio in ratios:
         asked = replace(settings, ratio=ratio)
         file, point = folder / f"{ratio:g}x.json", folder / f"{ratio:g}x.resume"
-        identity = identity_of(program, asdict(asked), data.ref if data else "")
+        identity = identity_of(program, asdict(asked), data, task)
         row = _read(file, identity)
         if row is None:
             pruned, report = prune(
@@ -91,13 +100,14 @@ def _read(file: Path, identity: str) -> SweepRow | None:
     if not file.exists():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        known, row = content["identity"], SweepRow(**content["row"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{file}: is no row of a sweep; delete it, or sweep into another folder") from error
-    if known != identity:
+        found = read_as(_Kept, read_json(file, TrainingError), TrainingError, str(file))
+    except TrainingError as error:
+        raise TrainingError(
+            f"{file}: is no row of a sweep; delete it, or sweep into another folder\n{first_line(error)}"
+        ) from error
+    if found.identity != identity:
         raise TrainingError(
             f"{file}: belongs to a sweep of another model, other data or other options\n"
             "sweep into another folder, or delete it"
         )
-    return row
+    return found.row

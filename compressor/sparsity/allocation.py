@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from compressor.axes import Ids, Keep
 from compressor.errors import RatioError
 from compressor.sparsity.scores import Scores, normalise_lamp
-from compressor.units import format_ratio
+from compressor.units import format_ratio, format_reachable
 
 _FILL_TRIES = 512
 """Units that are tried again after the cut: enough for the granularity of small networks, bounded for large ones."""
@@ -108,7 +108,7 @@ def choose_units(
     least = cost(_without(order, high, rules))
     if least > target:
         raise RatioError(
-            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; the rest is"
+            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(dense / least)}; the rest is"
             f" pinned or under the floor of each layer\nlower --floor (now {rules.floor:g})"
             + (f" or --round-to (now {rules.step})" if isinstance(rules.step, int) else "")
             + ", or see `compress analyze` for what is pinned and why"

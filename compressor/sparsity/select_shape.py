@@ -7,6 +7,7 @@ would remove it, and so it has to count as removed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from compressor.sparsity.columns import Columns
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import Scores, normalise_lamp, random_scores
 from compressor.sparsity.select_units import UnitSelector
-from compressor.units import format_ratio
+from compressor.units import format_ratio, format_reachable
 
 _FILL_TRIES = 128
 _CLOSE_ENOUGH = 1e-3
 _POWER = 0.5
+_SHARES = 5
+"""Parts of the ratio that units are tried with, from what was asked to all of it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,7 @@ class ShapeSelector:
         alive = self.columns.of_masks(before)
         chosen = alive
         if not before or self.columns.cost(keep, alive) > self.dense / ratio:
-            if self.inner is not None:
-                keep = self._choose_units(self.inner, tensors, ratio, before)
-            chosen = self._rank(tensors, keep, alive).choose(ratio, self.dense)
+            keep, chosen = self._choose(tensors, ratio, before, keep, alive)
         left = self.columns.without_unread(keep, chosen)
         found = merge_masks(
             mask_units(self.program.module, self.columns.units, left), self.columns.masks(left, chosen, tensors)
@@ -69,13 +70,30 @@ class ShapeSelector:
     def _all_units(self) -> Keep:
         return np.ones(self.columns.units.n_units, dtype=bool)
 
+    def _choose(
+        self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor], keep: Keep, alive: Keep
+    ) -> tuple[Keep, Keep]:
+        """Units and columns. Units carry `unit_share` of the ratio, and more where the columns that are left cannot
+        carry the rest.
+
+        Raises:  RatioError with the largest feasible ratio.
+        """
+        if self.inner is None:
+            return keep, self._rank(tensors, keep, alive).choose(ratio, self.dense)
+        for share in np.linspace(self.choice.unit_share, 1, _SHARES)[:-1]:
+            with contextlib.suppress(RatioError):
+                keep = self._choose_units(self.inner, tensors, ratio**share, masks)
+                return keep, self._rank(tensors, keep, alive).choose(ratio, self.dense)
+        keep = self._choose_units(self.inner, tensors, ratio, masks)
+        return keep, self._rank(tensors, keep, alive).choose(ratio, self.dense)
+
     def _choose_units(
         self, inner: UnitSelector, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor]
     ) -> Keep:
-        """Units for `unit_share` of the ratio, or for as much of it as their floors allow."""
+        """Units for this ratio, or for as much of it as their floors allow."""
         ranked, rules = inner.ranking(tensors, masks)
         most = largest_ratio(ranked, rules, inner.budget.cost, inner.dense)
-        asked = min(ratio**self.choice.unit_share, most * (1 - 1e-9))  # less the rounding of its own division
+        asked = min(ratio, most * (1 - 1e-9))  # less the rounding of its own division
         return inner.choose(ranked, rules, asked)
 
     def _rank(self, tensors: Mapping[str, Tensor], keep: Keep, alive: Keep) -> ColumnRanking:
@@ -143,7 +161,7 @@ class ColumnRanking:
         if least > target * (1 + 1e-12):
             more = "" if "+" in self.choice.pattern else ", or cut whole units as well: --pattern filter+shape"
             raise RatioError(
-                f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(dense / least)}; the rest is"
+                f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(dense / least)}; the rest is"
                 f" pinned, out of scope or under the floor of each layer\nlower --floor (now {self.choice.floor:g}) or"
                 f" --round-to (now {self.choice.round_to}){more}"
             )

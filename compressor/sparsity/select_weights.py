@@ -23,7 +23,7 @@ from compressor.sparsity.grouping import Blocks, Grouping, Singles
 from compressor.sparsity.misfits import refuse_or_note
 from compressor.sparsity.projection import Binned, bin_magnitudes, keep_largest, tally
 from compressor.sparsity.scores import random_scores
-from compressor.units import format_ratio
+from compressor.units import format_ratio, format_reachable
 
 _CORRECTIONS = 8
 _CLOSE_ENOUGH = 1e-3
@@ -175,6 +175,6 @@ class WeightSelector:
 
     def _infeasible(self, ratio: float, least: float) -> RatioError:
         return RatioError(
-            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_ratio(self.dense / least)}; what is out of"
-            f" scope or kept, biases and normalisation are not pruned by `{self.choice.pattern}`"
+            f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(self.dense / least)}; what is"
+            f" out of scope or kept, biases and normalisation are not pruned by `{self.choice.pattern}`"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ import onnx
 import onnxruntime as ort
 
 from compressor.atomic import atomic_write
-from compressor.errors import OutputError
+from compressor.errors import OutputError, first_line
+from compressor.places import cache_folder
 from compressor.program import Program
+from compressor.schema import read_as, read_json
 from compressor.timing.environment import cpu_name
 from compressor.timing.operator_onnx import operator_model
 
@@ -28,6 +29,8 @@ _MOST_S = 0.5
 """Largest share of time for one program in one opening, beyond which fewer rounds must do."""
 
 _FINE_S = 1e-6
+_LONGEST_S = 3600.0
+"""Of one run of one operator; a remembered time beyond it, or one that is no number, was never measured."""
 
 Take = Callable[[Sequence[bytes], int], "tuple[float, ...]"]
 
@@ -36,15 +39,14 @@ class OperatorClock:
     """A stopwatch (`cost.latency.Stopwatch`) on onnxruntime's CPU provider with `threads` threads.
 
     Times are kept under what decides them: operators, shapes, batch, threads, onnxruntime and processor, not the values
-    of weights. `cache` is a JSON file that outlives the run; a file that cannot be read is as good as none. One that
+    of weights. `cache` is a JSON file that outlives the run. One that cannot be read is as good as none, and one that
     cannot be written stops nothing: `trouble` says so.
     """
 
     def __init__(self, threads: int = 1, cache: Path | None = None, take: Take | None = None) -> None:
         self.threads, self._cache = threads, cache
         self._take = take or take_times
-        self._known = _read(cache)
-        self.trouble: str | None = None
+        self._known, self.trouble = _read(cache)
         self._runtime = f"{ort.__version__} {cpu_name(Path('/proc/cpuinfo'))} {threads} threads"
 
     def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
@@ -77,26 +79,27 @@ class OperatorClock:
             with atomic_write(self._cache, force=True) as temporary:
                 temporary.write_text(json.dumps(self._known))
         except (OSError, OutputError) as error:
-            self.trouble = f"times are not remembered, each run measures anew: {str(error).splitlines()[0]}"
+            self.trouble = f"times are not remembered, each run measures anew: {first_line(error)}"
 
 
 def default_cache() -> Path | None:
-    """Where times are kept: `compress/operators.json` below $XDG_CACHE_HOME, by default ~/.cache; None without home."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(root) if root else Path.home() / ".cache") / "compress" / "operators.json"
-    except RuntimeError:  # no $HOME, and no user of this number
-        return None
+    """Where times are kept: `operators.json` in the user's cache; None without a home."""
+    folder = cache_folder()
+    return None if folder is None else folder / "operators.json"
 
 
-def _read(cache: Path | None) -> dict[str, float]:
-    if cache is None:
-        return {}
+def _read(cache: Path | None) -> tuple[dict[str, float], str | None]:
+    """Times that can be true, and what is to be said about the others."""
+    if cache is None or not cache.is_file():
+        return {}, None
     try:
-        entries = json.loads(cache.read_text())
-        return {str(key): float(value) for key, value in entries.items()}
-    except (OSError, ValueError, AttributeError, TypeError):  # of another version, or cut off: it is measured anew
-        return {}
+        entries = read_as(dict[str, float], read_json(cache, OutputError), OutputError, str(cache))
+    except OutputError as error:  # of another version, cut off, or somebody else's
+        return {}, f"times that were remembered are measured anew: {first_line(error)}"
+    times = {key: seconds for key, seconds in entries.items() if 0 < seconds < _LONGEST_S}
+    if len(times) < len(entries):
+        return times, f"{cache}: {len(entries) - len(times)} times in it are none; they are measured anew"
+    return times, None
 
 
 def take_times(models: Sequence[bytes], threads: int, batch: int = 1) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from compressor.training.devices import resolve_device
 from compressor.training.evaluation import evaluate
+from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
 from compressor.training.loop import fit, steps_per_epoch
@@ -15,10 +16,12 @@ __all__ = [
     "FitResult",
     "StepHook",
     "StepReport",
+    "check_form",
     "evaluate",
     "fit",
     "gradient_moments",
     "load_state",
+    "plain_as",
     "resolve_device",
     "save_state",
     "share_state",

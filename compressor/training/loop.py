@@ -16,6 +16,7 @@ from compressor.asking.recipe import Recipe
 from compressor.errors import ConfigError, TrainingError
 from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
 from compressor.training.evaluation import evaluate
+from compressor.training.form import check_fit_state, plain_as
 from compressor.training.hooks import StepHook
 from compressor.training.processes import Processes, open_processes
 from compressor.training.records import EpochRecord, FitResult, StepReport, best_record
@@ -130,16 +131,14 @@ class _Run:
     def restore(self, start: Mapping[str, Any]) -> None:
         """Takes up a run where `state` left it; `start` itself stays as it is.
 
-        Raises:  TrainingError if it was made with another recipe, seed, number of hooks, or model.
+        Raises:  TrainingError if it was made with another recipe, seed, number of hooks, or model, or is damaged.
         """
         hooks = self.stepper.hooks
         _refuse_other(start, self.recipe.to_mapping(), self.seed, len(hooks))
         start = plain_copy(start, "start")  # optimizers and hooks may keep the tensors they are given
-        try:
-            self.module.load_state_dict(start["module"])
-            self.stepper.optimizer.load_state_dict(start["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"resume point: it is of another model: {error}") from error
+        check_fit_state(start, self.state(), self.recipe, self.module)
+        self.module.load_state_dict(start["module"])
+        self.stepper.optimizer.load_state_dict(start["optimizer"])
         self.stepper.scaler.load_state_dict(start["scaler"])
         for hook, hook_state in zip(hooks, start["hooks"], strict=True):
             hook.load_state_dict(hook_state)
@@ -218,8 +217,10 @@ def steps_per_epoch(n_train: int, recipe: Recipe, world: int = 1) -> int:
 
 
 def _refuse_other(start: Mapping[str, Any], recipe: dict[str, Any], seed: int, n_hooks: int) -> None:
+    given, hooks = plain_as(dict[str, Any], start.get("recipe"), "recipe"), start.get("hooks")
     asked = {**recipe, "seed": seed, "number of hooks": n_hooks}
-    made = {**start["recipe"], "seed": start["seed"], "number of hooks": len(start["hooks"])}
+    seed_then = plain_as(int, start.get("seed"), "seed")
+    made = {**given, "seed": seed_then, "number of hooks": len(hooks) if isinstance(hooks, list) else None}
     for name in sorted(asked.keys() | made.keys()):
         if asked.get(name) != made.get(name):
             raise TrainingError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.atomic import atomic_write
-from compressor.errors import ModelError, OutputError, TrainingError, first_line
+from compressor.atomic import atomic_write, opened
+from compressor.errors import ModelError, TrainingError, first_line
+from compressor.formats.archive import without_attributes
+from compressor.formats.pickle_work import check_pickles
 
 _KIND = "compressor resume point"
 _VERSION = 1
@@ -24,11 +25,8 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
 
     Raises:  OutputError if it cannot be written.
     """
-    with atomic_write(path, force=True) as temporary:
-        try:
-            torch.save({"kind": _KIND, "version": _VERSION, "state": dict(state)}, temporary)
-        except RuntimeError as error:  # torch's own writer tells a full disk this way
-            raise OutputError(f"{path}: cannot write the resume point: {error}") from error
+    with atomic_write(path, force=True) as temporary, opened(temporary) as file:
+        torch.save({"kind": _KIND, "version": _VERSION, "state": dict(state)}, file)
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,15 +39,20 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch's reader skips the checksums
         if damaged is not None:
-            raise ModelError(f"{path}: damaged at {damaged}; delete it and start again without --resume")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ModelError(f"damaged at {damaged}; delete it and start again without --resume")
+        with path.open("rb") as file:
+            check_pickles(file)
+            content = without_attributes(torch.load(file, map_location="cpu", weights_only=True))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except Exception as error:  # torch raises anything on a pickle that is damaged
         raise ModelError(f"{path}: cannot be read as a resume point: {first_line(error)}") from error
-    if not isinstance(content, dict) or content.get("kind") != _KIND:
+    kind, version = (content.get("kind"), content.get("version")) if isinstance(content, dict) else (None, None)
+    if not isinstance(kind, str) or kind != _KIND:
         raise ModelError(f"{path}: is no resume point; --resume takes the file that a stopped run left")
-    if content.get("version") != _VERSION:
+    if type(version) is not int or version != _VERSION:
         raise ModelError(
-            f"{path}: resume point of version {content.get('version')}, this program reads {_VERSION}; "
+            f"{path}: resume point of version {str(version)[:20]}, this program reads {_VERSION}; "
             "finish the run with the program that started it"
         )
     state = content.get("state")

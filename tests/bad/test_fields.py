@@ -92,7 +92,6 @@ def commands(model: Path, folder: Path) -> list[list[str]]:
     ]
 
 
-@pytest.mark.slow
 def test_every_field_with_every_wrong_value(rich: bytes, forge: Any, folder: Path, capsys: Any) -> None:
     content = {"bytes": rich}
     places = list(paths(torch.load(io.BytesIO(rich), weights_only=True)["compressor"]))

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,67 @@ for name in sys.argv[1:]:
 def _npy(shape: str) -> bytes:
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def keyed(steps: bytes) -> bytes:
+    """A pickle of a dictionary whose one key is made by these instructions."""
+    return b"\x80\x02}" + steps + b"Ns."
+
+
+def twice(n: int) -> bytes:
+    """A tuple of twice a tuple of twice …, n times: n instructions, and 2^n parts to hash."""
+    return b")q\x00" + b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(n))
+
+
+ENDLESS = {
+    "a key of 2^40 parts": keyed(twice(40)),
+    "a key of 2^140 parts": keyed(twice(140)),
+    "a key that lies deep": keyed(b")" + b"\x85" * 200_000),
+    "many keys of 2^20 parts": b"\x80\x02}(" + twice(20) + b"N" + b"h\x14N" * 1000 + b"u.",
+    "a set of such": b"\x80\x02cbuiltins\nset\n]" + twice(40) + b"a\x85R.",
+    "a counter of such": b"\x80\x02ccollections\nCounter\n]" + twice(40) + b"a\x85R.",
+    "an ordered one": b"\x80\x02ccollections\nOrderedDict\n)R" + twice(40) + b"Ns.",
+    "a state of such": b"\x80\x02ccollections\nOrderedDict\n)R}" + twice(40) + b"Nsb.",
+}
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_pickle_without_end_is_not_opened(refused: Any, folder: Path, what: str, layout: str) -> None:
+    if layout == "zip":
+        content = archive({"a/data.pkl": ENDLESS[what], "a/version": b"3\n"})
+    else:
+        whole = saved({}, _use_new_zipfile_serialization=False)
+        stream = io.BytesIO(whole)
+        for _ in range(3):  # magic number, version, system
+            pickle.load(stream)
+        content = whole[: stream.tell()] + ENDLESS[what]
+    (folder / "file.pt").write_bytes(content)
+    assert "has no end" in refused(load, "file.pt", arch="lenet5")
+
+
+def test_twin_what_is_shared_without_being_hashed_is_read() -> None:
+    from compressor.formats.pickle_work import check_pickles
+
+    shared: Any = [1, 2]
+    for _ in range(60):
+        shared = [shared, shared]
+    key = ((1, 2), ("a", (3, 4)))
+    state = {f"layer{i}.weight": torch.zeros(2) for i in range(500)}
+    for new in (True, False):
+        content = saved({"x": shared, key: 1, "w": state}, _use_new_zipfile_serialization=new)
+        check_pickles(io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "get", "copy"])
+def test_an_ordered_dictionary_does_not_bring_methods_of_its_own(folder: Path, name: str, refused: Any) -> None:
+    state = OrderedDict({"w": torch.zeros(3)})
+    vars(state)[name] = 3
+    (folder / "file.pt").write_bytes(saved({"state_dict": state}))
+    assert "does not fit" in refused(load, "file.pt", arch="lenet5")
+
+
+def test_nor_the_method_that_pickle_itself_needs(folder: Path, refused: Any) -> None:
+    made = b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x03sb."
+    (folder / "file.pt").write_bytes(archive({"a/data.pkl": made, "a/version": b"3\n"}))
+    assert "holds no weights" in refused(load, "file.pt", arch="lenet5")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from compressor.asking import Admm, PruneSettings, Recipe
-from compressor.data.arrays import ArraySource
+from compressor.data import Classification
+from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import ModelError, TrainingError
 from compressor.program import Program
 from compressor.progress import Progress
@@ -102,6 +103,10 @@ def test_without_a_file_a_resumed_run_is_a_fresh_one(tiny: Program, data: ArrayS
     assert_same(fresh, prune(tiny, MAGNITUDE, data=data, resume_file=tmp_path / "none", resume=True)[0])
 
 
+class OtherTask(Classification):
+    name = "another"
+
+
 @pytest.mark.parametrize("what", ["settings", "model", "data"])
 def test_a_file_of_another_run_is_refused(
     tiny: Program, other_tiny: Program, data: ArraySource, tmp_path: Path, what: str
@@ -111,10 +116,10 @@ def test_a_file_of_another_run_is_refused(
     other = {
         "settings": (tiny, replace(MAGNITUDE, ratio=3.1), data),
         "model": (other_tiny, MAGNITUDE, data),
-        "data": (tiny, MAGNITUDE, replace(data, ref="others")),
+        "data": (tiny, MAGNITUDE, replace(data, val=Arrays(data.val.inputs, data.val.target.flip(0)))),
     }
     program, settings, source = other[what]
-    with pytest.raises(TrainingError, match="belongs to a run with another model or other options"):
+    with pytest.raises(TrainingError, match="belongs to a run with another model, other data or other options"):
         prune(program, settings, data=source, resume_file=file, resume=True)
 
 
@@ -138,19 +143,23 @@ def test_retraining_resumes_bit_for_bit(
     assert len(report.history) == EPOCHS
 
 
-def test_an_identity_sees_every_change(tiny: Program, other_tiny: Program) -> None:
+def test_an_identity_sees_every_change(tiny: Program, other_tiny: Program, data: ArraySource) -> None:
     options = {"ratio": 2.0, "device": "cpu"}
-    own = identity_of(tiny, options, "data")
-    assert own == identity_of(tiny.clone(), {"device": "cuda", "ratio": 2.0}, "data"), "a run may go on elsewhere"
+    own = identity_of(tiny, options, data)
+    elsewhere = replace(data, ref="elsewhere")
+    assert own == identity_of(tiny.clone(), {"device": "cuda", "ratio": 2.0}, elsewhere), "a run may go on elsewhere"
     swapped = tiny.clone()
     with torch.no_grad():
         swapped.parameters["one.bias"].copy_(swapped.parameters["one.bias"].flip(0))
     masked = tiny.replace(masks={"one.weight": torch.zeros(8, 1, 3, 3, dtype=torch.bool)})
     others = [
-        identity_of(other_tiny, options, "data"),
-        identity_of(swapped, options, "data"),
-        identity_of(masked, options, "data"),
-        identity_of(tiny, {**options, "ratio": 2.5}, "data"),
-        identity_of(tiny, options, "other data"),
+        identity_of(other_tiny, options, data),
+        identity_of(swapped, options, data),
+        identity_of(masked, options, data),
+        identity_of(tiny, {**options, "ratio": 2.5}, data),
+        identity_of(tiny, options, replace(data, shift_pad=data.shift_pad + 1)),
+        identity_of(tiny, options, data, teacher=other_tiny),
+        identity_of(tiny, options, data, OtherTask()),
+        identity_of(tiny, options, None),
     ]
     assert own not in others and len({*others}) == len(others)

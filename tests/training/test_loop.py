@@ -160,7 +160,7 @@ def test_state_of_another_run_is_refused(
 def test_state_of_another_model_is_refused(data: Any, task: Any, make_net: Make) -> None:
     states: list[dict[str, Any]] = []
     fit(make_net(), data, task, Recipe(epochs=1), on_state=states.append)
-    with pytest.raises(TrainingError, match="resume point: it is of another model"):
+    with pytest.raises(TrainingError, match="resume point: module has or lacks"):
         fit(nn.Linear(12, 4), data, task, Recipe(epochs=1), start=states[0])
 
 
