@@ -25,6 +25,7 @@ from compressor.errors import DataError
 from compressor.program import Program, find_layers
 from compressor.progress import Progress, Silent
 from compressor.sparsity.choice import matching_layers
+from compressor.training import with_targets
 
 _CACHE_BYTES = 16 << 20
 _ACCELERATOR_BYTES = 1 << 30
@@ -58,9 +59,10 @@ def scan_sensitivity(
     scoped = matching_layers(layers, settings.scope, "--scope")
     units = find_units(program, options or WalkOptions.from_mapping(program.record.walk))
     cuts = plan_cuts(program, units, [x for x in layers if x.name in scoped], settings.pattern, settings.shares)
+    known, task = with_targets(data, task, program.clone().module)
     scan = _Scan(program, cuts, task or open_task(None), device, settings.budget_s, progress or Silent())
     with torch.inference_mode():
-        scan.run(data, settings.n_samples)
+        scan.run(known, settings.n_samples)
     return scan.result(settings.pattern)
 
 

@@ -53,13 +53,15 @@ COUNT_METRIC = GateMetric(COUNT, lambda value: format_count(int(value)))
 
 _TIME_METRIC = GateMetric(TIME, format_seconds)
 _OF_DATA = MappingProxyType({"accuracy": MEASURED, "loss": MEASURED})
+_OF_ANSWERS = MappingProxyType({"agreement": MEASURED})
+"""With the dense model's answers: what `prune` cuts, and the teacher of `retrain`."""
 _COUNTED = MappingProxyType({"ratio": FACTOR_METRIC, "params": COUNT_METRIC, "macs": COUNT_METRIC})
 _AGAINST_FIRST = GateMetric(FACTOR, format_ratio, relative=True)
 
 METRICS: Mapping[str, Mapping[str, GateMetric]] = MappingProxyType(
     {
-        "prune": {**_OF_DATA, **_COUNTED, "size": SIZE_METRIC},
-        "retrain": {**_OF_DATA, "size": SIZE_METRIC},
+        "prune": {**_OF_DATA, **_OF_ANSWERS, **_COUNTED, "size": SIZE_METRIC},
+        "retrain": {**_OF_DATA, **_OF_ANSWERS, "size": SIZE_METRIC},
         "compact": {**_OF_DATA, **_COUNTED, "macs_ratio": FACTOR_METRIC, "size": SIZE_METRIC},
         "export": {"size": SIZE_METRIC, "params": COUNT_METRIC, "agreement": MEASURED, "difference": MEASURED},
         "bench": {

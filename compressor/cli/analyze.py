@@ -83,7 +83,8 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     from compressor.report.sensitivity import sensitivity_table
 
     needed = "a sensitivity scan" if settings is not None else None
-    data, task = known_data(source.program, options, session, needed_for=needed)
+    dense = source.program if settings is not None else None
+    data, task = known_data(source.program, options, session, needed_for=needed, dense=dense)
     walk = _walk_options(options, source)
     with session.working("analyzing"):
         found = find(source.program, data=data, task=task, device=device_name(options), options=walk)

@@ -83,7 +83,9 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     bare = replace(settings, recovery=Recovery(), rescale_dropout=False).untrained()
     untrained = replace(bare, method=method, steps=1)
     needed = needed_for(untrained)
-    data, task = known_data(source.program, options, session, needed_for=needed) if needed else (None, None)
+    data, task = None, None
+    if needed:
+        data, task = known_data(source.program, options, session, needed_for=needed, dense=source.program)
     stopwatch = stopwatch_of(untrained)
     with session.progress() as progress:
         program, report = cut(source.program, untrained, data=data, task=task, progress=progress, stopwatch=stopwatch)
@@ -109,7 +111,7 @@ def _run(
 
     check_storable(source.program)  # what no file can hold is found before hours of training
     needed = needed_for(settings) or gates.needs_data
-    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
+    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates, dense=source.program)
     stopwatch = stopwatch_of(settings)
     with session.progress() as progress:
         program, report = cut(

@@ -84,8 +84,10 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     if options.adopt is not None:
         source = _adopted(options.adopt, source, options, session)
     needed = "retraining" if recipe is not None or options.request(Healing).recovery else gates.needs_data
-    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates)
-    program, report = _trained(source.program, recipe, data, task, needed != "retraining", options, session)
+    teacher = _teacher(options, session)
+    data, task = known_data(source.program, options, session, needed_for=needed, gates=gates, dense=teacher)
+    only_adopts = needed != "retraining"
+    program, report = _trained(source.program, recipe, data, task, only_adopts, teacher, options, session)
     measured = {"params": report.stages[-1].params, **_metrics(report)}
     step = provenance.make_step("retrain", options, source, measured)
     written = provenance.remember(program, step)
@@ -110,7 +112,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
 
 def _trained(
     program: Program, recipe: Recipe | None, data: DataSource | None, task: Task, only_adopts: bool,
-    options: RetrainOptions, session: Session,
+    teacher: Program | None, options: RetrainOptions, session: Session,
 ) -> tuple[Program, RetrainReport]:  # fmt: skip
     """The program after what the options ask for: training and healing, or nothing where weights are only adopted."""
     from compressor.pruning import retrain as train
@@ -118,7 +120,6 @@ def _trained(
 
     if only_adopts:
         return program, standing(program, "adopted", data=data, task=task, device=device_name(options))
-    teacher = _teacher(options, session)
     with session.progress() as progress:
         return train(
             program, recipe, data=data, task=task, teacher=teacher, progress=progress,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compressor.program import Program
 
 STREAM = "-"
+AGREEMENT = "agreement"
 INITIAL = "init"
 _VERBS = (".pruned", ".retrained", ".compact")
 """What earlier commands put into a name; the next one puts its own there instead."""
@@ -260,10 +261,12 @@ def known_data(
     *,
     needed_for: str | None = None,
     gates: Gates | None = None,
+    dense: Program | None = None,
 ) -> tuple[DataSource | None, Task]:
     """The data set and task given or remembered, tried on the first samples.
 
-    Data that is only remembered and cannot be opened is a note, unless it is needed.
+    Data that is only remembered and cannot be opened is a note, unless it is needed. Where there are no labels the
+    answers of `dense` take their place, and agreement with it is what is measured; a gate may ask for it beside labels.
 
     Raises:  UsageError if there is none and it is needed, or a gate is about what the task does not measure;
              UntrustedCodeError if the task, or data that is needed, is code and was only remembered;
@@ -272,6 +275,7 @@ def known_data(
     from compressor.analysis.first_batch import first_metrics
     from compressor.data import open_data, open_task
     from compressor.data.folders import FolderSource
+    from compressor.training import is_measurable
 
     task = open_task(program.record.task, **session.origin("task", options.task)._asdict())
     ref = program.record.data
@@ -288,10 +292,30 @@ def known_data(
         return None, task
     if isinstance(data, FolderSource):
         data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
+    data, task = _with_answers(data, task, dense, session, gates)
+    if not is_measurable(data, task):
+        return data, task
     measured = first_metrics(program.module, program.inputs, data, task)
     session.preprocessing = getattr(data, "preprocessing", {})
     if options.said.get("augment", False) and not data.augments:
         session.note(f"--augment changes nothing: {data.ref} does not say how its samples may be changed")
     if gates is not None:
         gates.refuse_unmeasured(measured)
+    return data, task
+
+
+def _with_answers(
+    data: DataSource, task: Task, dense: Program | None, session: Session, gates: Gates | None
+) -> tuple[DataSource, Task]:
+    from compressor.training import is_measurable, with_agreement, with_targets
+
+    if dense is None:
+        return data, task
+    teacher = dense.clone().module
+    if not is_measurable(data, task):
+        session.note(f"{data.ref}: has no labels; what the dense model answers takes their place")
+        data, taught = with_targets(data, task, teacher)
+        return data, taught or task
+    if gates is not None and any(gate.metric == AGREEMENT for gate in gates.gates):
+        return with_agreement(data, task, teacher)
     return data, task

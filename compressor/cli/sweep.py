@@ -35,7 +35,7 @@ def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> Non
     keep_freed_memory()
     source = read_source(options, options.model, session)
     formats.check_storable(source.program)
-    data, task = known_data(source.program, options, session, needed_for=needed_for(settings))
+    data, task = known_data(source.program, options, session, needed_for=needed_for(settings), dense=source.program)
 
     def keep(ratio: float, pruned: Program, report: PruneReport) -> None:
         step = provenance.make_step("prune", _at(options, f"{ratio:g}x"), source, measured_for_record(report))

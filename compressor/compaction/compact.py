@@ -20,7 +20,7 @@ from compressor.cost import USUAL, Stopwatch, count_macs, find_preferences, unco
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
-from compressor.training import evaluate
+from compressor.training import evaluate, is_measurable
 from compressor.units import Macs, Params
 
 _REAL_SAMPLES = 64
@@ -62,7 +62,9 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = evaluate(smaller.module, data, task or open_task(None), device=device) if data is not None else None
+    metrics = None
+    if data is not None and is_measurable(data, task):
+        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),

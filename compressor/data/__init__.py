@@ -6,7 +6,7 @@ It must never hold training, models, or anything that writes.
 from compressor.data.fixed import in_batches_of
 from compressor.data.identity import identity_of_data, identity_of_task
 from compressor.data.opening import KINDS, open_data, relocate
-from compressor.data.source import Batch, DataSource, Split
+from compressor.data.source import Batch, DataSource, Split, has_labels
 from compressor.data.task import Classification, Task, open_task
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "DataSource",
     "Split",
     "Task",
+    "has_labels",
     "identity_of_data",
     "identity_of_task",
     "in_batches_of",

@@ -35,10 +35,10 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Arrays(NamedTuple):
-    """One split. Shapes: inputs (N, ...), target (N,) or (N, ...)."""
+    """One split. Shapes: inputs (N, ...), target (N,) or (N, ...), None where there are no labels."""
 
     inputs: Tensor
-    target: Tensor
+    target: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class ArraySource(NumberedSource):
 
     def __post_init__(self) -> None:
         for name, part in (("train", self.train), ("val", self.val)):
-            if len(part.inputs) != len(part.target):
+            if part.target is not None and len(part.inputs) != len(part.target):
                 raise DataError(f"{self.ref}: {name} has {len(part.inputs)} inputs but {len(part.target)} targets")
             if len(part.inputs) == 0:
                 raise DataError(f"{self.ref}: {name} is empty")
@@ -76,6 +76,10 @@ class ArraySource(NumberedSource):
         if self.normalisation is None:
             return scale
         return {**scale, "mean": list(self.normalisation.mean), "std": list(self.normalisation.std)}
+
+    @property
+    def labelled(self) -> bool:
+        return self.train.target is not None and self.val.target is not None
 
     @property
     def augments(self) -> bool:
@@ -102,7 +106,7 @@ class ArraySource(NumberedSource):
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         part, device = self.train if asked.split == "train" else self.val, asked.device
         inputs = part.inputs[: asked.limit]
-        target = part.target[: asked.limit].to(device)
+        target = part.target[: asked.limit].to(device) if self.labelled and part.target is not None else None
         if inputs.nbytes <= _RESIDENT_BYTES:
             inputs = inputs.to(device)
         sample_N = asked.order.sample_N.to(inputs.device)
@@ -113,7 +117,8 @@ class ArraySource(NumberedSource):
             if draws_N3 is not None:
                 x = shift(x, draws_N3[part_slice, :2], self.shift_pad) if self.shift_pad else x
                 x = flip(x, draws_N3[part_slice, 2]) if self.flip else x
-            yield Batch((normalise(x, self.normalisation),), target.index_select(0, picked.to(device)))
+            own = None if target is None else target.index_select(0, picked.to(device))
+            yield Batch((normalise(x, self.normalisation),), own)
 
 
 def shift(x_NCHW: Tensor, draws_N2: Tensor, pad: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""Reads images from `train/CLASS/*` and `val/CLASS/*`, decoding them batch by batch with Pillow.
+"""Reads images from `train/CLASS/*` and `val/CLASS/*`, or without labels from any folder; Pillow decodes them batch by
+batch.
 
 It must never hold decoded images longer than their batch, nor import Pillow before it is needed.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from compressor.data.arrays import IMAGENET, normalise
 from compressor.data.bounded import refuse_large_image
 from compressor.data.digests import digest_of, files_digest
+from compressor.data.order import held_out
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
 from compressor.errors import CompressError, DataError
@@ -36,17 +38,21 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 
 @dataclass(frozen=True, eq=False)
 class FolderSource(NumberedSource):
-    """A DataSource over image files with their class numbers.
+    """A DataSource over image files with their class numbers, None each where there are no labels.
 
     Shorter side resized to 256, centre crop of 224, ImageNet normalisation; for models of another input size both in
     proportion. With `augment` the crop is placed at random and flipped left-right at random.
     """
 
     ref: str
-    train: tuple[tuple[Path, int], ...]
-    val: tuple[tuple[Path, int], ...]
+    train: tuple[tuple[Path, int | None], ...]
+    val: tuple[tuple[Path, int | None], ...]
     n_classes: int | None
     input_shapes: tuple[tuple[int, ...], ...] = ((3, _CROP, _CROP),)
+
+    @property
+    def labelled(self) -> bool:
+        return self.n_classes is not None
 
     @property
     def augments(self) -> bool:
@@ -102,20 +108,28 @@ class FolderSource(NumberedSource):
                 draws = [None] * len(picked) if asked.draws_N3 is None else asked.draws_N3[part].tolist()
                 sizes = [(self.resize, self.crop)] * len(picked)
                 images = list(pool.map(decode, [path for path, _ in picked], draws, sizes))
-                target_N = torch.tensor([label for _, label in picked]).to(device)
+                target_N = torch.tensor([label for _, label in picked]).to(device) if self.labelled else None
                 yield Batch((normalise(torch.stack(images).to(device), IMAGENET),), target_N)
 
 
 def open_folders(directory: Path) -> FolderSource:
     """The data set in `directory`; class numbers follow the sorted names of the folders in `train/`.
 
+    Without `train/` and `val/`, or without class folders in them, these are images without labels.
+
     Raises:  DataError if Pillow is not installed, a folder or images are missing, or `val/` has other
              classes.
     """
     _require_pillow(directory)
-    for name in ("train", "val"):
-        if not (directory / name).is_dir():
-            raise DataError(f"{directory}: no folder {name}/; looked for train/CLASS/ and val/CLASS/ with images")
+    there = [name for name in ("train", "val") if (directory / name).is_dir()]
+    if not there:
+        return _unlabelled(directory)
+    if len(there) == 1:
+        lacks = "val" if there == ["train"] else "train"
+        raise DataError(f"{directory}: no folder {lacks}/; looked for train/CLASS/ and val/CLASS/ with images")
+    if not any(path.is_dir() for name in there for path in (directory / name).iterdir()):
+        train, val = (_images(directory / name) for name in there)
+        return FolderSource(str(directory), train, val, None)
     classes = sorted(path.name for path in (directory / "train").iterdir() if path.is_dir())
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = [path.name for path in (directory / "val").iterdir() if path.is_dir() and path.name not in numbers]
@@ -161,6 +175,24 @@ def _require_pillow(directory: Path) -> None:
         raise DataError(
             f"{directory}: reading image folders needs Pillow; install it with pip install 'compressor[vision]'"
         ) from cause
+
+
+def _unlabelled(directory: Path) -> FolderSource:
+    """All images below a folder."""
+    images = _images(directory)
+    train_N, val_N = held_out(len(images))
+    train, val = (tuple(images[i] for i in part.tolist()) for part in (train_N, val_N))
+    return FolderSource(str(directory), train, val, None)
+
+
+def _images(folder: Path) -> tuple[tuple[Path, None], ...]:
+    files = tuple((path, None) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise DataError(
+            f"{folder}: no images: looked for train/CLASS/ and val/CLASS/, or images without labels anywhere below"
+            f" ({', '.join(sorted(_SUFFIXES))})"
+        )
+    return files
 
 
 def _files(folder: Path, numbers: dict[str, int]) -> tuple[tuple[Path, int], ...]:

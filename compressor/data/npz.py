@@ -1,5 +1,7 @@
 """Reads `x_train y_train x_test y_test` (and optional `mean std layout shift flip`) from one .npz file.
 
+`x_train` alone, or with `x_test`, is a data set without labels.
+
 It must never hold batching, nor unpickle anything.
 """
 
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from compressor.data.arrays import Arrays, ArraySource, Normalisation
 from compressor.data.bounded import refuse_bomb
+from compressor.data.order import held_out
 from compressor.errors import DataError
 
-_REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _OPTIONAL = ("mean", "std", "layout", "shift", "flip")
 _LAYOUTS = ("NCHW", "NHWC", "NHW")
 
@@ -30,25 +33,35 @@ def open_npz(path: Path) -> ArraySource:
     they are, in float32; integers are taken as they are (tokens). `layout` (one of NCHW, NHWC, NHW) says
     how images are stored, `mean` and `std` normalise per channel. Integer targets are class numbers, float
     targets are not. `shift` (pixels) and `flip` (0 or 1) say how `augment` may move and mirror images.
+    Without y_train and y_test there are no labels; without x_test too, every tenth sample is held out.
 
     Raises:  DataError if the file is no npz, holds pickled objects, lacks an array, or arrays do not fit.
     """
     arrays = _load(path)
     layout = _layout(arrays, path)
-    splits = [
-        Arrays(
-            _inputs(arrays[f"x_{part}"], layout, f"{path}: x_{part}"),
-            _target(arrays[f"y_{part}"], f"{path}: y_{part}"),
-        )
-        for part in ("train", "test")
-    ]
-    targets = [part.target for part in splits]
+    splits = _splits(arrays, layout, path)
+    targets = [part.target for part in splits if part.target is not None]
     n_classes = None
-    if all(target.dtype == torch.int64 and target.dim() == 1 and len(target) for target in targets):
+    if targets and all(target.dtype == torch.int64 and target.dim() == 1 and len(target) for target in targets):
         n_classes = 1 + max(int(target.max()) for target in targets)
     normalisation = _normalisation(arrays, splits[0].inputs, path)
     shift, flip = _augmentation(arrays, splits[0].inputs, path)
     return ArraySource(str(path), splits[0], splits[1], n_classes, normalisation, shift, bool(flip))
+
+
+def _splits(arrays: dict[str, np.ndarray], layout: str | None, path: Path) -> list[Arrays]:
+    """Train and validation."""
+    if "x_test" not in arrays:
+        inputs = _inputs(arrays["x_train"], layout, f"{path}: x_train")
+        train_N, val_N = held_out(len(inputs))
+        return [Arrays(inputs[train_N], None), Arrays(inputs[val_N], None)]
+    return [
+        Arrays(
+            _inputs(arrays[f"x_{part}"], layout, f"{path}: x_{part}"),
+            _target(arrays[f"y_{part}"], f"{path}: y_{part}") if f"y_{part}" in arrays else None,
+        )
+        for part in ("train", "test")
+    ]
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -56,12 +69,13 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             held = list(archive.files)
-            arrays = {name: archive[name] for name in (*_REQUIRED, *_OPTIONAL) if name in held}
+            arrays = {name: archive[name] for name in (*_ARRAYS, *_OPTIONAL) if name in held}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as cause:
         raise DataError(
             f"{path}: cannot be read as .npz ({cause}); write it with numpy.savez, plain arrays only"
         ) from cause
-    missing = [name for name in _REQUIRED if name not in arrays]
+    is_labelled = "y_train" in arrays or "y_test" in arrays
+    missing = [name for name in (_ARRAYS if is_labelled else _ARRAYS[:1]) if name not in arrays]
     if missing:
         raise DataError(f"{path}: no array {', '.join(missing)}; it holds {', '.join(held) or 'nothing'}")
     return arrays

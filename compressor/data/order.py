@@ -15,6 +15,7 @@ from torch import Tensor
 from compressor.data.source import Split
 from compressor.errors import UsageError
 
+_HELD_OUT = 10
 # One number per use: two uses must never share a stream of random numbers.
 _PURPOSE = {"order": 1, "augment": 2, "sample": 3}
 Purpose = Literal["order", "augment", "sample"]
@@ -57,6 +58,16 @@ def epoch_order(
             sample_N = torch.randperm(n, generator=generator)
         n -= n % world
     return Order(sample_N[:n][rank::world], torch.arange(n)[rank::world])
+
+
+def held_out(n: int) -> tuple[Tensor, Tensor]:
+    """Samples to train on, and every tenth, the first at least, to validate on, where a data set has one part only.
+
+    Shapes:  -> (n - n_val,), (n_val,); a single sample is in both
+    """
+    sample_N = torch.arange(n)
+    is_val_N = sample_N % _HELD_OUT == 0
+    return (sample_N if n == 1 else sample_N[~is_val_N]), sample_N[is_val_N]
 
 
 def batch_slices(n: int, batch_size: int, split: Split) -> Iterator[slice]:

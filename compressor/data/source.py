@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """What the model is called with, and what its outputs are compared with.
 
     Shapes:  every input (N, ...); target (N,) of class numbers for classification, else whatever the task
-             reads.
+             reads; None where the data set has no labels.
     """
 
     inputs: tuple[Tensor, ...]
@@ -77,3 +77,8 @@ class DataSource(Protocol):
         Raises:  UsageError for a batch size, limit or shard out of range.
         """
         ...
+
+
+def has_labels(source: DataSource) -> bool:
+    """Whether batches have targets; a source that says nothing about it (`labelled`) has."""
+    return bool(getattr(source, "labelled", True))

@@ -107,6 +107,8 @@ def _logits(outputs: Any, batch: Batch) -> Tensor:
             f"classification reads one tensor, the model returns {_describe(outputs)}; give --task file.py:Task"
         )
     target = batch.target
+    if target is None:
+        raise DataError("the data have no labels; give data with labels, or the dense model as --teacher")
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
         raise DataError(
             f"classification needs integer labels, the data have {_describe(target)}; give --task file.py:Task"

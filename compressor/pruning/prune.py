@@ -46,7 +46,7 @@ from compressor.sparsity import (
     make_selector,
     merge_masks,
 )
-from compressor.training import EpochRecord, StepHook, steps_per_epoch
+from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
 from compressor.units import Macs, Params, format_ratio
 
 _TOLERANCE = 0.02
@@ -68,7 +68,8 @@ def prune(
 ) -> tuple[Program, PruneReport]:
     """The pruned program (masked, its cut weights 0) and what was asked, got and measured on the way.
 
-    The input program is left untouched. `resume_file` receives a resume point every epoch; with `resume` a run that
+    The input program is left untouched. With data that have no labels its answers are learned from, and `agreement`
+    with them is measured. `resume_file` receives a resume point every epoch; with `resume` a run that
     was broken off continues from it, bit for bit on one CPU process. `stopwatch` takes the times where the
     settings ask for time. `on_step` gets what every cut, with its retraining, comes to; what a run did before it was
     broken off it does not get again.
@@ -82,7 +83,7 @@ def prune(
     for recipe in (settings.prune_recipe, settings.retrain_recipe):
         check_batch_size(program, recipe)
     clock = Clock()
-    data = in_batches_of(data, program.fixed_batch)
+    data, task = with_targets(in_batches_of(data, program.fixed_batch), task, program.clone().module)
     program = open_response_norms(program)
     if settings.select_inputs:
         program = select_inputs(program)

@@ -17,7 +17,7 @@ from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
-from compressor.training import StepHook, evaluate
+from compressor.training import StepHook, evaluate, is_measurable, with_targets
 from compressor.units import Params
 
 
@@ -41,7 +41,8 @@ def retrain(
 
     `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
     images augmented as the recipe says; without a recipe healing is all. `alternate` trains convolutions and linear
-    layers in turn, `freeze` leaves layers, by glob, as they are. The input program is left untouched.
+    layers in turn, `freeze` leaves layers, by glob, as they are. Where the data have no labels, the teacher's answers
+    are learned from. The input program is left untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; ModelError if weights
              that masks cut are not 0; TrainingError if training diverges.
@@ -56,7 +57,8 @@ def retrain(
     program.check_masks()
     check_batch_size(program, recipe)
     clock = Clock()
-    data = in_batches_of(data, program.fixed_batch)
+    taught_by = None if teacher is None else teacher.clone().module
+    data, task = with_targets(in_batches_of(data, program.fixed_batch), task, taught_by)
     tuned = program.clone()
     trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
     options = _options(recipe, recovery, alternate, freeze)
@@ -89,7 +91,8 @@ def standing(
     """The report of a program that was trained elsewhere: one row, `name`, measured where there are data."""
     clock = Clock()
     data = in_batches_of(data, program.fixed_batch)
-    metrics = None if data is None else evaluate(program.module, data, task or open_task(None), device=device)
+    measured = data is not None and is_measurable(data, task)
+    metrics = evaluate(program.module, data, task or open_task(None), device=device) if measured and data else None
     row = StageRow(name, program.n_parameters / _left(program), _left(program), 0, clock.seconds, metrics)
     return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)
 

@@ -9,8 +9,10 @@ from compressor.training.loop import fit, steps_per_epoch
 from compressor.training.processes import share_state
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
+from compressor.training.taught import Agreement, is_measurable, with_agreement, with_targets
 
 __all__ = [
+    "Agreement",
     "BaseHook",
     "EpochRecord",
     "FitResult",
@@ -20,10 +22,13 @@ __all__ = [
     "evaluate",
     "fit",
     "gradient_moments",
+    "is_measurable",
     "load_state",
     "plain_as",
     "resolve_device",
     "save_state",
     "share_state",
     "steps_per_epoch",
+    "with_agreement",
+    "with_targets",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from compressor.data import has_labels
 from compressor.data.folders import decode, open_folders
 from compressor.errors import DataError
 
@@ -74,9 +75,11 @@ def test_augmentation_depends_on_seed_epoch_and_position(tmp_path: Path) -> None
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder train/"):
+    with pytest.raises(DataError, match="no images: looked for train/CLASS/ and val/CLASS/"):
         open_folders(tmp_path)
     (tmp_path / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="no folder val/"):
+        open_folders(tmp_path)
     (tmp_path / "val" / "dog").mkdir(parents=True)
     with pytest.raises(DataError, match="val/ has classes that train/ has not: dog"):
         open_folders(tmp_path)
@@ -87,6 +90,25 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded as an image"):
         decode(broken, None)
+
+
+def test_images_without_class_folders_have_no_labels(tmp_path: Path) -> None:
+    write_images(tmp_path / "sorted")
+    images = sorted((tmp_path / "sorted").rglob("*.jpg")) + sorted((tmp_path / "sorted").rglob("*.png"))
+    for split in ("train", "val"):
+        (tmp_path / "split" / split).mkdir(parents=True)
+    (tmp_path / "heap" / "deep").mkdir(parents=True)
+    for number, image in enumerate(images):
+        (tmp_path / "heap" / ("deep" if number % 2 else ".") / f"{number}{image.suffix}").write_bytes(
+            image.read_bytes()
+        )
+        split = "train" if number else "val"
+        (tmp_path / "split" / split / f"{number}{image.suffix}").write_bytes(image.read_bytes())
+    for folder, n_val in (("heap", max(1, -(-len(images) // 10))), ("split", 1)):
+        data = open_folders(tmp_path / folder)
+        assert not has_labels(data) and data.n_classes is None
+        assert (data.n_train, data.n_val) == (len(images) - n_val, n_val)
+        assert next(iter(data.batches("val", 1))).target is None
 
 
 def test_the_extra_is_named_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
