@@ -7,7 +7,7 @@ blank, so that `grep`, `cut` and a golden file see what they expect.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -67,6 +67,12 @@ def make_table(*columns: str, title: str | None = None) -> Table:
         numbers = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if numbers else "left", no_wrap=True)
     return table
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Text:
+    """A line for each name and what is said of it, never cut: a terminal breaks what is too long, a pipe does not."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return Text("\n".join(f"{name:{width}}  {said}" for name, said in rows))
 
 
 def group(*parts: RenderableType | None) -> Group:

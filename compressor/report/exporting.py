@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compressor.program.agreement import basis
-from compressor.report.console import group, lines, make_table
+from compressor.report.console import facts, group, lines
 from compressor.report.text import decided, duration, metric, plural
 from compressor.units import format_bytes, format_count
 
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 def export_table(report: ExportReport, output: str | None, *, written: bool = True) -> RenderableType:
     """What was written, or only checked, and how well it agrees."""
-    table = make_table("", "")
-    table.show_header = False
-    for name, value in _rows(report):
-        table.add_row(name, value)
+    table = facts(_rows(report))
     where = "standard output" if output == "-" else output
     verb = "wrote" if written else "checked"
     return group(table, lines(f"{verb} {where} after {duration(report.seconds)}") if output is not None else None)

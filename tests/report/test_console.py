@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from compressor.report.console import group, lines, make_table, plain_text, print_to
+from compressor.report.console import facts, group, lines, make_table, plain_text, print_to
 
 
 class Terminal(io.StringIO):
@@ -53,3 +53,10 @@ def test_square_brackets_are_text_not_markup() -> None:
     table.add_row("x[bold]y")
     assert "x[bold]y" in plain_text(group(lines("a[red]b"), table))
     assert "a[red]b" in plain_text(group(lines("a[red]b"), table))
+
+
+def test_facts_are_never_cut() -> None:
+    rows = [("difference", "x" * 150), ("norms", "a " * 80 + "end")]
+    told = plain_text(facts(rows)).split("\n")
+    assert told[0] == "difference  " + "x" * 150
+    assert told[1].startswith("norms       a a") and told[1].endswith("end")
