@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from compressor.asking.pattern import parse_pattern
 from compressor.cli.options import RunOptions, option
 from compressor.cli.session import Session
 
@@ -55,7 +54,7 @@ def after_prune(
     from compressor.compaction import preview
 
     tell_trouble(session, stopwatch)
-    if parse_pattern(report.pattern).weights is not None:
+    if report.pattern.weights is not None:
         return report, None
     latency = cut_latency(options, session, before, lambda: preview(pruned))
     again = f"compress prune {model}" + (f" --ratio {said}" if (said := options.said.get("ratio")) else " …")
