@@ -104,12 +104,13 @@ def group(kind: type[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option together with the field it belongs to: its name there, its type, its default."""
+    """An option together with the field it belongs to: its name, type and default, and the class it stands in."""
 
     option: Option
     field: str
     kind: Any
     default: Any
+    place: str
 
     @property
     def name(self) -> str:
@@ -160,7 +161,8 @@ def _own(request: type[Any]) -> Iterator[Declared]:
         if isinstance(said, Option):
             told = said if said.name else dataclasses.replace(said, name=field.name)
             default = field.default if field.default is not dataclasses.MISSING else None
-            yield Declared(told, field.name, hints[field.name], default)
+            place = next(kind for kind in request.__mro__ if field.name in inspect.get_annotations(kind))
+            yield Declared(told, field.name, hints[field.name], default, place.__name__)
 
 
 def build(request: type[T], values: Mapping[str, Any]) -> T:

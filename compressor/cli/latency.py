@@ -10,6 +10,7 @@ from compressor.cli.options import RunOptions, option
 from compressor.cli.session import Session
 
 if TYPE_CHECKING:
+    from compressor.asking.compact import CompactSettings
     from compressor.compaction import CompactReport
     from compressor.cost import Stopwatch
     from compressor.program import Program
@@ -67,17 +68,17 @@ def after_prune(
 
 
 def after_compact(
-    options: RunOptions, model: str, round_to: str, threads: int, session: Session, before: Program,
-    compacted: Program, report: CompactReport,
+    options: RunOptions, model: str, asked: CompactSettings, session: Session, before: Program, compacted: Program,
+    report: CompactReport,
     stopwatch: Stopwatch | None,
 ) -> tuple[CompactReport, CutLatency | None]:  # fmt: skip
     """The same for `compact`, where dead channels may have been what made a width fast."""
     from compressor.compaction import preview
 
     tell_trouble(session, stopwatch)
-    latency = cut_latency(options, session, before, lambda: compacted, threads)
+    latency = cut_latency(options, session, before, lambda: compacted, asked.threads)
     remedy = "cut by time instead: compress prune MODEL --ratio 2x --of latency"
-    if latency is not None and not latency.is_faster and round_to == "1":
+    if latency is not None and not latency.is_faster and asked.round_to == 1:
         fuller = preview(before, round_to=0, stopwatch=clock())
         if fuller.n_parameters > compacted.n_parameters:
             remedy = f"widths that kernels like may be: compress compact {model} --round-to auto"

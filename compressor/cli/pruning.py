@@ -9,7 +9,7 @@ from compressor.asking import PruneSettings, Trainings
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli.html_report import ReportOptions
 from compressor.cli.latency import LatencyOptions, clock
-from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
 
 if TYPE_CHECKING:
     from compressor.cost import Stopwatch
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(LatencyOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+class PruneOptions(
+    ResumeOptions, LatencyOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
+):
     """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
 
     asks = (PruneSettings, Trainings)
@@ -29,7 +31,6 @@ class PruneOptions(LatencyOptions, ReportOptions, RecipeOptions, GateOptions, Ou
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
     ] = False
-    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
 def prune_settings(options: PruneOptions) -> PruneSettings:

@@ -75,7 +75,8 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     if _may_widen(program):
         _check_doubled(program, module, made, size)
     _check_training(program, module, made, max(size, 2) if program.has_dynamic_batch else 1)
-    return replace(found, worst=replace(found.worst, limit=TIGHT.get(dtype, LOOSE)))
+    limit = TIGHT.get(dtype, LOOSE)
+    return replace(found, checks=tuple(replace(check, limit=limit) for check in found.checks))
 
 
 def _check_names(program: Program, made: nn.Module) -> None:
