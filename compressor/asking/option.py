@@ -31,22 +31,27 @@ class Range:
 
 
 def at_least(least: float) -> Range:
+    """Numbers from `least` on."""
     return Range(f"at least {least:g}", lambda value: value >= least)
 
 
 def above(limit: float) -> Range:
+    """Numbers above `limit`."""
     return Range(f"above {limit:g}", lambda value: value > limit)
 
 
 def above_up_to(limit: float, most: float) -> Range:
+    """Numbers above `limit`, `most` included."""
     return Range(f"above {limit:g}, at most {most:g}", lambda value: limit < value <= most)
 
 
 def from_to(least: float, most: float) -> Range:
+    """Numbers from `least` to `most`, both included."""
     return Range(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
 
 
 def from_below(least: float, limit: float) -> Range:
+    """Numbers from `least` on, below `limit`."""
     return Range(f"from {least:g} to below {limit:g}", lambda value: least <= value < limit)
 
 

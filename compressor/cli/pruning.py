@@ -65,4 +65,5 @@ def measured_for_record(report: PruneReport) -> dict[str, Any]:
 
 
 def metrics_of(report: PruneReport) -> dict[str, float]:
+    """What was measured last; empty without data."""
     return next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}
