@@ -86,7 +86,7 @@ def bench(options: BenchOptions, session: Session) -> None:
 
 
 def _check_plot(options: BenchOptions) -> None:
-    """Raises:  UsageError for a name that is none of an SVG file; OutputError if it is there or cannot be."""
+    """Raises:  UsageError for a name that does not end in .svg; OutputError if it is there or cannot be written."""
     if options.plot is None:
         return
     if not options.plot.endswith(".svg"):

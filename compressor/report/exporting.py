@@ -1,4 +1,4 @@
-"""The table of `export`; it must never hold how was exported."""
+"""The table of `export`; it must never hold how a file is made."""
 
 from __future__ import annotations
 
