@@ -69,8 +69,10 @@ class ExportReport:
     none), drops a bias of zeros and stores small equal tensors once. For a trained network without
     normalisation the two are equal.
 
-    `path` is None for a stream, `opset` for an archive of torch.export. `verification` is how it agrees with torch.
-    `batch` is the batch size that the file fixes. `n_sparse` tensors are stored as sparse ones;
+    `path` is None for a stream, `opset` for an archive of torch.export. `batch` is the batch size that the
+    file fixes. `max_rel` is the largest difference from torch relative to the largest |output|, and `limit`,
+    `judgment`, `noise` and `decisions` are those of the check where it was found. `top1_agreement` is the share of up
+    to 1,000 validation samples with the same largest output. `n_sparse` tensors are stored as sparse ones;
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
     were put into the layers before them, `kept_norms` names those that are still operators of their own.
     """
