@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.asking.compact import DEFAULTS, LoweringChoice
-from compressor.compaction.dead import Verdict
+from compressor.compaction.dead import Living
 from compressor.compaction.lowering import lower
 from compressor.compaction.norms import rescaled_norms
 from compressor.compaction.removal import remove_dead
@@ -123,7 +123,7 @@ def _count_zeros(program: Program) -> int:
     return n
 
 
-def _nothing(zeroed: int, verdict: Verdict) -> str:
+def _nothing(zeroed: int, verdict: Living) -> str:
     why = f"{verdict.kept[0].layer}: {verdict.kept[0].reason}" if verdict.kept else ""
     stays = f"\n{sum(kept.n_filters for kept in verdict.kept):,} filters hold only zeros but stay: {why}" if why else ""
     return (

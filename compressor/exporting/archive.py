@@ -20,7 +20,7 @@ from compressor.exporting.convert import quiet, to_exported
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, Run, check_data
+from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.program import Program
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
@@ -60,7 +60,7 @@ def export_pt2(
         module = program.module.clone().to("cpu").eval()
         exported = to_exported(program, module, batch)
         _save(exported, path, {**properties(program, data), **extra})
-        comparison = Comparison(program.replace(module=module), _read_back(path), batch=batch)
+        comparison = FileComparison(program.replace(module=module), _read_back(path), batch=batch)
         report = _report(program, path, exported, comparison, batch_sizes, data)
         if accept is not None:
             accept(report)
@@ -99,7 +99,7 @@ def _report(
     program: Program,
     path: Path,
     exported: torch.export.ExportedProgram,
-    comparison: Comparison,
+    comparison: FileComparison,
     batch_sizes: Sequence[int],
     data: DataSource | None,
 ) -> ExportReport:

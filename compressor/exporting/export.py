@@ -26,7 +26,7 @@ from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program, families
 from compressor.units import format_dtype
@@ -129,7 +129,9 @@ def _build(
     plain_size, n_sparse = path.stat().st_size, 0
     if form.is_converted:
         n_sparse = _convert(path, form, data)
-    comparison = Comparison(program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch)
+    comparison = FileComparison(
+        program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch
+    )
     found = comparison.verification(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
     n_norms, kept = sum(node.target in families.BATCH_NORM for node in module.graph.nodes), kept_norms(written)

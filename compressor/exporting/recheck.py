@@ -17,7 +17,7 @@ from compressor.exporting.contents import fixed_batch, precision_of
 from compressor.exporting.convert import weight_dtype
 from compressor.exporting.publish import data_file
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program
 
@@ -49,7 +49,7 @@ def check_onnx(
     module = program.module.clone().to("cpu").eval()
     try:
         check_file(file, full=not n_sparse)
-        comparison = Comparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
+        comparison = FileComparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
         found = comparison.verification(batch_sizes, data)
     except VerificationError as error:
         raise VerificationError(f"{file}: {error}\nexport it again from this checkpoint") from error

@@ -85,7 +85,7 @@ def limit_of(program: Program, precision: Precision) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FileComparison:
     """A program, on the CPU, beside a written file.
 
     `batch` is the only batch size that the file takes, None if it takes any.
