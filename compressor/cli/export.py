@@ -91,7 +91,7 @@ def _written(program: Program, stream: Path | BinaryIO, form: ExportForm, shared
 
 
 def _form_of(options: ExportOptions) -> ExportForm:
-    """What is asked for, in a format that was said in so many words or by the output's name.
+    """What is asked for, in the format of --format, or else of the output's name.
 
     Raises:  UsageError for options that the format does not have.
     """
@@ -113,7 +113,7 @@ def _check(options: ExportOptions, gates: Gates, sizes: tuple[int, ...], session
         raise UsageError(f"--check-only writes nothing, so {wrong} has nothing to change; leave it out")
     path = options.output if options.output is not None else default_name(options, ".onnx")
     if path == STREAM:
-        raise UsageError("--check-only reads the file that -o names, and - is none; give -o FILE")
+        raise UsageError("--check-only reads the file that -o names, and - names no file; give -o FILE")
     from compressor.exporting import check_onnx
 
     source = read_source(options, options.model, session)

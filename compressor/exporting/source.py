@@ -89,7 +89,9 @@ def source_of(program: Program, weights: str) -> str:
     """
     foreign = [name for name in foreign_operators(program.module.graph) if name.split(".")[0] not in _KNOWN_LIBRARIES]
     if foreign:
-        raise ModelError(f"operator {foreign[0]} is none of torch's, so source that needs only torch cannot call it")
+        raise ModelError(
+            f"operator {foreign[0]} does not belong to torch, so source that needs only it cannot call that"
+        )
     told = tell(program)
     placeholders = [node for node in told.graph.nodes if node.op == "placeholder"]
     inputs: dict[Any, str] = {}
