@@ -85,7 +85,7 @@ def find_demands(choice: Choice, layers: Sequence[Layer], prunable: Mapping[str,
                 f" --keep {missing[0]}"
             )
     losses = {
-        name: Losses.of(choice.asked.sensitivity, [layer for layer in members if layer in scan.curves])
+        name: Losses.of(scan, [layer for layer in members if layer in scan.curves])
         for name, members in open_names.items()
     }
     if choice.asked.max_loss is None:
