@@ -61,21 +61,19 @@ TOGETHER: Mapping[str, str] = {
     "bad/test_pickles.py": "formats/pickle_work",
     "models/test_huggingface.py": "formats/folder models/hf_configuration",
     "models/test_architectures.py": "models/alexnet models/lenet models/resnet_cifar models/vgg",
-    "bad/test_weights.py": "models/budget",
     "exporting/test_verify.py": "formats/onnx_session",
     "data/test_order.py": "data/passes data/source",
     # how a network becomes a program, and what a program is
     "program/test_capture.py": (
         "program/batches program/modes program/normalise program/original program/purity program/trace"
     ),
-    "program/test_mutation.py": "program/memory",
     "program/test_replay.py": "program/calls program/decisions",
     "program/test_module.py": "program/program",
     # runs, and the selectors of one pattern beside those of another
     "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/run pruning/searching",
     "pruning/test_admm.py": "pruning/drawing",
     "pruning/test_live.py": "pruning/live_model",
-    "sparsity/test_select.py": ("sparsity/allocation sparsity/budget sparsity/select_units sparsity/select_weights"),
+    "sparsity/test_select.py": ("sparsity/budget sparsity/select_units sparsity/select_weights"),
     "sparsity/test_select_shape.py": "sparsity/columns",
     "cost/test_preferences.py": "cost/probes",
     "timing/test_memory.py": "timing/footprint",
