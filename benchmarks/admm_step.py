@@ -14,7 +14,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from compressor.asking import Admm
+from compressor.asking import Admm, Cut
 from compressor.axes import find_units
 from compressor.models import build
 from compressor.program import InputSpec, capture
@@ -36,7 +36,7 @@ def main() -> None:
     shape = (built.input_shapes or ((3, 32, 32),))[0]
     program = capture(built.module, [InputSpec("image", (None, *shape))])
     module = program.module.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    selector = make_selector(program, find_units(program), Choice(options.pattern))
+    selector = make_selector(program, find_units(program), Choice(Cut(pattern=options.pattern, round_to=1)))
     admm = AdmmHook(module, selector, 2.0, Admm(), n_steps=10**9)  # no update among the steps that are timed
     hooks: dict[str, BaseHook] = {
         "plain": BaseHook(),

@@ -27,6 +27,7 @@ import onnx_ir as ir
 import torch
 
 from compressor.asking import PruneSettings
+from compressor.asking.bench import Plan
 from compressor.atomic import atomic_write
 from compressor.compaction import CompactReport, compact
 from compressor.exporting.convert import to_onnx
@@ -35,7 +36,7 @@ from compressor.program import Excerpt, InputSpec, Program, TensorShape, between
 from compressor.pruning import prune
 from compressor.timing import OperatorClock, default_cache
 from compressor.timing.environment import environment
-from compressor.timing.measure import Plan, measure
+from compressor.timing.measure import measure
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.operators import take_times
 from compressor.timing.providers import find_provider

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from compressor.asking import Admm, PruneSettings
+from compressor.asking import Admm, Cut, PruneSettings
 from compressor.atomic import atomic_write
 from compressor.axes import find_units
 from compressor.compaction import compact
@@ -380,7 +380,7 @@ def part_admm(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of a plain and of an ADMM step, and of an update of Z and U."""
     arch, batch = ("resnet20", 16) if setting.is_small else ("resnet56", 256)
     program = capture(build(arch, {}, seed=0).module, [InputSpec("image", (None, 3, 32, 32))])
-    selector = make_selector(program, find_units(program), Choice("channel"))
+    selector = make_selector(program, find_units(program), Choice(Cut(round_to=1)))
     module = program.module.to(setting.device).train()
     hook = AdmmHook(module, selector, 2.0, Admm(), n_steps=10**9)  # no update among the steps
     images = torch.randn(batch, 3, 32, 32, device=setting.device)

@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from compressor.asking import Admm
+from compressor.asking import Admm, Cut
 from compressor.asking.pattern import parse_pattern
 from compressor.axes import find_units
 from compressor.models import build
@@ -43,7 +43,7 @@ def main() -> None:
     print(f"{options.arch}: {program.n_parameters:,} parameters, {units.n_units} units, {threads} threads")
     for text in options.pattern:
         ratio = parse_pattern(text).implied_ratio or options.ratio
-        selector = make_selector(program, units, Choice(text, of=options.of))
+        selector = make_selector(program, units, Choice(Cut(pattern=text, of=options.of, round_to=1)))
         hook = AdmmHook(program.module, selector, ratio, Admm(), n_steps=1)
         lifted = {name: p.detach() for name, p in program.parameters.items()}
         got = selector.select(lifted, ratio).ratio

@@ -7,7 +7,7 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ _LONGEST_NAME = 100
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Generator[Path, None, None]:
     """A temporary path beside `path`: it becomes `path` when the block ends well, else it vanishes.
 
     The temporary file exists (empty) when the block starts and ends in the target's suffix. A new file has the mode
@@ -51,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
 
 
 @contextmanager
-def opened(temporary: Path) -> Iterator[BinaryIO]:
+def opened(temporary: Path) -> Generator[BinaryIO, None, None]:
     """The temporary file for writing. A write that the disk refused is told as that, whatever the writer made of it."""
     raw = _Recording(temporary, "w")
     try:

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
 
@@ -132,7 +132,7 @@ def _import_module(name: str, ref: str, base: Path | None, error: type[CompressE
 
 
 @contextlib.contextmanager
-def _on_path(*directories: Path) -> Iterator[None]:
+def _on_path(*directories: Path) -> Generator[None, None, None]:
     # A console script does not have the working directory on sys.path, unlike `python -m`.
     before = list(sys.path)
     sys.path[:0] = [str(directory) for directory in directories]

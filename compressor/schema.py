@@ -10,7 +10,7 @@ import json
 import math
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from compressor.errors import CompressError
 
@@ -65,16 +65,18 @@ def check_plain(value: object, error: type[CompressError], where: str) -> None:
     n = 0
     while waiting:
         found, depth = waiting.pop()
-        n += 1 + (len(found) if isinstance(found, (str, list, dict)) else 0)
+        n += 1 + (len(cast("list[object]", found)) if type(found) in (str, list, dict) else 0)
         if n > _MOST or depth > _DEEPEST:
             raise error(f"{where} has no end; the file cannot be trusted")
         if type(found) is dict:
-            if not all(type(key) is str for key in found):
+            table = cast("dict[object, object]", found)
+            keys = [key for key in table if type(key) is str]
+            if len(keys) < len(table):
                 raise error(f"{where} holds a key that is no text; the file is damaged")
-            n += sum(map(len, found))
-            waiting += [(part, depth + 1) for part in found.values()]
+            n += sum(map(len, keys))
+            waiting += [(part, depth + 1) for part in table.values()]
         elif type(found) is list:
-            waiting += [(part, depth + 1) for part in found]
+            waiting += [(part, depth + 1) for part in cast("list[object]", found)]
         elif type(found) is int and not -_INT64 <= found < _INT64:
             raise error(f"{where} holds a number beyond 64 bits; the file is damaged")
         elif found is not None and type(found) not in (str, bool, int, float):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ _installed: list[bool] = []
 
 
 @contextmanager
-def sealed(name: str) -> Iterator[None]:
+def sealed(name: str) -> Generator[None, None, None]:
     """What runs in the block, in this thread, may compute and read; `name` is the file that it is about.
 
     Raises:  UnsafeFileError at the first attempt to do more, through whatever called it.

@@ -12,8 +12,9 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from compressor.analysis.result import Analysis, Explanation
 from compressor.asking.gates import Verdict
+from compressor.asking.pattern import Pattern
 from compressor.compaction.result import CompactReport
-from compressor.exporting.result import ExportReport
+from compressor.exporting.result import Check, ExportReport, Verification
 from compressor.pruning.result import PruneReport, RetrainReport
 from compressor.timing.result import BenchReport, CutLatency
 from docs.generated import HERE, Part, table
@@ -57,14 +58,24 @@ def page() -> str:
 
 def undocumented(command: str, body: Mapping[str, Any]) -> list[str]:
     """Top-level keys of a real answer that no table of the page explains."""
-    kind = RESULTS[command]
-    known = {*HEADS, *(field.name for field in fields(kind))}
+    known = {*HEADS, *_hints(RESULTS[command])}
     return [key for key in body if key not in known]
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """Keys of a result in JSON, with their types; what the worst check of an export says stands among its own."""
+    hints = get_type_hints(kind)
+    if kind is not ExportReport:
+        return hints
+    del hints["verification"]
+    worst = {key: hint for key, hint in get_type_hints(Check).items() if key not in ("inputs", "batch")}
+    found = {name: get_type_hints(getattr(Verification, name).fget)["return"] for name in ("batch_sizes",)}
+    return {**hints, **worst, **found, **get_type_hints(Verification)}
 
 
 def _command(name: str) -> str:
     body = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
-    hints = get_type_hints(RESULTS[name])
+    hints = _hints(RESULTS[name])
     rows = ((f"`{key}`", HEADS[key] if key in HEADS else _type(hints[key])) for key in body)
     return f"### `compress {name} --json`\n\n{_doc(RESULTS[name])}\n\n{table(('Key', 'Value'), rows)}"
 
@@ -90,9 +101,9 @@ def _all_dataclasses() -> list[type]:
 
 
 def _inner(kind: type) -> Iterator[type]:
-    for hint in get_type_hints(kind).values():
+    for hint in _hints(kind).values():
         for part in _parts(hint):
-            if is_dataclass(part) and isinstance(part, type):
+            if is_dataclass(part) and isinstance(part, type) and part is not Pattern:
                 yield part
                 yield from _inner(part)
 
@@ -120,6 +131,8 @@ def _type(hint: Any) -> str:
         return f"list of {_type(arguments[0])}"
     if origin is dict or (origin is not None and issubclass(origin, Mapping)):
         return f"object of {_type(arguments[1])} by {_type(arguments[0])}"
+    if hint is Pattern:
+        return "text"
     if is_dataclass(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):

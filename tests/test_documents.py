@@ -49,3 +49,15 @@ def test_every_gate_of_bench_is_in_its_page() -> None:
     text = page("docs/bench.md")
     for metric in METRICS["bench"]:
         assert f"`{metric}`" in text, metric
+
+
+def named_paths(text: str) -> set[str]:
+    """Paths below the root that a text names in backticks; with a `*` they are globs."""
+    return {path for path in re.findall(r"`((?:[a-z_]+/)+[\w.*-]+)`", text) if "." in path}
+
+
+def test_what_contributing_names_is_there() -> None:
+    paths = named_paths((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    missing = [path for path in paths if not any((*ROOT.glob(path), *(ROOT / "compressor").glob(path)))]
+    assert len(paths) > 20 and missing == []
+    assert named_paths("see `sparsity/choice.py` and `cli/nothing.py`") == {"sparsity/choice.py", "cli/nothing.py"}

@@ -1,12 +1,15 @@
-"""What kind of file an export makes: opset, batch, precision, storage; it must never hold how any of it is done."""
+"""What kind of file an export makes and how it is checked; it must never hold how any of it is done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from compressor.asking.counts import check_counts, read_counts
+from compressor.asking.option import Range, at_least, check, option
 from compressor.errors import UsageError
 
+Format = Literal["onnx", "pt2", "python"]
 Int8 = Literal["dynamic", "static"]
 Precision = Literal["unchanged", "fp16", "int8 dynamic", "int8 static"]
 
@@ -16,36 +19,70 @@ LOWEST_OPSET = 15
 HIGHEST_OPSET = 26
 """onnxruntime 1.31 opens none above, and what cannot be opened cannot be checked."""
 
+_OPSETS = Range(
+    f"{LOWEST_OPSET} to {HIGHEST_OPSET}, which can be written and checked here",
+    lambda value: LOWEST_OPSET <= value <= HIGHEST_OPSET,
+)
+_CALLED = {"pt2": "an archive of torch.export", "python": "Python source"}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ExportForm:
     """The wishes about one file.
 
-    `batch` fixes the batch dimension, None leaves it open. `fp16` stores and computes in half precision
-    between inputs and outputs of the program's own type. `int8` quantises weights, and activations by what is
-    seen while running (dynamic) or by `n_calibration` training samples (static). `sparse` stores tensors that
-    are mostly zero as positions and values.
+    `format` None leaves the format to whoever names the file. `batch` fixes the batch dimension, None leaves it open.
+    `fp16` stores and computes in half precision between inputs and outputs of the program's own type. `int8` quantises
+    weights, and activations by what is seen while running (dynamic) or by `n_calibration` training samples (static).
+    `sparse` stores tensors that are mostly zero as positions and values.
 
     Raises:  UsageError for wishes that cannot be met together.
     """
 
-    opset: int | None = None
-    batch: int | None = None
-    fp16: bool = False
-    int8: Int8 | None = None
-    n_calibration: int = 256
-    sparse: bool = False
+    opset: int | None = option(None, "ONNX operator set, 15 to 26. Default: torch's.", metavar="N", range=_OPSETS)
+    format: Format | None = option(
+        None,
+        "pt2 is an archive of torch.export; python is source for PyTorch, a model.py with model.safetensors "
+        "beside it. Default: by the name of the output, else onnx.",
+    )
+    batch: int | None = option(None, "Fix the batch at N. Default: any batch.", metavar="N", range=at_least(1))
+    fp16: bool = option(False, "Weights and arithmetic in half precision; inputs stay float32.")
+    int8: Int8 | None = option(
+        None, "Weights in 8 bits; activations by what is seen while running, or by ranges found on --data."
+    )
+    n_calibration: int = option(
+        256, "Training samples that find the ranges of --int8 static.", name="calibration", metavar="N",
+        range=at_least(1),
+    )  # fmt: skip
+    sparse: bool = option(False, "Store tensors that are mostly zero as ONNX sparse ones: a smaller file.")
+    fold_norms: bool = option(
+        False, "No effect: the exporter puts batch norms into the layers before them by itself. Will be removed."
+    )
 
     def __post_init__(self) -> None:
-        if self.opset is not None and not LOWEST_OPSET <= self.opset <= HIGHEST_OPSET:
-            raise UsageError(f"--opset {self.opset}: {LOWEST_OPSET} to {HIGHEST_OPSET} can be written and checked here")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"--batch {self.batch}: give 1 or more, or leave it out for an open batch")
-        if self.n_calibration < 1:
-            raise UsageError(f"--calibration {self.n_calibration}: give 1 sample or more")
+        check(self)
         if self.int8 is not None and (self.fp16 or self.sparse):
             other = "--fp16" if self.fp16 else "--sparse"
             raise UsageError(f"--int8 and {other} store the same weights in two ways; choose one of them")
+        if self.format in _CALLED and (wrong := self._only_in_onnx):
+            raise UsageError(f"{wrong}: {_CALLED[self.format]} has no such thing; write ONNX for it (--format onnx)")
+
+    @property
+    def said(self) -> str | None:
+        """The first option that changes the file, None where all are left at their defaults."""
+        given = {"--opset": self.opset, "--format": self.format, "--batch": self.batch, **self._of_onnx}
+        return next((name for name, value in given.items() if value), None)
+
+    @property
+    def _of_onnx(self) -> dict[str, object]:
+        converted = {"--fp16": self.fp16, "--int8": self.int8, "--sparse": self.sparse}
+        return {**converted, "--fold-norms": self.fold_norms}
+
+    @property
+    def _only_in_onnx(self) -> str | None:
+        """The first option that this format does not have."""
+        batch = self.batch if self.format == "python" else None
+        given = {"--opset": self.opset, **self._of_onnx, "--batch": batch}
+        return next((name for name, value in given.items() if value), None)
 
     @property
     def precision(self) -> Precision:
@@ -64,3 +101,27 @@ class ExportForm:
         """Raises:  UsageError if the program's own batch is fixed at another size."""
         if self.batch not in (None, 1) and not has_dynamic_batch:
             raise UsageError(f"--batch {self.batch}: the model's own code fixes the batch at 1; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """How a written file is compared with the model: on random inputs of each size in `batch_sizes`.
+
+    Raises:  UsageError for a size below 1.
+    """
+
+    batch_sizes: tuple[int, ...] = option(
+        (1, 2, 5),
+        "Batch sizes of the check.",
+        name="check_batch", metavar="1,8", repeat=True, read=read_counts("--check-batch"), unsaid=True, shown="1,2,5",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_counts("--check-batch", self.batch_sizes)
+
+
+DEFAULT_FORM = ExportForm()
+"""The file that is written where nothing is asked for."""
+
+DEFAULT_CHECK = Checking()
+"""The check of every file where nothing is asked for."""

@@ -31,22 +31,27 @@ class Range:
 
 
 def at_least(least: float) -> Range:
+    """Numbers from `least` on."""
     return Range(f"at least {least:g}", lambda value: value >= least)
 
 
 def above(limit: float) -> Range:
+    """Numbers above `limit`."""
     return Range(f"above {limit:g}", lambda value: value > limit)
 
 
 def above_up_to(limit: float, most: float) -> Range:
+    """Numbers above `limit`, `most` included."""
     return Range(f"above {limit:g}, at most {most:g}", lambda value: limit < value <= most)
 
 
 def from_to(least: float, most: float) -> Range:
+    """Numbers from `least` to `most`, both included."""
     return Range(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
 
 
 def from_below(least: float, limit: float) -> Range:
+    """Numbers from `least` on, below `limit`."""
     return Range(f"from {least:g} to below {limit:g}", lambda value: least <= value < limit)
 
 
@@ -104,12 +109,13 @@ def group(kind: type[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option together with the field it belongs to: its name there, its type, its default."""
+    """An option together with the field it belongs to: its name, type and default, and the class it stands in."""
 
     option: Option
     field: str
     kind: Any
     default: Any
+    place: str
 
     @property
     def name(self) -> str:
@@ -160,7 +166,8 @@ def _own(request: type[Any]) -> Iterator[Declared]:
         if isinstance(said, Option):
             told = said if said.name else dataclasses.replace(said, name=field.name)
             default = field.default if field.default is not dataclasses.MISSING else None
-            yield Declared(told, field.name, hints[field.name], default)
+            place = next(kind for kind in request.__mro__ if field.name in inspect.get_annotations(kind))
+            yield Declared(told, field.name, hints[field.name], default, place.__name__)
 
 
 def build(request: type[T], values: Mapping[str, Any]) -> T:

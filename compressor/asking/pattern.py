@@ -39,6 +39,9 @@ class Pattern:
     window: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def is_physical(self) -> bool:
         """Whether what it cuts can be removed; otherwise it stays in the model as zeros."""
@@ -48,6 +51,18 @@ class Pattern:
     def implied_ratio(self) -> float | None:
         """M/N for N:M; None where the ratio is free."""
         return None if self.window is None else self.window[1] / self.window[0]
+
+
+def read_pattern(said: object) -> Pattern:
+    """What was said from Python: a pattern, or the text of one.
+
+    Raises:  UsageError if it is neither.
+    """
+    if isinstance(said, Pattern):
+        return said
+    if not isinstance(said, str):
+        raise UsageError(f"--pattern {said}: must be text; choose one of {', '.join(PATTERN_FORMS)}")
+    return parse_pattern(said)
 
 
 def parse_pattern(text: str) -> Pattern:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from compressor.asking.admm import Admm
 from compressor.asking.globs import read_globs
 from compressor.asking.option import at_least, check, from_below, from_to, group, option
 from compressor.asking.panels import EXPERIMENTS, HOW, HOW_MUCH, LAYERS
-from compressor.asking.pattern import UNIT_KINDS, Pattern, parse_pattern
+from compressor.asking.pattern import Pattern, parse_pattern, read_pattern
 from compressor.asking.recipe import Recipe
 from compressor.asking.recovery import Healing
 from compressor.asking.rounding import MEASURED, read_multiple
@@ -24,6 +24,9 @@ Of = Literal["params", "macs", "latency"]
 Allocation = Literal["global", "uniform", "sensitivity", "latency"]
 Course = Literal["geometric", "cubic"]
 Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm"]
+
+Rates = Literal["magnitude", "filter", "random"]
+"""What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 SEARCHING = ("admm", "group-lasso")
@@ -45,6 +48,8 @@ class Cut:
     usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio
     that whole units carry where columns are cut as well, as a power: of 16x at 1/2, 4x. `through_norm` says whether
     units that pass a mean or a variance may go (`WalkOptions`).
+
+    `pattern` may be given as text and is a `Pattern` from then on.
 
     (glob, value) pairs speak about single layers: `layers` the share that stays, `quality` a threshold in standard
     deviations, cut anew at every step; `sensitivity` is a scan, for the allocation or, with `max_loss`, to cut each
@@ -78,12 +83,12 @@ class Cut:
         "How the budget is spread over layers; latency: so that the weights that are left run fastest.",
         panel=HOW_MUCH,
     )
-    pattern: str = option(
-        "channel",
+    pattern: Pattern = option(
+        parse_pattern("channel"),
         "What goes together: channel (coupled units), filter, head, shape (channel and position, of all "
         "filters; shape:channel, shape:position), filter+shape, channel+shape, unstructured, 2:4 (any N:M), "
         "block:4x4.",
-        metavar="PATTERN", panel=HOW, flags=("-p",),
+        metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel",
     )  # fmt: skip
     through_norm: ThroughNorm = option(
         "pin",
@@ -114,14 +119,10 @@ class Cut:
         metavar="X", panel=LAYERS, range=at_least(0),
     )  # fmt: skip
     seed: int = 0
-    form: Pattern = field(init=False, repr=False)
-    """`pattern` as it was read."""
 
     def __post_init__(self) -> None:
         check(self)
-        form = parse_pattern(self.pattern)
-        object.__setattr__(self, "form", form)
-        object.__setattr__(self, "pattern", form.text)
+        object.__setattr__(self, "pattern", read_pattern(self.pattern))
         self._check_pattern()
         self._check_latency()
         self._check_layers()
@@ -129,13 +130,13 @@ class Cut:
     def _check_pattern(self) -> None:
         if self.round_to < 0:
             raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
-        if self.round_to > 1 and not self.form.is_physical:
+        if self.round_to > 1 and not self.pattern.is_physical:
             raise UsageError(f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out")
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""
         asked = "--of latency" if self.of == "latency" else "--allocation latency"
-        if "latency" in (self.of, self.allocation) and self.pattern not in UNIT_KINDS:
+        if "latency" in (self.of, self.allocation) and self.pattern.weights is not None:
             raise UsageError(f"{asked}: measures widths; --pattern {self.pattern} changes none, use channel or filter")
         if self.of == self.allocation == "latency":
             raise UsageError("--of latency: already counts time; use it with --allocation global or uniform")
@@ -158,7 +159,7 @@ class Cut:
         if self.sensitivity is not None:
             self._check_scan(self.sensitivity, asks_for_scan)
         says = bool(self.layers or self.quality or self.sensitivity)
-        if says and self.form.weights not in (None, "unstructured"):
+        if says and self.pattern.weights not in (None, "unstructured"):
             raise UsageError(
                 "--layer, --quality, --sensitivity: count filters or single weights; --pattern"
                 f" {self.pattern} cuts neither"
@@ -168,7 +169,7 @@ class Cut:
         if not asked:
             raise UsageError("--sensitivity: goes with --allocation sensitivity or with --max-loss")
         scanned = parse_pattern(scan.pattern)
-        if (scanned.units is None) != (self.form.units is None):
+        if (scanned.units is None) != (self.pattern.units is None):
             raise UsageError(
                 f"--sensitivity: was measured with --pattern {scanned.text}, which says little about --pattern"
                 f" {self.pattern}; scan again with that pattern"
@@ -178,6 +179,11 @@ class Cut:
     def decides_alone(self) -> bool:
         """Whether layers are told what to keep, so that no ratio is needed."""
         return bool(self.layers or self.quality) or self.max_loss is not None
+
+    @property
+    def rates(self) -> Rates:
+        """What a selector compares."""
+        return "magnitude"
 
     @property
     def takes_time(self) -> bool:
@@ -192,12 +198,12 @@ class Cut:
     @property
     def likes_widths(self) -> bool:
         """Whether widths are to be those that the runtime likes."""
-        return self.round_to == MEASURED and self.form.units is not None
+        return self.round_to == MEASURED and self.pattern.units is not None
 
     @property
     def walk(self) -> WalkOptions:
         """How the units are found."""
-        return WalkOptions(keep_heads=self.form.units == "head", through_norm=self.through_norm)
+        return WalkOptions(keep_heads=self.pattern.units == "head", through_norm=self.through_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +257,7 @@ class PruneSettings(Cut, Healing):
         object.__setattr__(self, "sparsity", None)
         self._check_ratio()
         self._check_score()
-        if self.select_inputs and self.form.units is None:
+        if self.select_inputs and self.pattern.units is None:
             raise UsageError(f"--select-inputs: inputs go as whole units; not with --pattern {self.pattern}")
 
     def _asked_ratio(self) -> float:
@@ -264,8 +270,8 @@ class PruneSettings(Cut, Healing):
             return float(ratio)
         if ratio is None and self.sparsity is not None:
             return ratio_from_sparsity(self.sparsity)
-        if ratio is None and self.form.implied_ratio is not None:
-            return self.form.implied_ratio
+        if ratio is None and self.pattern.implied_ratio is not None:
+            return self.pattern.implied_ratio
         if ratio is None and self.decides_alone:
             return 1.0
         raise UsageError("give exactly one of --ratio (13x: dense ÷ kept) and --sparsity (0.923: the removed share)")
@@ -275,7 +281,7 @@ class PruneSettings(Cut, Healing):
             raise UsageError(f"--ratio {self.ratio:g}: a ratio is dense ÷ kept and must be above 1")
         if self.max_loss is not None and self.ratio != 1:
             raise UsageError(f"--max-loss {self.max_loss:g}: stands instead of --ratio; leave one of them out")
-        implied = self.form.implied_ratio
+        implied = self.pattern.implied_ratio
         if implied is None:
             return
         if abs(self.ratio - implied) > 1e-6 * implied:
@@ -287,7 +293,7 @@ class PruneSettings(Cut, Healing):
             raise UsageError(f"--pattern {self.pattern}: has one ratio, so --steps and --stages must be 1")
 
     def _check_score(self) -> None:
-        if self.method == "group-lasso" and self.pattern not in UNIT_KINDS:
+        if self.method == "group-lasso" and self.pattern.weights is not None:
             raise UsageError(
                 f"--method group-lasso: draws whole units; with --pattern {self.pattern} use --method admm"
             )
@@ -301,14 +307,14 @@ class PruneSettings(Cut, Healing):
             raise UsageError(
                 f"--score {self.score}: --method {self.method} {reason[self.method]}; use it with --method magnitude"
             )
-        if self.score in NEEDS_UNITS and self.pattern not in UNIT_KINDS:
+        if self.score in NEEDS_UNITS and self.pattern.weights is not None:
             raise UsageError(
                 f"--score {self.score}: rates whole filters; with --pattern {self.pattern} use l2, l1, taylor or fisher"
             )
 
     @property
-    def rates(self) -> Literal["magnitude", "filter", "random"]:
-        """What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
+    def rates(self) -> Rates:
+        """What a selector compares, by method and score."""
         if self.method == "random":
             return "random"
         return "filter" if self.score in NEEDS_UNITS else "magnitude"

@@ -25,7 +25,7 @@ from compressor.errors import ConfigError, UsageError
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["cosine", "linear", "constant", "step"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Keep = Literal["last", "best"]
+KeptEpoch = Literal["last", "best"]
 
 PEAK_LR: Mapping[Optimizer, float] = MappingProxyType({"adam": 1e-3, "adamw": 1e-3, "sgd": 0.02})
 """Where a cosine starts if nothing is said; sgd takes a large rate (Le & Hua 2021, "Network Pruning That Matters"). Of
@@ -76,7 +76,7 @@ class Recipe:
     label_smoothing: float = _said(0.0, "Label smoothing, 0 to below 1.", "X", from_below(0, 1))
     augment: bool = _said(False, "Augment training images.")
     precision: Precision = _said("fp32", "Precision of forward and backward.")
-    keep: Keep = _said("last", "Keep the best epoch, not the last.", name="keep_best", switch="best")
+    keep: KeptEpoch = _said("last", "Keep the best epoch, not the last.", name="keep_best", switch="best")
     patience: int | None = _said(None, "Stop after N epochs without a better one.", "N", at_least(1))
 
     def __post_init__(self) -> None:

@@ -139,9 +139,10 @@ class Sensitivity:
         Raises:  UsageError if it is no scan.
         """
         entry = entry.get("sensitivity") or entry
+        schema = entry.get("schema", SCHEMA)
+        if schema != SCHEMA:
+            raise UsageError(f"sensitivity: its schema is {str(schema)[:40]}, this version reads {SCHEMA}")
         found = read_as(_Written, entry, UsageError, "sensitivity: not a scan:")
-        if found.schema != SCHEMA:
-            raise UsageError(f"sensitivity: its schema is {found.schema}, this version reads {SCHEMA}")
         curves = {
             layer: tuple((share, math.nan if value is None else value) for share, value in curve)
             for layer, curve in found.curves.items()

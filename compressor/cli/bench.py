@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressor.asking.bench import BenchSettings
 from compressor.asking.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
-from compressor.cli.lists import read_counts
 from compressor.cli.options import MODEL_HELP, SourceOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import INITIAL, STREAM, read_source, refuse_taken, stdin_bytes
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
 _PERCENT = 100
 
 
-def _providers(incomplete: str) -> list[str]:
-    """What the shell may complete; written out, for asking onnxruntime would import it."""
-    names = ("cpu", "cuda", "tensorrt", "openvino", "dml", "coreml", "migraphx", "qnn", "torch-compile")
-    return [name for name in names if name.startswith(incomplete)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions(ReportOptions, SourceOptions):
-    """Options of `compress bench`."""
+    """Options of `compress bench`, beside those that `BenchSettings` declares."""
+
+    asks = (BenchSettings,)
 
     models: Annotated[
         list[str],
@@ -43,36 +39,6 @@ class BenchOptions(ReportOptions, SourceOptions):
             show_default=False,
         ),
     ]
-    provider: Annotated[
-        str,
-        option(
-            "--provider",
-            "-p",
-            metavar="NAME",
-            autocompletion=_providers,
-            help="cpu, cuda, tensorrt, openvino … or torch-compile.",
-        ),
-    ] = "cpu"
-    threads: Annotated[list[str] | None, option("--threads", metavar="1,2", help="Threads. Default: 1.")] = None
-    batch: Annotated[list[str] | None, option("--batch", metavar="1,16", help="Batches. Default: 1.")] = None
-    min_runs: Annotated[int, option(metavar="N", help="Least number of timed runs.")] = 50
-    min_seconds: Annotated[float, option(metavar="S", help="Least measured time of each model.")] = 3.0
-    max_seconds: Annotated[float, option(metavar="S", help="Longest time for one configuration.")] = 60.0
-    warmup: Annotated[int, option(metavar="N", help="Runs that are not timed.")] = 10
-    require: Annotated[
-        list[str] | None,
-        option(
-            "--require",
-            metavar="GATE",
-            help="speedup>=3, latency<=2ms, accuracy>=0.98, size<=1MiB, ratio>=10 …; repeat. Exit 3 if one is not met.",
-        ),
-    ] = None
-    accuracy: Annotated[bool, option("--accuracy", help="Measure accuracy on the validation data too.")] = False
-    memory: Annotated[bool, option("--memory", help="Measure peak memory too, in a process of its own.")] = False
-    gzip: Annotated[bool, option("--gzip", help="Size after gzip too: what a download weighs.")] = False
-    profile: Annotated[
-        bool, option("--profile", help="Where the time of .onnx files goes, layer by layer, side by side.")
-    ] = False
     plot: Annotated[str | None, option(metavar="FILE.svg", help="Draw the latencies into an SVG file too.")] = None
 
 
@@ -89,22 +55,22 @@ def bench(options: BenchOptions, session: Session) -> None:
       compress bench model.onnx --accuracy --data mnist:data --require 'accuracy>=98%'
       compress export small.pt -o - | compress bench dense.onnx -
     """
-    gates = gates_of("bench", options.require or ()).gates
-    read_counts("--threads", options.threads, (1,))
-    read_counts("--batch", options.batch, (1,))
+    asked = options.request(BenchSettings)
+    gates = gates_of("bench", asked.require).gates
     check_report(options)
     _check_plot(options)
     from compressor.report.html import bench_page
     from compressor.report.timing import bench_table
 
-    measured = {gate.metric for gate in gates}
+    gated = {gate.metric for gate in gates}
+    asked = replace(asked, **{name: True for name in ("accuracy", "memory", "gzip") if name in gated})
     with tempfile.TemporaryDirectory(prefix="compress-bench-") as folder:
         paths = [
             _as_file(options, model, Path(folder, str(position)), session)
             for position, model in enumerate(options.models)
         ]
         with session.progress() as progress:
-            report = _measure(options, paths, measured, session, progress)
+            report = _measure(options, asked, paths, session, progress)
         report = _with_given_names(report, dict(zip(map(str, paths), options.models, strict=True)))
     _write_plot(options, report, session)
     failures = _failures(report, [gate.text for gate in gates])
@@ -120,7 +86,7 @@ def bench(options: BenchOptions, session: Session) -> None:
 
 
 def _check_plot(options: BenchOptions) -> None:
-    """Raises:  UsageError for a name that is none of an SVG file; OutputError if it is there or cannot be."""
+    """Raises:  UsageError for a name that does not end in .svg; OutputError if it is there or cannot be written."""
     if options.plot is None:
         return
     if not options.plot.endswith(".svg"):
@@ -161,7 +127,7 @@ def _as_file(options: BenchOptions, model: str, folder: Path, session: Session) 
 
 
 def _measure(
-    options: BenchOptions, paths: Sequence[Path], gated: set[str], session: Session, progress: Progress
+    options: BenchOptions, asked: BenchSettings, paths: Sequence[Path], session: Session, progress: Progress
 ) -> BenchReport:
     from compressor.data import open_data, open_task
     from compressor.program import parse_input
@@ -178,13 +144,13 @@ def _measure(
     progress.start("bench", _PERCENT, "percent")
     report = measure(
         paths,
-        provider=options.provider,
-        threads=read_counts("--threads", options.threads, (1,)),
-        batches=read_counts("--batch", options.batch, (1,)),
-        min_runs=options.min_runs,
-        min_seconds=options.min_seconds,
-        max_seconds=options.max_seconds,
-        warmup=options.warmup,
+        provider=asked.provider,
+        threads=asked.threads,
+        batches=asked.batches,
+        min_runs=asked.plan.min_runs,
+        min_seconds=asked.plan.min_seconds,
+        max_seconds=asked.plan.max_seconds,
+        warmup=asked.plan.warmup,
         seed=options.seed,
         data=open_data(options.data, **session.origin("data", options.data)._asdict())
         if options.data is not None
@@ -192,10 +158,10 @@ def _measure(
         task=open_task(options.task, **session.origin("task", options.task)._asdict())
         if options.task is not None
         else None,
-        with_accuracy=options.accuracy or "accuracy" in gated,
-        with_memory=options.memory or "memory" in gated,
-        with_gzip=options.gzip or "gzip" in gated,
-        with_profile=options.profile,
+        with_accuracy=asked.accuracy,
+        with_memory=asked.memory,
+        with_gzip=asked.gzip,
+        with_profile=asked.profile,
         inputs=[parse_input(text, position) for position, text in enumerate(options.input or ())],
         on_round=on_round,
     )

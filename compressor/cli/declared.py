@@ -35,6 +35,14 @@ def options_of(command: type[RunOptions]) -> dict[str, CommandOption]:
     return found
 
 
+def declarations(command: type[RunOptions]) -> Iterator[tuple[str, str]]:
+    """Where every option of a command is declared, and its name: a request, or a class of options."""
+    for kind in command.__mro__:
+        for request in kind.__dict__.get("asks", ()):
+            yield from ((one.place, one.name) for one in declared(request))
+        yield from ((kind.__name__, name) for name in inspect.get_annotations(kind) if name not in _NO_OPTIONS)
+
+
 def _all(command: type[RunOptions]) -> Iterator[CommandOption]:
     hints = get_type_hints(command, include_extras=True)
     defaults = {field.name: field.default for field in fields(command)}

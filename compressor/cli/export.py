@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from compressor.asking.export import ExportForm
+from compressor.asking.export import Checking, ExportForm
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
-from compressor.cli.lists import read_counts
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, choose_target, default_name, known_data, read_source
@@ -19,46 +18,15 @@ from compressor.errors import UsageError
 if TYPE_CHECKING:
     from compressor.cli.streams import Source
     from compressor.exporting.result import ExportReport
+    from compressor.program import Program
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(GateOptions, OutputOptions, ModelOptions):
-    """Options of `compress export`."""
+    """Options of `compress export`, beside those that `ExportForm` and `Checking` declare."""
 
-    opset: Annotated[int | None, option(metavar="N", min=1, help="ONNX operator set, 15 to 26. Default: torch's.")] = (
-        None
-    )
-    format: Annotated[
-        Literal["onnx", "pt2", "python"] | None,
-        option(
-            help="pt2 is an archive of torch.export; python is source for PyTorch, a model.py with model.safetensors "
-            "beside it. Default: by the name of the output, else onnx."
-        ),
-    ] = None
-    batch: Annotated[int | None, option(metavar="N", min=1, help="Fix the batch at N. Default: any batch.")] = None
-    fp16: Annotated[bool, option("--fp16", help="Weights and arithmetic in half precision; inputs stay float32.")] = (
-        False
-    )
-    int8: Annotated[
-        Literal["dynamic", "static"] | None,
-        option(help="Weights in 8 bits; activations by what is seen while running, or by ranges found on --data."),
-    ] = None
-    calibration: Annotated[
-        int, option(metavar="N", min=1, help="Training samples that find the ranges of --int8 static.")
-    ] = 256
-    sparse: Annotated[
-        bool, option("--sparse", help="Store tensors that are mostly zero as ONNX sparse ones: a smaller file.")
-    ] = False
-    fold_norms: Annotated[
-        bool,
-        option(
-            "--fold-norms",
-            help="No effect: the exporter puts batch norms into the layers before them by itself. Will be removed.",
-        ),
-    ] = False
-    check_batch: Annotated[
-        list[str] | None, option("--check-batch", metavar="1,8", help="Batch sizes of the check. Default: 1,2,5.")
-    ] = None
+    asks = (ExportForm, Checking)
+
     check_only: Annotated[
         bool, option("--check-only", help="Write nothing: check the ONNX file that is there against MODEL.")
     ] = False
@@ -80,19 +48,16 @@ def export(options: ExportOptions, session: Session) -> None:
       compress compact model.pruned.pt -o - | compress export - -o model.onnx
     """
     gates = gates_of("export", options.require or (), task=options.task)
-    sizes = read_counts("--check-batch", options.check_batch, (1, 2, 5))
+    sizes = options.request(Checking).batch_sizes
     if options.check_only:
         _check(options, gates, sizes, session)
         return
     form = _form_of(options)
-    ExportForm(options.opset, options.batch, options.fp16, options.int8, options.calibration, options.sparse)
-    target = choose_target(options, _SUFFIXES[form])
-    from compressor.exporting import export_onnx, export_pt2, export_python
-
-    if options.fold_norms:
+    target = choose_target(options, _SUFFIXES[form.format or "onnx"])
+    if form.fold_norms:
         session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
     source = read_source(options, options.model, session)
-    data, _ = known_data(source.program, options, session, needed_for=_needs_data(options, gates))
+    data, _ = known_data(source.program, options, session, needed_for=_needs_data(form, gates))
     if not session.is_main:
         return
     shared: dict[str, Any] = {
@@ -103,76 +68,52 @@ def export(options: ExportOptions, session: Session) -> None:
         "accept": lambda found: _refuse(found, gates, source, session),
     }
     with target.opened() as stream, session.working("exporting, and checking what was written"):
-        if form == "pt2":
-            report = export_pt2(source.program, stream, batch=options.batch, **shared)
-        elif form == "python":
-            assert isinstance(stream, Path)
-            report = export_python(source.program, stream, **shared)
-        else:
-            report = export_onnx(
-                source.program,
-                stream,
-                batch=options.batch,
-                opset=options.opset,
-                fp16=options.fp16,
-                int8=options.int8,
-                n_calibration=options.calibration,
-                sparse=options.sparse,
-                **shared,
-            )
+        report = _written(source.program, stream, form, shared)
     _show(report, target.name, gates, source, session)
 
 
 _SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "python": ".py"}
-_CALLED = {"pt2": "an archive of torch.export", "python": "Python source"}
 
 
-def _form_of(options: ExportOptions) -> str:
-    """The format that is asked for, in so many words or by the output's name.
+def _written(program: Program, stream: Path | BinaryIO, form: ExportForm, shared: dict[str, Any]) -> ExportReport:
+    """The file in its format."""
+    from compressor.exporting import export_onnx, export_pt2, export_python
+
+    if form.format == "pt2":
+        return export_pt2(program, stream, batch=form.batch, **shared)
+    if form.format == "python":
+        assert isinstance(stream, Path)
+        return export_python(program, stream, **shared)
+    return export_onnx(
+        program, stream, batch=form.batch, opset=form.opset, fp16=form.fp16, int8=form.int8,
+        n_calibration=form.n_calibration, sparse=form.sparse, **shared,
+    )  # fmt: skip
+
+
+def _form_of(options: ExportOptions) -> ExportForm:
+    """What is asked for, in the format of --format, or else of the output's name.
 
     Raises:  UsageError for options that the format does not have.
     """
     by_name = next((form for form, suffix in _SUFFIXES.items() if (options.output or "").endswith(suffix)), "onnx")
-    form = options.format or by_name
-    if form == "onnx":
-        return form
-    given = {
-        "--opset": options.opset,
-        "--fp16": options.fp16,
-        "--int8": options.int8,
-        "--sparse": options.sparse,
-        "--fold-norms": options.fold_norms,
-        "--batch": options.batch if form == "python" else None,
-    }
-    wrong = next((name for name, value in given.items() if value), None)
-    if wrong is not None:
-        raise UsageError(f"{wrong}: {_CALLED[form]} has no such thing; write ONNX for it (--format onnx)")
-    if form == "python" and options.output == STREAM:
+    form = options.request(ExportForm, format=options.said.get("format") or by_name)
+    if form.format == "python" and options.output == STREAM:
         raise UsageError("-o -: Python source comes with a second file for its weights; give -o FILE.py")
     return form
 
 
-def _needs_data(options: ExportOptions, gates: Gates) -> str | None:
-    return "--int8 static" if options.int8 == "static" else gates.needs_data
+def _needs_data(form: ExportForm, gates: Gates) -> str | None:
+    return "--int8 static" if form.int8 == "static" else gates.needs_data
 
 
 def _check(options: ExportOptions, gates: Gates, sizes: tuple[int, ...], session: Session) -> None:
     """Compares what is there; the file itself says in which form it is, so options about that are refused."""
-    given = {
-        "--opset": options.opset,
-        "--format": options.format,
-        "--batch": options.batch,
-        "--fp16": options.fp16,
-        "--int8": options.int8,
-        "--sparse": options.sparse,
-        "--fold-norms": options.fold_norms,
-    }
-    wrong = next((name for name, value in given.items() if value), None)
+    wrong = options.request(ExportForm).said
     if wrong is not None:
         raise UsageError(f"--check-only writes nothing, so {wrong} has nothing to change; leave it out")
     path = options.output if options.output is not None else default_name(options, ".onnx")
     if path == STREAM:
-        raise UsageError("--check-only reads the file that -o names, and - is none; give -o FILE")
+        raise UsageError("--check-only reads the file that -o names, and - names no file; give -o FILE")
     from compressor.exporting import check_onnx
 
     source = read_source(options, options.model, session)
@@ -194,12 +135,13 @@ def _refuse(report: ExportReport, gates: Gates, source: Source, session: Session
 def _show(
     report: ExportReport, output: str | None, gates: Gates, source: Source, session: Session, *, written: bool = True
 ) -> None:
-    from compressor.report.exporting import export_table
-    from compressor.report.jsonable import plain
+    from compressor.report.exporting import export_body, export_table
 
     head = {"model": source.name, "output": output}
     verdicts = gates.judge(_gated(report))
-    session.show(lambda: export_table(report, output, written=written), {**head, **plain(report), **verdicts.body()})
+    session.show(
+        lambda: export_table(report, output, written=written), {**head, **export_body(report), **verdicts.body()}
+    )
 
 
 def _gated(report: ExportReport) -> dict[str, float | None]:

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compressor.asking.pattern import parse_pattern
 from compressor.errors import CompressError, first_line
 from compressor.units import Macs, Params, format_count, format_macs
 
@@ -24,7 +23,7 @@ def as_compacted(program: Program, report: PruneReport) -> PruneReport:
     from compressor.compaction import preview
     from compressor.cost import count_macs
 
-    pattern = parse_pattern(report.pattern)
+    pattern = report.pattern
     if pattern.weights == "shape":
         return report
     try:

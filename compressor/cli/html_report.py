@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from compressor.cli.options import option
+from compressor.cli.options import OverwriteOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import refuse_taken
 from compressor.errors import UsageError
@@ -20,14 +20,13 @@ _RUN = "The run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ReportOptions(OverwriteOptions):
     """Where the picture of the result goes."""
 
     report: Annotated[
         str | None,
         option(metavar="FILE", panel=_RUN, help="Write the result as one self-contained HTML page too."),
     ] = None
-    force: Annotated[bool, option("--force", "-f", panel=_RUN, help="Overwrite what is there.")] = False
 
 
 def check_report(options: ReportOptions) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from compressor.asking.pattern import parse_pattern
 from compressor.cli.options import RunOptions, option
 from compressor.cli.session import Session
 
 if TYPE_CHECKING:
+    from compressor.asking.compact import CompactSettings
     from compressor.compaction import CompactReport
     from compressor.cost import Stopwatch
     from compressor.program import Program
@@ -55,7 +55,7 @@ def after_prune(
     from compressor.compaction import preview
 
     tell_trouble(session, stopwatch)
-    if parse_pattern(report.pattern).weights is not None:
+    if report.pattern.weights is not None:
         return report, None
     latency = cut_latency(options, session, before, lambda: preview(pruned))
     again = f"compress prune {model}" + (f" --ratio {said}" if (said := options.said.get("ratio")) else " …")
@@ -68,17 +68,17 @@ def after_prune(
 
 
 def after_compact(
-    options: RunOptions, model: str, round_to: str, threads: int, session: Session, before: Program,
-    compacted: Program, report: CompactReport,
+    options: RunOptions, model: str, asked: CompactSettings, session: Session, before: Program, compacted: Program,
+    report: CompactReport,
     stopwatch: Stopwatch | None,
 ) -> tuple[CompactReport, CutLatency | None]:  # fmt: skip
     """The same for `compact`, where dead channels may have been what made a width fast."""
     from compressor.compaction import preview
 
     tell_trouble(session, stopwatch)
-    latency = cut_latency(options, session, before, lambda: compacted, threads)
+    latency = cut_latency(options, session, before, lambda: compacted, asked.threads)
     remedy = "cut by time instead: compress prune MODEL --ratio 2x --of latency"
-    if latency is not None and not latency.is_faster and round_to == "1":
+    if latency is not None and not latency.is_faster and asked.round_to == 1:
         fuller = preview(before, round_to=0, stopwatch=clock())
         if fuller.n_parameters > compacted.n_parameters:
             remedy = f"widths that kernels like may be: compress compact {model} --round-to auto"

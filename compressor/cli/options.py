@@ -170,7 +170,14 @@ class ModelOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class OverwriteOptions:
+    """Whether a file that is there may be overwritten."""
+
+    force: Annotated[bool, option("--force", "-f", panel=_RUN, help="Overwrite what is there.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(OverwriteOptions):
     """Where the result goes."""
 
     output: Annotated[
@@ -183,7 +190,13 @@ class OutputOptions:
             help="Where to write; '-' is standard output. Default: beside MODEL.",
         ),
     ] = None
-    force: Annotated[bool, option("--force", "-f", panel=_RUN, help="Overwrite what is there.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions:
+    """Whether a run that was interrupted goes on."""
+
+    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

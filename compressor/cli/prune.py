@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compressor.asking import PruneSettings, Recovery
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
+from compressor.cli.closing import Closing, Told
 from compressor.cli.foreseen import as_compacted
-from compressor.cli.html_report import check_report, write_report
+from compressor.cli.html_report import check_report
 from compressor.cli.latency import after_prune
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.pruning import (
@@ -24,12 +26,12 @@ from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
     Target,
+    Written,
     choose_resume_point,
     choose_target,
     device_name,
     known_data,
     read_source,
-    write_program,
 )
 from compressor.cli.sweep import asked_for, sweep
 from compressor.errors import UsageError
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from compressor.program import Program
     from compressor.pruning import PruneReport, StageRow
+    from compressor.report.html import About
 
 
 def prune(options: PruneOptions, session: Session) -> None:
@@ -91,14 +94,10 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
         program, report = cut(source.program, untrained, data=data, task=task, progress=progress, stopwatch=stopwatch)
     report = as_compacted(program, report)
     report, latency = after_prune(options, options.model, session, source.program, program, report, stopwatch)
-    _report(options, session, report, source, None, program)
-    verdicts = gates.counted().judge(_gated(report))
-    head = {"model": source.name, "output": None, "size_bytes": None, "dry_run": True}
-    session.show(
-        lambda: prune_table(report, latency=latency, every_row=True, would=settings.method),
-        {**head, **plain(report), "latency": latency, **verdicts.body()},
-    )
-    verdicts.enforce()
+    written = Written(None, None, gates.counted().judge(_gated(report)))
+    table = partial(prune_table, report, latency=latency, every_row=True, would=settings.method)
+    body = {"dry_run": True, **plain(report), "latency": latency}
+    Closing(options, session, source).tell(program, written, Told(table, body, partial(_page, report, program)))
 
 
 def _run(
@@ -132,17 +131,14 @@ def _run(
         dense_params=program.record.dense_params or report.dense_params,
         dense_macs=program.record.dense_macs or report.dense_macs,
     )
-    output, size, verdicts = write_program(written, target, session, gates, _gated(report))
-    if output is not None and session.resume_point is not None and session.is_main:
-        session.resume_point.unlink(missing_ok=True)
-    report, latency = after_prune(options, options.model, session, source.program, written, report, stopwatch)
-    _report(options, session, report, source, output, written)
-    head = {"model": source.name, "output": output, "size_bytes": size, "dry_run": False}
-    session.show(
-        lambda: prune_table(report, latency=latency, output=output, size_bytes=size, every_row=options.verbose),
-        {**head, **plain(report), "latency": latency, **verdicts.body()},
-    )
-    verdicts.enforce(session.resume_point)
+
+    def tell(file: Written) -> Told:
+        full, latency = after_prune(options, options.model, session, source.program, written, report, stopwatch)
+        table = partial(prune_table, full, latency=latency, output=file.output, size_bytes=file.size_bytes)
+        body = {"dry_run": False, **plain(full), "latency": latency}
+        return Told(partial(table, every_row=options.verbose), body, partial(_page, full, written))
+
+    Closing(options, session, source).write(written, target, gates, _gated(report), tell)
 
 
 def _saver(
@@ -170,22 +166,12 @@ def _saver(
     return save
 
 
-def _report(
-    options: PruneOptions, session: Session, report: PruneReport, source: Source, output: str | None, program: Program
-) -> None:
+def _page(report: PruneReport, program: Program, about: About) -> str:
     """The page of --report."""
     from compressor.analysis import layer_costs
     from compressor.report.html import prune_page
 
-    write_report(
-        options,
-        session,
-        lambda about: prune_page(report, about, layer_costs(program)),
-        model=source.name,
-        sha256=source.sha256,
-        output=output,
-        record=program.record,
-    )
+    return prune_page(report, about, layer_costs(program))
 
 
 def _gated(report: PruneReport) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from compressor.asking import PruneSettings, Trainings
 from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli.html_report import ReportOptions
 from compressor.cli.latency import LatencyOptions, clock
-from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
 
 if TYPE_CHECKING:
     from compressor.cost import Stopwatch
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(LatencyOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+class PruneOptions(
+    ResumeOptions, LatencyOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions
+):
     """Options of `compress prune`, beside those that `PruneSettings` and `Trainings` declare."""
 
     asks = (PruneSettings, Trainings)
@@ -29,7 +31,6 @@ class PruneOptions(LatencyOptions, ReportOptions, RecipeOptions, GateOptions, Ou
         bool,
         option("--dry-run", "-n", help="Show what would be cut by the weights as they are; write nothing."),
     ] = False
-    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
 def prune_settings(options: PruneOptions) -> PruneSettings:
@@ -64,4 +65,5 @@ def measured_for_record(report: PruneReport) -> dict[str, Any]:
 
 
 def metrics_of(report: PruneReport) -> dict[str, float]:
+    """What was measured last; empty without data."""
     return next((row.metrics for row in reversed(report.stages) if row.metrics), None) or {}

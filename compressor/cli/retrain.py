@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from compressor.asking import Healing, Recipe
 from compressor.asking.gates import gates_of
 from compressor.cli import provenance
-from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.closing import Closing, Told
+from compressor.cli.html_report import ReportOptions, check_report
 from compressor.cli.memory import keep_freed_memory
-from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, option
+from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import (
     Source,
@@ -19,7 +20,6 @@ from compressor.cli.streams import (
     device_name,
     known_data,
     read_source,
-    write_program,
 )
 from compressor.errors import UsageError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
+class RetrainOptions(ResumeOptions, ReportOptions, RecipeOptions, GateOptions, OutputOptions, ModelOptions):
     """Options of `compress retrain`, beside those of `Healing` and `Recipe`."""
 
     asks = (Healing,)
@@ -49,7 +49,6 @@ class RetrainOptions(ReportOptions, RecipeOptions, GateOptions, OutputOptions, M
             help="Take over weights that were trained elsewhere under the masks; trains on only with --epochs.",
         ),
     ] = None
-    resume: Annotated[bool, option("--resume", help="Go on where an interrupted run stopped.")] = False
 
 
 DISTILL_WITH_TEACHER = 0.7
@@ -75,6 +74,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     session.resume_point = choose_resume_point(target, options, session)
     from compressor.formats import check_storable
     from compressor.report.html import retrain_page
+    from compressor.report.jsonable import plain
     from compressor.report.pruning import retrain_table
 
     recipe = retrain_recipe(options)
@@ -91,23 +91,14 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     measured = {"params": report.stages[-1].params, **_metrics(report)}
     step = provenance.make_step("retrain", options, source, measured)
     written = provenance.remember(program, step)
-    output, size, verdicts = write_program(written, target, session, gates, _metrics(report))
-    if output is not None and session.resume_point is not None and session.is_main:
-        session.resume_point.unlink(missing_ok=True)
-    write_report(
-        options,
-        session,
-        lambda about: retrain_page(report, about),
-        model=source.name,
-        sha256=source.sha256,
-        output=output,
-        record=written.record,
-    )
-    session.show(
-        lambda: retrain_table(report, output, size, every_row=options.verbose),
-        {**_body(report, {"model": source.name, "output": output, "size_bytes": size}), **verdicts.body()},
-    )
-    verdicts.enforce(session.resume_point)
+    Closing(options, session, source).write(
+        written, target, gates, _metrics(report),
+        lambda file: Told(
+            lambda: retrain_table(report, file.output, file.size_bytes, every_row=options.verbose),
+            plain(report),
+            lambda about: retrain_page(report, about),
+        ),
+    )  # fmt: skip
 
 
 def _trained(
@@ -192,9 +183,3 @@ def _teacher(options: RetrainOptions, session: Session) -> Program | None:
 
 def _metrics(report: RetrainReport) -> dict[str, Any]:
     return next((dict(row.metrics) for row in reversed(report.stages) if row.metrics), {})
-
-
-def _body(report: RetrainReport, head: dict[str, Any]) -> dict[str, Any]:
-    from compressor.report.jsonable import plain
-
-    return {**head, **plain(report)}

@@ -16,7 +16,7 @@ from compressor.errors import OutputError, UsageError
 
 
 def open_closed() -> None:
-    """Opens nothing in the place of a stream that was closed, lest the next file that is opened takes its number.
+    """Opens nothing in the place of a stream that was closed, so that no file opened later takes its number.
 
     Raises:  UsageError where that is standard output: the result of hours would be lost.
     """

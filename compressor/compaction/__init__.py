@@ -1,7 +1,8 @@
 """Physical removal of what is dead, and the proof that nothing else changed; it must never train."""
 
+from compressor.asking.compact import LOWERINGS, LoweringChoice
 from compressor.compaction.compact import compact, preview
-from compressor.compaction.lowering import LOWERINGS, LoweringChoice, lower
+from compressor.compaction.lowering import lower
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.norms import rescaled_norms
 from compressor.compaction.result import Branch, CompactReport, Folded, Kept, LayerChange, Proof

@@ -8,8 +8,9 @@ import time
 import torch
 from torch import Tensor
 
-from compressor.compaction.dead import Verdict
-from compressor.compaction.lowering import LoweringChoice, lower
+from compressor.asking.compact import DEFAULTS, LoweringChoice
+from compressor.compaction.dead import Living
+from compressor.compaction.lowering import lower
 from compressor.compaction.norms import rescaled_norms
 from compressor.compaction.removal import remove_dead
 from compressor.compaction.result import CompactReport
@@ -31,12 +32,12 @@ def compact(
     *,
     data: DataSource | None = None,
     task: Task | None = None,
-    allow_noop: bool = False,
-    masks_only: bool = False,
+    allow_noop: bool = DEFAULTS.allow_noop,
+    masks_only: bool = DEFAULTS.masks_only,
     device: str = "cpu",
-    lowering: LoweringChoice = "auto",
+    lowering: LoweringChoice = DEFAULTS.lowering,
     stopwatch: Stopwatch | None = None,
-    round_to: int = 1,
+    round_to: int = DEFAULTS.round_to,
 ) -> tuple[Program, CompactReport]:
     """The program without what no output needs, and what was done; the input is left untouched.
 
@@ -124,7 +125,7 @@ def _count_zeros(program: Program) -> int:
     return n
 
 
-def _nothing(zeroed: int, verdict: Verdict) -> str:
+def _nothing(zeroed: int, verdict: Living) -> str:
     why = f"{verdict.kept[0].layer}: {verdict.kept[0].reason}" if verdict.kept else ""
     stays = f"\n{sum(kept.n_filters for kept in verdict.kept):,} filters hold only zeros but stay: {why}" if why else ""
     return (

@@ -144,6 +144,7 @@ def settle(pair: Pair, sizes: tuple[int, ...], batch: frozenset[int]) -> Constan
 
 
 def as_exact(tensor: Tensor) -> Tensor:
+    """The tensor in float64, where it holds floating numbers."""
     return tensor.double() if tensor.is_floating_point() else tensor
 
 

@@ -23,7 +23,7 @@ _OUTPUT = "output of the network"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Living:
     """Which units stay, why zeroed filters are among them, and how what goes was read.
 
     `fillers` are dead too but stay, one for each dimension that would be empty otherwise; all their weights become 0.
@@ -38,14 +38,14 @@ class Verdict:
     readings: tuple[Reading, ...]
 
 
-def masked_units(program: Program, units: UnitMap) -> Verdict:
+def masked_units(program: Program, units: UnitMap) -> Living:
     """The units that the masks leave."""
     keep = kept_units(units, program.masks, program.parameters)
     fillers, skipped = _fill(units, keep)
-    return Verdict(keep | fillers, fillers, (), skipped, ())
+    return Living(keep | fillers, fillers, (), skipped, ())
 
 
-def living_units(program: Program, units: UnitMap, constants: Mapping[str, Walked]) -> Verdict:
+def living_units(program: Program, units: UnitMap, constants: Mapping[str, Walked]) -> Living:
     """The units that something needs; those that the masks cut altogether are never needed."""
     survey = Survey(program, units, constants)
     cut = ~kept_units(units, program.masks, program.parameters)
@@ -54,7 +54,7 @@ def living_units(program: Program, units: UnitMap, constants: Mapping[str, Walke
     _spread(survey.needs, keep, why, cut)
     kept = _zeroed_but_kept(survey, units, keep, why)
     fillers, skipped = _fill(units, keep)
-    return Verdict(keep | fillers, fillers, kept, skipped, tuple(survey.readings))
+    return Living(keep | fillers, fillers, kept, skipped, tuple(survey.readings))
 
 
 def _fill(units: UnitMap, keep: Keep) -> tuple[Keep, tuple[str, ...]]:

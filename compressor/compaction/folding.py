@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from compressor.axes import UnitMap, Value
 from compressor.compaction.constants import Constants, run, stretch
-from compressor.compaction.dead import Verdict
+from compressor.compaction.dead import Living
 from compressor.compaction.readers import Reading, place
 from compressor.compaction.result import Folded
 from compressor.compaction.slicing import Sizes
@@ -145,7 +145,7 @@ def _norm_behind(node: Node) -> Node | None:
 
 
 def fold_removed(
-    sliced: Program, units: UnitMap, verdict: Verdict, exact: Mapping[str, Tensor]
+    sliced: Program, units: UnitMap, verdict: Living, exact: Mapping[str, Tensor]
 ) -> tuple[Program, tuple[Folded, ...], Mapping[str, Tensor]]:
     """The sliced program with what the removed constants added, where each went, and the exact tensors, old and new."""
     dead = ~verdict.keep | verdict.fillers

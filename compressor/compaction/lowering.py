@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from torch import Tensor, fx
 from torch.fx import Node
 
+from compressor.asking.compact import DEFAULTS, LoweringChoice
 from compressor.compaction.lowering_forms import Box, Dense, Features, Form
 from compressor.compaction.lowering_plan import Candidate, find_candidates
 from compressor.compaction.lowering_result import LoweredLayer
@@ -21,16 +22,13 @@ from compressor.compaction.lowering_trial import trial_program
 from compressor.cost.latency import Stopwatch
 from compressor.program import Program, ProgramModule, Record, arguments, free_name, of_same_kind
 
-LoweringChoice: TypeAlias = Literal["auto", "dense", "gather", "box", "gather+box", "columns"]
 _AS_FAST, _AS_FAST_S = 0.03, 2e-6
 """Repeated measurements of one small operator differ by about so much."""
-
-LOWERINGS: tuple[LoweringChoice, ...] = get_args(LoweringChoice)
 
 
 def lower(
     program: Program,
-    choice: LoweringChoice = "auto",
+    choice: LoweringChoice = DEFAULTS.lowering,
     stopwatch: Stopwatch | None = None,
     batch: int = 1,
     *,

@@ -10,7 +10,7 @@ from torch import Tensor
 from compressor.asking import WalkOptions
 from compressor.axes import UnitMap, find_units
 from compressor.compaction.branches import without_constant_branches
-from compressor.compaction.dead import Verdict, living_units, masked_units
+from compressor.compaction.dead import Living, living_units, masked_units
 from compressor.compaction.find_constants import find_constants
 from compressor.compaction.folding import fold_removed
 from compressor.compaction.result import Branch, Folded
@@ -30,7 +30,7 @@ class Removal:
     whole: Program
     program: Program
     units: UnitMap
-    verdict: Verdict
+    verdict: Living
     folded: tuple[Folded, ...] = ()
     branches: tuple[Branch, ...] = ()
     exact: Mapping[str, Tensor] = field(default_factory=dict)
@@ -65,14 +65,14 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     return Removal(whole, small, units, verdict, folded, cleared.branches, exact, filled)
 
 
-def _sliced(whole: Program, units: UnitMap, verdict: Verdict) -> Program:
+def _sliced(whole: Program, units: UnitMap, verdict: Living) -> Program:
     """The program without the units that go; those that only fill a dimension are 0 in it."""
     sliced = slice_program(whole, units, verdict.keep)
     apply_masks(sliced.module, _filler_masks(whole, units, verdict))
     return sliced
 
 
-def _filler_masks(whole: Program, units: UnitMap, verdict: Verdict) -> dict[str, Tensor]:
+def _filler_masks(whole: Program, units: UnitMap, verdict: Living) -> dict[str, Tensor]:
     """Masks of the sliced parameters that cut what only fills a dimension."""
     if not verdict.fillers.any():
         return {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compressor.axes import Ids, Keep, UnitMap
-from compressor.compaction.dead import Verdict
+from compressor.compaction.dead import Living
 from compressor.cost import USUAL, Preferences
 from compressor.errors import UsageError
 from compressor.program import Program
@@ -36,7 +36,7 @@ class Rounding:
         """What the user should know about the preferences."""
         return () if self.preferences.trouble is None else (self.preferences.trouble,)
 
-    def filled(self, program: Program, units: UnitMap, verdict: Verdict) -> Verdict:
+    def filled(self, program: Program, units: UnitMap, verdict: Living) -> Living:
         """The verdict with more fillers among what is dead.
 
         Raises:  UsageError if the multiple is none.

@@ -38,6 +38,7 @@ def reads_of(node: Node, a: Arguments) -> Tensor | None:
 
 
 def channel_dim(node: Node, x: Constants) -> int:
+    """The dimension of `x` along which the layer sums."""
     return x.rank - 1 if node.target in families.LINEAR else 1
 
 

@@ -37,7 +37,7 @@ class LatencyTable:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.seconds) & (self.seconds > 0)).all():
-            raise ModelError("a stopwatch gave a time that is none: not above 0, or no number")
+            raise ModelError("a stopwatch gave a time that is not above 0, or not a number")
 
     def at(self, n_filters: Any, n_channels: Any) -> Any:
         """Seconds at these widths: bilinear inside the grid, the border's outside of it.

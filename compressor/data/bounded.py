@@ -46,6 +46,7 @@ def refuse_large_image(path: Path, packed_bytes: int, size: tuple[int, int], sho
 
 
 def most_bytes(packed_bytes: int) -> int:
+    """How large what was packed into so many bytes may become."""
     return max(_ALWAYS_BYTES, _MOST_GROWTH * packed_bytes)
 
 

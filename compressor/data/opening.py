@@ -49,7 +49,7 @@ def open_data(ref: str, *, base: Path | None = None, trust_code: bool = False) -
         path = resolve_path(ref, base)
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError, RuntimeError) as cause:  # too long, a null character, a user without a home
-        raise DataError(f"{ref[:60]}: is no path of a data set: {cause.__class__.__name__}") from cause
+        raise DataError(f"{ref[:60]}: is not the path of a data set: {cause.__class__.__name__}") from cause
     if is_folder:
         return open_folders(path)
     if is_file:

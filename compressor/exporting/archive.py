@@ -12,14 +12,15 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from compressor.asking.export import ExportForm
+from compressor.asking.counts import check_counts
+from compressor.asking.export import DEFAULT_CHECK, DEFAULT_FORM, ExportForm
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import quiet, to_exported
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, Run, check_data
+from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.program import Program
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
@@ -30,8 +31,8 @@ def export_pt2(
     target: str | Path | BinaryIO,
     *,
     force: bool = False,
-    batch: int | None = None,
-    batch_sizes: Sequence[int] = (1, 2, 5),
+    batch: int | None = DEFAULT_FORM.batch,
+    batch_sizes: Sequence[int] = DEFAULT_CHECK.batch_sizes,
     data: DataSource | None = None,
     metadata: Mapping[str, str] | None = None,
     accept: Callable[[ExportReport], None] | None = None,
@@ -49,6 +50,7 @@ def export_pt2(
     program.check_masks()
     form = ExportForm(batch=batch)
     form.check_batch(program.has_dynamic_batch)
+    check_counts("--check-batch", batch_sizes)
     extra = dict(metadata or {})
     refuse_reserved(extra)
     if data is not None:
@@ -58,7 +60,7 @@ def export_pt2(
         module = program.module.clone().to("cpu").eval()
         exported = to_exported(program, module, batch)
         _save(exported, path, {**properties(program, data), **extra})
-        comparison = Comparison(program.replace(module=module), _read_back(path), batch=batch)
+        comparison = FileComparison(program.replace(module=module), _read_back(path), batch=batch)
         report = _report(program, path, exported, comparison, batch_sizes, data)
         if accept is not None:
             accept(report)
@@ -97,23 +99,19 @@ def _report(
     program: Program,
     path: Path,
     exported: torch.export.ExportedProgram,
-    comparison: Comparison,
+    comparison: FileComparison,
     batch_sizes: Sequence[int],
     data: DataSource | None,
 ) -> ExportReport:
     found = comparison.verification(batch_sizes, data)
     n_params = sum(parameter.numel() for parameter in exported.parameters())
-    return ExportReport(
-        path=None,
-        opset=None,
-        size_bytes=path.stat().st_size,
+    return ExportReport.of(
+        program,
+        [path],
+        found,
         n_params=n_params,
-        n_program_params=program.n_parameters,
         n_nodes=sum(1 for node in exported.graph.nodes if node.op == "call_function"),
-        **found.fields(),
         on_data=data is not None,
-        external_data=False,
-        seconds=0.0,
         format="pt2",
         batch=comparison.batch,
     )

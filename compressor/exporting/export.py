@@ -14,7 +14,8 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from compressor.asking.export import ExportForm, Int8
+from compressor.asking.counts import check_counts
+from compressor.asking.export import DEFAULT_CHECK, DEFAULT_FORM, ExportForm, Int8
 from compressor.data.source import DataSource
 from compressor.errors import UsageError, VerificationError
 from compressor.exporting.contents import kept_norms
@@ -25,7 +26,7 @@ from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program, families
 from compressor.units import format_dtype
@@ -39,15 +40,15 @@ def export_onnx(
     program: Program,
     target: str | Path | BinaryIO,
     *,
-    opset: int | None = None,
-    batch: int | None = None,
-    fp16: bool = False,
-    int8: Int8 | None = None,
-    n_calibration: int = 256,
-    sparse: bool = False,
-    fold_norms: bool = False,
+    opset: int | None = DEFAULT_FORM.opset,
+    batch: int | None = DEFAULT_FORM.batch,
+    fp16: bool = DEFAULT_FORM.fp16,
+    int8: Int8 | None = DEFAULT_FORM.int8,
+    n_calibration: int = DEFAULT_FORM.n_calibration,
+    sparse: bool = DEFAULT_FORM.sparse,
+    fold_norms: bool = DEFAULT_FORM.fold_norms,
     force: bool = False,
-    batch_sizes: Sequence[int] = (1, 2, 5),
+    batch_sizes: Sequence[int] = DEFAULT_CHECK.batch_sizes,
     data: DataSource | None = None,
     metadata: Mapping[str, str] | None = None,
     accept: Callable[[ExportReport], None] | None = None,
@@ -68,8 +69,8 @@ def export_onnx(
     if fold_norms:
         warnings.warn("fold_norms has no effect: the exporter folds by itself", DeprecationWarning, stacklevel=2)
     program.check_masks()
-    form = ExportForm(opset, batch, fp16, int8, n_calibration, sparse)
-    check_batch_sizes(batch_sizes)
+    form = ExportForm(opset=opset, batch=batch, fp16=fp16, int8=int8, n_calibration=n_calibration, sparse=sparse)
+    check_counts("--check-batch", batch_sizes)
     form.check_batch(program.has_dynamic_batch)
     _check_precision(program, form)
     if data is not None:
@@ -89,12 +90,6 @@ def export_onnx(
 
     report = publish(build, target, force, ".onnx")
     return replace(report, seconds=time.perf_counter() - started)
-
-
-def check_batch_sizes(sizes: Sequence[int]) -> None:
-    """Raises:  UsageError unless there is one at least and each is 1 or more."""
-    if not sizes or min(sizes) < 1:
-        raise UsageError(f"batch sizes {tuple(sizes)}: give at least one, each 1 or more")
 
 
 def _check_precision(program: Program, form: ExportForm) -> None:
@@ -134,21 +129,20 @@ def _build(
     plain_size, n_sparse = path.stat().st_size, 0
     if form.is_converted:
         n_sparse = _convert(path, form, data)
-    comparison = Comparison(program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch)
+    comparison = FileComparison(
+        program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch
+    )
     found = comparison.verification(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
     n_norms, kept = sum(node.target in families.BATCH_NORM for node in module.graph.nodes), kept_norms(written)
-    return ExportReport(
-        path=None,
+    return ExportReport.of(
+        program,
+        [path, data_file(path)] if external else [path],
+        found,
         opset=model.opset_imports[""],
-        size_bytes=path.stat().st_size + (data_file(path).stat().st_size if external else 0),
         n_params=count_onnx_parameters(written),
-        n_program_params=program.n_parameters,
         n_nodes=len(written.graph.node),
-        **found.fields(),
         on_data=data is not None,
-        external_data=external,
-        seconds=0.0,
         precision=form.precision,
         batch=form.batch,
         n_sparse=n_sparse,

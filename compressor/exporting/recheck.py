@@ -9,14 +9,15 @@ from pathlib import Path
 import onnx
 import torch
 
+from compressor.asking.counts import check_counts
+from compressor.asking.export import DEFAULT_CHECK
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, UsageError, VerificationError, innermost_line
 from compressor.exporting.contents import fixed_batch, precision_of
 from compressor.exporting.convert import weight_dtype
-from compressor.exporting.export import check_batch_sizes
 from compressor.exporting.publish import data_file
 from compressor.exporting.result import ExportReport
-from compressor.exporting.verify import Comparison, check_data, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program
 
@@ -25,7 +26,7 @@ def check_onnx(
     program: Program,
     path: str | Path,
     *,
-    batch_sizes: Sequence[int] = (1, 2, 5),
+    batch_sizes: Sequence[int] = DEFAULT_CHECK.batch_sizes,
     data: DataSource | None = None,
 ) -> ExportReport:
     """How well the file at `path` agrees with the program, by the limits of the precision that it has.
@@ -35,7 +36,7 @@ def check_onnx(
              program.
     """
     started, file = time.perf_counter(), Path(path)
-    check_batch_sizes(batch_sizes)
+    check_counts("--check-batch", batch_sizes)
     program.check_masks()
     if data is not None:
         check_data(program, data)
@@ -48,21 +49,20 @@ def check_onnx(
     module = program.module.clone().to("cpu").eval()
     try:
         check_file(file, full=not n_sparse)
-        comparison = Comparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
+        comparison = FileComparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
         found = comparison.verification(batch_sizes, data)
     except VerificationError as error:
         raise VerificationError(f"{file}: {error}\nexport it again from this checkpoint") from error
-    external = data_file(file).is_file()
-    return ExportReport(
+    beside = [data_file(file)] if data_file(file).is_file() else []
+    return ExportReport.of(
+        program,
+        [file, *beside],
+        found,
         path=str(path),
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None),
-        size_bytes=file.stat().st_size + (data_file(file).stat().st_size if external else 0),
         n_params=count_onnx_parameters(model),
-        n_program_params=program.n_parameters,
         n_nodes=len(model.graph.node),
-        **found.fields(),
         on_data=data is not None,
-        external_data=external,
         seconds=time.perf_counter() - started,
         precision=precision,
         batch=batch,

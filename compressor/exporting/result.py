@@ -3,13 +3,16 @@ models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from compressor.asking.export import Precision
+from compressor.asking.export import Format, Precision
 from compressor.program.agreement import Judgment, basis
 
-Format = Literal["onnx", "pt2", "python"]
+if TYPE_CHECKING:
+    from compressor.program import Program
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,24 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """All checks of one file, and the share of up to 1,000 validation samples with the same largest output."""
+
+    checks: tuple[Check, ...]
+    top1_agreement: float | None
+
+    @property
+    def worst(self) -> Check:
+        """The one with the largest difference."""
+        return max(self.checks, key=lambda check: check.max_rel)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sizes of the batches that were made for the check, those of the data left out."""
+        return tuple(check.batch for check in self.checks if check.batch is not None)
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """One file.
 
@@ -62,12 +83,8 @@ class ExportReport:
     n_params: int
     n_program_params: int
     n_nodes: int
-    batch_sizes: tuple[int, ...]
-    max_abs: float
-    max_rel: float
-    limit: float
+    verification: Verification
     on_data: bool
-    top1_agreement: float | None
     external_data: bool
     seconds: float
     format: Format = "onnx"
@@ -75,9 +92,47 @@ class ExportReport:
     batch: int | None = None
     n_sparse: int = 0
     plain_size_bytes: int | None = None
-    checks: tuple[Check, ...] = ()
-    judgment: Judgment = "limit"
-    noise: float | None = None
-    decisions: tuple[str, ...] = ()
     n_folded_norms: int = 0
     kept_norms: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:
+        """What is there to be said of `files`, the model and what lies beside it; how long it took is not known yet."""
+        facts: dict[str, Any] = {"path": None, "opset": None, "seconds": 0.0, **more}
+        return ExportReport(
+            size_bytes=sum(file.stat().st_size for file in files),
+            n_program_params=program.n_parameters,
+            verification=verification,
+            external_data=len(files) > 1,
+            **facts,
+        )
+
+    @property
+    def max_abs(self) -> float:
+        """Largest difference from torch, on any input."""
+        return self.verification.worst.max_abs
+
+    @property
+    def max_rel(self) -> float:
+        """Largest difference from torch, relative to the largest |output|."""
+        return self.verification.worst.max_rel
+
+    @property
+    def limit(self) -> float:
+        """What `max_rel` was held against."""
+        return self.verification.worst.limit
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Share of up to 1,000 validation samples with the same largest output."""
+        return self.verification.top1_agreement
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sizes of the batches that were made for the check."""
+        return self.verification.batch_sizes
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every comparison that was made."""
+        return self.verification.checks

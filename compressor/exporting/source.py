@@ -15,9 +15,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from compressor.asking.counts import check_counts
+from compressor.asking.export import DEFAULT_CHECK
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, OutputError, UsageError
-from compressor.exporting.export import check_batch_sizes
 from compressor.exporting.metadata import properties, refuse_reserved, tool_version
 from compressor.exporting.publish import publish
 from compressor.exporting.result import ExportReport
@@ -44,7 +45,7 @@ def export_python(
     target: str | Path,
     *,
     force: bool = False,
-    batch_sizes: Sequence[int] = (1, 2, 5),
+    batch_sizes: Sequence[int] = DEFAULT_CHECK.batch_sizes,
     data: DataSource | None = None,
     metadata: Mapping[str, str] | None = None,
     accept: Callable[[ExportReport], None] | None = None,
@@ -65,7 +66,7 @@ def export_python(
         raise UsageError(f"{path}: Python source goes into a file that ends in .py")
     if weights_file(path).exists() and not force:
         raise OutputError(f"{weights_file(path)}: exists already; overwrite it with --force or choose another name")
-    check_batch_sizes(batch_sizes)
+    check_counts("--check-batch", batch_sizes)
     extra = dict(metadata or {})
     refuse_reserved(extra)
     if data is not None:
@@ -88,7 +89,9 @@ def source_of(program: Program, weights: str) -> str:
     """
     foreign = [name for name in foreign_operators(program.module.graph) if name.split(".")[0] not in _KNOWN_LIBRARIES]
     if foreign:
-        raise ModelError(f"operator {foreign[0]} is none of torch's, so source that needs only torch cannot call it")
+        raise ModelError(
+            f"operator {foreign[0]} does not belong to torch, so source that needs only it cannot call that"
+        )
     told = tell(program)
     placeholders = [node for node in told.graph.nodes if node.op == "placeholder"]
     inputs: dict[Any, str] = {}
@@ -159,17 +162,13 @@ def _build(
     path.write_text(source, encoding="utf-8")
     _save_weights(program, weights_file(path), data, extra)
     found = check_source(program, path, batch_sizes, data)
-    return ExportReport(
-        path=None,
-        opset=None,
-        size_bytes=path.stat().st_size + weights_file(path).stat().st_size,
+    return ExportReport.of(
+        program,
+        [path, weights_file(path)],
+        found,
         n_params=program.n_parameters,
-        n_program_params=program.n_parameters,
         n_nodes=sum(1 for node in program.module.graph.nodes if node.op == "call_function"),
-        **found.fields(),
         on_data=data is not None,
-        external_data=True,
-        seconds=0.0,
         format="python",
         batch=None if program.has_dynamic_batch else 1,
     )

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
-from compressor.exporting.verify import Comparison, Verification
+from compressor.exporting.verify import FileComparison, Verification
 from compressor.program import Program
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
@@ -65,7 +65,7 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     made = load_source(path)
     _check_names(program, made)
     module = program.module.clone().to("cpu").eval()
-    comparison = Comparison(
+    comparison = FileComparison(
         program.replace(module=module), lambda inputs: Other(inputs, _made_outputs(made, tuple(inputs)))
     )
     found = comparison.verification(batch_sizes, data)
@@ -75,7 +75,8 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     if _may_widen(program):
         _check_doubled(program, module, made, size)
     _check_training(program, module, made, max(size, 2) if program.has_dynamic_batch else 1)
-    return replace(found, worst=replace(found.worst, limit=TIGHT.get(dtype, LOOSE)))
+    limit = TIGHT.get(dtype, LOOSE)
+    return replace(found, checks=tuple(replace(check, limit=limit) for check in found.checks))
 
 
 def _check_names(program: Program, made: nn.Module) -> None:

@@ -113,6 +113,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def defaults_of(target: Any) -> dict[str, Any]:
+    """Defaults of an operator's arguments, by name."""
     schema = target._schema
     return {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
 

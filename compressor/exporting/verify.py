@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 import torch
@@ -17,7 +17,7 @@ from compressor.asking.export import Precision
 from compressor.data.source import DataSource
 from compressor.errors import DataError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
-from compressor.exporting.result import Check
+from compressor.exporting.result import Check, Verification
 from compressor.formats.onnx_session import OnnxFile
 from compressor.program import Program
 from compressor.program.agreement import Outputs
@@ -49,25 +49,6 @@ _DATA_BATCH = 100
 
 Run = Callable[[Sequence[Tensor]], Other]
 """The written file as a function: what it makes of one batch."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All checks of one file, and the one with the largest difference."""
-
-    checks: tuple[Check, ...]
-    worst: Check
-    top1_agreement: float | None
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Sizes of the batches that were made for the check, those of the data left out."""
-        return tuple(check.batch for check in self.checks if check.batch is not None)
-
-    def fields(self) -> dict[str, Any]:
-        """What an `ExportReport` says of it, by field."""
-        worst = {name: value for name, value in vars(self.worst).items() if name not in ("inputs", "batch")}
-        return {**worst, "batch_sizes": self.batch_sizes, "top1_agreement": self.top1_agreement, "checks": self.checks}
 
 
 def onnx_run(path: Path, precision: Precision = "unchanged") -> Run:
@@ -104,7 +85,7 @@ def limit_of(program: Program, precision: Precision) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FileComparison:
     """A program, on the CPU, beside a written file.
 
     `batch` is the only batch size that the file takes, None if it takes any.
@@ -139,7 +120,7 @@ class Comparison:
                 f"{LEAST_INT8_AGREEMENT:.0%} is asked of int8"
             )
         checks += [_worst(on_data)] if on_data else []
-        return Verification(tuple(checks), _worst(checks), share)
+        return Verification(tuple(checks), share)
 
     def _on_data(self, data: DataSource, fixed: int | None) -> tuple[list[Check], float | None]:
         """The checks of the validation data batch by batch, and the share of samples with the same answer."""

@@ -55,10 +55,10 @@ def _shards(index: Path) -> list[Path]:
             raise ModelError(f"{index}: is too large for an index")
         names = set(json.loads(index.read_bytes())["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{index}: is no index of weights: {type(error).__name__}") from error
+        raise ModelError(f"{index}: is not an index of weights: {type(error).__name__}") from error
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or Path(name).name != name:
-            raise ModelError(f"{index}: names the file {shown(name, 60)!r}, which is none beside it")
+            raise ModelError(f"{index}: names the file {shown(name, 60)!r}, which is not beside it")
         if not (index.parent / name).is_file():
             raise ModelError(f"{index}: the shard {shown(name)} is not there; fetch it too")
     return [index.parent / name for name in sorted(names)]

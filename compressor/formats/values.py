@@ -112,7 +112,7 @@ def _tuple(content: Any, nodes: Mapping[str, Node]) -> tuple[Any, ...]:
 
 def _dict(content: Any, nodes: Mapping[str, Node]) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ModelError("a dictionary that is none")
+        raise ModelError("something that is not a dictionary")
     return {_text(key): decode(part, nodes) for key, part in content.items()}
 
 

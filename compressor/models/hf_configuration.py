@@ -35,7 +35,7 @@ def read_configuration(path: Path, changes: Mapping[str, object], largest: int) 
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {type(error).__name__}: {str(error)[:100]}") from error
     if not isinstance(entries, dict):
-        raise ModelError(f"{path}: cannot be read: is no object of entries but a {type(entries).__name__}")
+        raise ModelError(f"{path}: cannot be read: holds a {type(entries).__name__}")
     for name in changes:
         if _is_ours(name):
             raise UsageError(f"--arch-arg {name}: does not belong to the network; how it is computed is chosen here")

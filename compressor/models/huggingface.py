@@ -160,7 +160,7 @@ def _class(transformers: Any, config: Any, folder: Path) -> Any:
     if not names:
         return transformers.AutoModel
     if not isinstance(names, list) or not isinstance(names[0], str):
-        raise ModelError(f"{folder / CONFIG}: its architectures are no list of names")
+        raise ModelError(f"{folder / CONFIG}: its architectures are not a list of names")
     kind = getattr(transformers, names[0], None)
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         raise ModelError(f"{folder / CONFIG}: the architecture {names[0][:60]!r} is not one of transformers'")

@@ -1,14 +1,13 @@
-"""From what was asked to what a selector takes; it must never choose what goes."""
+"""What is checked before a choice and remembered after it; it must never choose what goes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from compressor.asking import PruneSettings
-from compressor.cost import Preferences, Stopwatch, count_macs
+from compressor.cost import Stopwatch, count_macs
 from compressor.errors import UsageError
 from compressor.program import Program
-from compressor.sparsity import Choice
 
 
 def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
@@ -19,16 +18,6 @@ def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSetti
     if stopwatch is None and settings.takes_time:
         raise UsageError("no stopwatch: latency is measured; give prune a compressor.OperatorClock()")
     return settings
-
-
-def choice_of(settings: PruneSettings, stopwatch: Stopwatch | None, preferences: Preferences) -> Choice:
-    """What a selector is made for."""
-    return Choice(
-        settings.pattern, settings.of, settings.allocation, settings.scope, settings.keep, settings.floor,
-        settings.round_to, settings.rates, settings.seed,
-        settings.unit_share, shares=settings.layers, quality=settings.quality, scan=settings.sensitivity,
-        max_loss=settings.max_loss, stopwatch=stopwatch, preferences=preferences,
-    )  # fmt: skip
 
 
 def remember(program: Program, dense: Program, settings: PruneSettings) -> Program:

@@ -19,14 +19,14 @@ from compressor.axes import find_units
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
-from compressor.pruning.choosing import choice_of, remember, resolved
+from compressor.pruning.choosing import remember, resolved
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.live_model import LiveModel
 from compressor.pruning.phases import step_ratios
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.searching import search_hook
-from compressor.sparsity import Selector, kept_units, make_selector, merge_masks
+from compressor.sparsity import Choice, Selector, kept_units, make_selector, merge_masks
 from compressor.training import StepHook
 
 _VERSION = 1
@@ -88,7 +88,7 @@ class Pruner:
         settings = resolved(settings, stopwatch)
         preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
         self._start(dense, settings, steps)
-        self._selector = make_selector(dense, self._units, choice_of(settings, stopwatch, preferences))
+        self._selector = make_selector(dense, self._units, Choice(settings, stopwatch, preferences))
         self._selector.select(dense.parameters, settings.ratio, dense.masks)  # infeasible is found now
 
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from compressor.asking.pattern import Pattern
-from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
+from compressor.asking.prune import NEEDS_GRADIENTS, Cut, PruneSettings
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import (
     USUAL,
@@ -25,7 +25,7 @@ from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
-from compressor.pruning.choosing import choice_of, remember, resolved
+from compressor.pruning.choosing import remember, resolved
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
@@ -93,7 +93,7 @@ def prune(
     if preferences.trouble is not None:
         progress.note(preferences.trouble)
     units = find_units(program, settings.walk)
-    selector = make_selector(program, units, choice_of(settings, stopwatch, preferences))
+    selector = make_selector(program, units, Choice(settings, stopwatch, preferences))
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
@@ -255,7 +255,7 @@ def _report(
 ) -> PruneReport:  # fmt: skip
     """Asked and got, counted on what compaction will leave."""
     keep = kept_units(units, pruned.masks, pruned.parameters)
-    pattern = settings.form
+    pattern = settings.pattern
     compact_params, compact_macs = _compacted(pruned, units, keep, settings)
     kept_params, kept_macs = compact_params, compact_macs
     if not pattern.is_physical:
@@ -317,9 +317,12 @@ def _unsettled(stages: tuple[StageRow, ...]) -> list[str]:
 
 def _compacted(program: Program, units: UnitMap, keep: Keep, settings: PruneSettings) -> tuple[float, float]:
     """Parameters and MACs once units are removed and, with `shape`, cut columns are left out of every layer."""
-    if settings.form.weights != "shape":
+    if settings.pattern.weights != "shape":
         return Budget.of_params(program, units).cost(keep), Budget.of_macs(program, units).cost(keep)
-    counts = (make_selector(program, units, Choice(settings.pattern, of)) for of in ("params", "macs"))
+    counts = (
+        make_selector(program, units, Choice(Cut(pattern=settings.pattern, of=of, round_to=1)))
+        for of in ("params", "macs")
+    )
     params, macs = (count.kept_cost(program.masks, keep) for count in counts)
     return params, macs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from compressor.asking.pattern import Pattern
 from compressor.units import Macs, Params
 
 
@@ -48,7 +49,7 @@ class PruneReport:
     `compact_*` are those of the compacted network, zeros and all. MACs are without those of `uncounted_operators`."""
 
     method: str
-    pattern: str
+    pattern: Pattern
     of: str
     asked: float | None
     got: float

@@ -1,11 +1,11 @@
-"""The table of `export`; it must never hold how was exported."""
+"""The table of `export`; it must never hold how a file is made."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compressor.program.agreement import basis
 from compressor.report.console import facts, group, lines
+from compressor.report.jsonable import plain
 from compressor.report.text import decided, duration, metric, plural
 from compressor.units import format_bytes, format_count
 
@@ -23,6 +23,16 @@ def export_table(report: ExportReport, output: str | None, *, written: bool = Tr
     return group(table, lines(f"{verb} {where} after {duration(report.seconds)}") if output is not None else None)
 
 
+def export_body(report: ExportReport) -> dict[str, Any]:
+    """The report for JSON: the check with the largest difference stands beside the file's own numbers."""
+    body = plain(report)
+    body.pop("verification")
+    found = report.verification
+    worst = {key: value for key, value in plain(found.worst).items() if key not in ("inputs", "batch")}
+    sizes, share = list(found.batch_sizes), plain(found.top1_agreement)
+    return {**body, **worst, "batch_sizes": sizes, "top1_agreement": share, "checks": plain(found.checks)}
+
+
 def _rows(report: ExportReport) -> list[tuple[str, str]]:
     batches = ", ".join(map(str, report.batch_sizes))
     real = {check.inputs for check in report.checks} == {"validation"}
@@ -38,7 +48,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
             "difference",
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
         ),
-        ("judged by", basis(report.judgment, report.noise)),
+        ("judged by", report.verification.worst.basis),
         ("decided", decided([name for check in report.checks for name in check.decisions])),
         ("checked", f"{runtime} against torch, {inputs}, batch {batches}"),
     ]

@@ -10,6 +10,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.asking.pattern import Pattern
+
 
 def plain(value: Any) -> Any:
     """The value in dicts, lists, numbers and texts; NaN and infinities, which JSON lacks, become None.
@@ -17,6 +19,8 @@ def plain(value: Any) -> Any:
     Units:   those of the dataclass's fields: seconds, bytes, counts, shares.
     Raises:  TypeError for what has no JSON form (a tensor, a function).
     """
+    if isinstance(value, Pattern):
+        return value.text
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, enum.Enum):

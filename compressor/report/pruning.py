@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from compressor.asking.pattern import parse_pattern
+from compressor.asking.pattern import Pattern
 from compressor.report.console import group, lines, make_table
 from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, percent, shorten, without_counts
@@ -52,7 +52,7 @@ def _headline(report: PruneReport, would: str | None) -> list[str]:
     if would is not None:
         chosen = "" if would == report.method else f"; {would} chooses while it trains, and may spread it otherwise"
         first = f"dry run, nothing written. By the weights as they are{chosen}\n{first}"
-    pattern = parse_pattern(report.pattern)
+    pattern = report.pattern
     counted = "once compacted" if pattern.is_physical else "without the zeros"
     counted += ", with cut columns left out" if pattern.weights == "shape" else ""
     rows = [
@@ -111,10 +111,10 @@ def _search(stage: StageRow) -> RenderableType:
     return group(_epochs(stage.history), table)
 
 
-def _cuts(layers: Sequence[LayerCut], pattern: str, limit: int | None) -> RenderableType | None:
+def _cuts(layers: Sequence[LayerCut], pattern: Pattern, limit: int | None) -> RenderableType | None:
     if not layers:
         return None
-    noun = "filters" if parse_pattern(pattern).is_physical else "weights"
+    noun = "filters" if pattern.is_physical else "weights"
     by_column = [">Columns"] if any(cut.columns for cut in layers) else []
     table = make_table("Layer", f">Kept {noun}", ">Of", *by_column, ">Kept params", ">Of", ">Ratio", ">Kept")
     for cut in layers[:limit]:

@@ -45,6 +45,7 @@ def configurations(timings: Sequence[Timing]) -> Iterator[list[Timing]]:
 
 
 def configuration_name(timings: Sequence[Timing]) -> str:
+    """What the rows of one table have in common."""
     first = timings[0]
     return f"{first.provider}, {plural(first.threads, 'thread')}, batch {first.batch}"
 

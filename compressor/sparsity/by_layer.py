@@ -71,25 +71,26 @@ def find_demands(choice: Choice, layers: Sequence[Layer], prunable: Mapping[str,
              things; PatternError if a layer that was named cannot be cut.
     """
     candidates = [layer for layer in layers if layer.kind in CONTRACTIONS]
-    shares = _spread(choice, "--layer", choice.shares, candidates, prunable)
-    thresholds = _spread(choice, "--quality", choice.quality, candidates, prunable)
-    if choice.scan is None:
+    shares = _spread(choice, "--layer", choice.asked.layers, candidates, prunable)
+    thresholds = _spread(choice, "--quality", choice.asked.quality, candidates, prunable)
+    scan = choice.asked.sensitivity
+    if scan is None:
         return Demands(shares, thresholds)
     open_names = {name: members for name, members in prunable.items() if name not in shares}
     for members in open_names.values():
-        missing = [layer for layer in members if layer not in choice.scan.curves]
+        missing = [layer for layer in members if layer not in scan.curves]
         if len(missing) == len(members):
             raise UsageError(
                 f"--sensitivity: {missing[0]} is not in the scan; scan it too, or leave it whole with"
                 f" --keep {missing[0]}"
             )
     losses = {
-        name: Losses.of(choice.scan, [layer for layer in members if layer in choice.scan.curves])
+        name: Losses.of(scan, [layer for layer in members if layer in scan.curves])
         for name, members in open_names.items()
     }
-    if choice.max_loss is None:
+    if choice.asked.max_loss is None:
         return Demands(shares, thresholds, losses)
-    tolerated = {name: 1 - curve.removable(choice.max_loss) for name, curve in losses.items()}
+    tolerated = {name: 1 - curve.removable(choice.asked.max_loss) for name, curve in losses.items()}
     return Demands({**tolerated, **shares}, thresholds)
 
 
@@ -115,7 +116,7 @@ def _spread(
     for glob, _ in pairs:
         if glob != "*" and not matching_layers(layers, [glob], option) & reached:
             raise PatternError(
-                f"{option} {glob}: nothing there can be cut by --pattern {choice.pattern} in this scope; "
+                f"{option} {glob}: nothing there can be cut by --pattern {choice.asked.pattern} in this scope; "
                 "`compress analyze` says what is pinned and why"
             )
     return found

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from compressor.asking.scan import Sensitivity
+from compressor.asking.prune import Cut
 from compressor.axes import Keep
 from compressor.cost import USUAL, Preferences, Stopwatch
 from compressor.errors import UsageError
@@ -59,29 +59,13 @@ class Selector(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What a selector is made for: pattern, unit of the budget, layers, and how scores are compared.
+    """What a selector is made for: what was asked, and the machine that it is asked for.
 
-    `unit_share` is the part of the ratio that whole units carry where columns are cut as well, as a power: of 16x at
-    1/2, 4x. `shares` and `quality` are (glob, value) pairs of single layers (`by_layer`): the share that stays, and a
-    threshold in standard deviations; `scan` ranks layers by what they lose, and with `max_loss` decides them.
-    Whole units leave widths that are multiples of `round_to`, or, with 0, that `preferences` like. `stopwatch` times
-    layers where time is what counts.
+    `stopwatch` times layers where time is what counts; `preferences` are the widths that whole units leave where none
+    are asked for (`round_to` 0).
     """
 
-    pattern: str
-    of: str = "params"
-    allocation: str = "global"
-    scope: tuple[str, ...] = ("*",)
-    keep: tuple[str, ...] = ()
-    floor: float = 0.05
-    round_to: int = 1
-    score: str = "magnitude"
-    seed: int = 0
-    unit_share: float = 0.5
-    shares: tuple[tuple[str, float], ...] = ()
-    quality: tuple[tuple[str, float], ...] = ()
-    scan: Sensitivity | None = None
-    max_loss: float | None = None
+    asked: Cut
     stopwatch: Stopwatch | None = None
     preferences: Preferences = USUAL
 

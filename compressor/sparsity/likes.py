@@ -20,8 +20,8 @@ from compressor.program import Program, TensorShape, arguments, families
 
 @dataclass(frozen=True)
 class Likes:
-    """For each group of units the multiple that its width must be, lest operators become slower than with more of it,
-    and the block up to which more of it costs nothing.
+    """For each group of units the multiple that its width must be, so that operators are not slower than with more of
+    it, and the block up to which more of it costs nothing.
 
     Shapes:  multiples, blocks (groups,)
     """

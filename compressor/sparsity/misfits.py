@@ -17,7 +17,7 @@ def refuse_or_note(misfits: Sequence[tuple[str, str]], choice: Choice) -> tuple[
     """
     if not misfits:
         return ()
-    if choice.scope != ("*",):
+    if choice.asked.scope != ("*",):
         layer, reason = misfits[0]
         raise PatternError(f"{layer}: {reason}; skip it with --keep {layer}")
     shown = "; ".join(f"{layer} ({reason})" for layer, reason in misfits[:_NAMED])

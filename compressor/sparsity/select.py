@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressor.asking.pattern import Pattern, parse_pattern
+from compressor.asking.pattern import Pattern
 from compressor.axes import UnitMap
 from compressor.errors import PatternError
 from compressor.program import Layer, Program, find_layers
@@ -25,13 +25,13 @@ from compressor.sparsity.select_window import window_selector
 def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     """The selector of a pattern.
 
-    Raises:  UsageError if the pattern is none, or --scope or --keep name no layer; PatternError if nothing in scope can
+    Raises:  UsageError if --scope or --keep name no layer; PatternError if nothing in scope can
              be pruned.
     """
-    pattern = parse_pattern(choice.pattern)
+    asked, pattern = choice.asked, choice.asked.pattern
     layers = find_layers(program)
-    scoped = matching_layers(layers, choice.scope, "--scope")
-    kept = matching_layers(layers, choice.keep, "--keep") if choice.keep else set[str]()
+    scoped = matching_layers(layers, asked.scope, "--scope")
+    kept = matching_layers(layers, asked.keep, "--keep") if asked.keep else set[str]()
     if pattern.weights == "shape":
         return _shape_selector(program, units, layers, scoped, kept, choice, pattern)
     if pattern.weights == "n:m":
@@ -53,7 +53,7 @@ def _shape_selector(
     removable = free_units(units, layers, scoped, kept) & ~read_without_weights(program, units)
     columns = find_columns(
         program, units, layers, budget_of(program, units, layers, scoped, choice), grain=pattern.grain,
-        may_cut=scoped - kept, counted=scoped, of=choice.of, removable=removable,
+        may_cut=scoped - kept, counted=scoped, of=choice.asked.of, removable=removable,
     )  # fmt: skip
     if not any(layer.free for layer in columns.layers):
         raise PatternError(

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.asking.pattern import parse_pattern
 from compressor.axes import Ids, Keep
 from compressor.errors import RatioError
 from compressor.program import Program
@@ -80,7 +79,7 @@ class ShapeSelector:
         """
         if self.inner is None:
             return keep, self._rank(tensors, keep, alive).choose(ratio, self.dense)
-        for share in np.linspace(self.choice.unit_share, 1, _SHARES)[:-1]:
+        for share in np.linspace(self.choice.asked.unit_share, 1, _SHARES)[:-1]:
             with contextlib.suppress(RatioError):
                 keep = self._choose_units(self.inner, tensors, ratio**share, masks)
                 return keep, self._rank(tensors, keep, alive).choose(ratio, self.dense)
@@ -129,9 +128,9 @@ class ShapeSelector:
 
     def _compare(self, means: NDArray[np.float64], layer: int) -> Scores:
         n = len(means)
-        if self.choice.score == "random":
-            means = random_scores(n, self.choice.seed + layer)
-        if self.choice.score == "random" or self.choice.allocation == "uniform":
+        if self.choice.asked.rates == "random":
+            means = random_scores(n, self.choice.asked.seed + layer)
+        if self.choice.asked.rates == "random" or self.choice.asked.allocation == "uniform":
             places = np.empty(n)
             places[np.argsort(means, kind="stable")] = np.arange(n)
             return places / n
@@ -159,11 +158,12 @@ class ColumnRanking:
         target = dense / ratio
         least = self._cost(order, len(order))
         if least > target * (1 + 1e-12):
-            more = "" if "+" in self.choice.pattern else ", or cut whole units as well: --pattern filter+shape"
+            asked = self.choice.asked
+            more = "" if asked.pattern.units is not None else ", or cut whole units as well: --pattern filter+shape"
             raise RatioError(
                 f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(dense / least)}; the rest is"
-                f" pinned, out of scope or under the floor of each layer\nlower --floor (now {self.choice.floor:g}) or"
-                f" --round-to (now {self.choice.round_to}){more}"
+                f" pinned, out of scope or under the floor of each layer\nlower --floor (now {asked.floor:g}) or"
+                f" --round-to (now {asked.round_to}){more}"
             )
         low, high = 0, len(order)
         while low < high:
@@ -171,7 +171,7 @@ class ColumnRanking:
             low, high = (low, middle) if self._cost(order, middle) <= target else (middle + 1, high)
         gone = np.zeros(len(self.scores), dtype=bool)
         gone[order[:high]] = True
-        if self.choice.round_to <= 1:
+        if self.choice.asked.round_to <= 1:
             self._fill(gone, order[:high], target)
         return self._columns(self._rounded(gone, order))
 
@@ -182,7 +182,7 @@ class ColumnRanking:
             members = np.flatnonzero(self.layer == i)
             if len(members):
                 n_dense = int(layer.item.max()) + 1
-                protect = min(max(1, math.ceil(self.choice.floor * n_dense)), len(members))
+                protect = min(max(1, math.ceil(self.choice.asked.floor * n_dense)), len(members))
                 may_go[members[np.argsort(self.scores[members], kind="stable")[-protect:]]] = False
         items = np.flatnonzero(may_go)
         return items[np.argsort(self.scores[items], kind="stable")]
@@ -198,8 +198,8 @@ class ColumnRanking:
     def _rounded(self, gone: NDArray[np.bool_], order: Ids) -> NDArray[np.bool_]:
         """The same with the best of what goes given back until each layer's count is a multiple; kernel positions are
         too few to round."""
-        multiple = self.choice.round_to
-        if multiple <= 1 or not len(gone) or parse_pattern(self.choice.pattern).grain == "position":
+        multiple = self.choice.asked.round_to
+        if multiple <= 1 or not len(gone) or self.choice.asked.pattern.grain == "position":
             return gone
         n_layers = len(self.columns.layers)
         sizes = np.bincount(self.layer, minlength=n_layers)

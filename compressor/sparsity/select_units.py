@@ -35,30 +35,30 @@ def unit_selector(
     """
     budget: Budget | LatencyBudget = budget_of(program, units, layers, scoped, choice)
     latency = None
-    if choice.stopwatch is not None and "latency" in (choice.of, choice.allocation):
+    if choice.stopwatch is not None and "latency" in (choice.asked.of, choice.asked.allocation):
         latency = LatencyBudget.measured(program, units, choice.stopwatch, scoped)
-        budget = latency if choice.of == "latency" else budget
+        budget = latency if choice.asked.of == "latency" else budget
     free = free_units(units, layers, scoped, kept)
     if kind == "head":
         free &= units.heads
     if not free.any():
         raise PatternError(
-            f"--pattern {choice.pattern}: nothing in scope can be pruned;"
+            f"--pattern {choice.asked.pattern}: nothing in scope can be pruned;"
             " `compress analyze` says what is pinned and why"
         )
     members = tuple(members for _, members in units.widths)
-    rules = Rules(units.group_of, free, choice.floor, max(choice.round_to, 1), members)
+    rules = Rules(units.group_of, free, choice.asked.floor, max(choice.asked.round_to, 1), members)
     demands = find_demands(choice, layers, producers(units, layers, rules))
-    likes = None if choice.round_to else find_likes(program, units, choice.preferences)
-    work = None if choice.round_to else FilledWork.of(program, units, choice.preferences)
-    counts = _slice_choice(units, layers, kind, choice.score)
+    likes = None if choice.asked.round_to else find_likes(program, units, choice.preferences)
+    work = None if choice.asked.round_to else FilledWork.of(program, units, choice.preferences)
+    counts = _slice_choice(units, layers, kind, choice.asked.rates)
     return UnitSelector(program, units, budget, rules, choice, counts, demands, latency, likes, work)
 
 
 def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:
     """What `choice` counts, over the layers in scope (over every operator where that is all of them)."""
     everything = scoped == {layer.name for layer in layers}
-    measure = Budget.of_macs if choice.of == "macs" else Budget.of_params
+    measure = Budget.of_macs if choice.asked.of == "macs" else Budget.of_params
     return measure(program, units, None if everything else scoped)
 
 
@@ -136,7 +136,7 @@ class UnitSelector:
     ) -> Selection:
         ranked, rules = self.ranking(tensors, masks or {})
         keep = self.choose(ranked, rules, ratio)
-        if self.choice.allocation == "latency":
+        if self.choice.asked.allocation == "latency":
             keep = self._fastest(ranked, rules, keep, self.dense / ratio)
         return Selection(
             mask_units(self.program.module, self.units, keep), self.dense, self.budget.cost(keep), keep
@@ -169,13 +169,13 @@ class UnitSelector:
         if masks:
             gone = ~kept_units(self.units, masks, self.program.parameters)
             scores, rules = np.where(gone, 0.0, scores), replace(rules, gone=gone)
-        ranked = rank_scores(scores, rules, self.choice.allocation, self.choice.of)
+        ranked = rank_scores(scores, rules, self.choice.asked.allocation, self.choice.asked.of)
         return demand_units(ranked, scores, rules, self.demands) if self.demands else (ranked, rules)
 
     def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
         return self.budget.cost(keep)
 
     def _scores(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
-        if self.choice.score == "random":
-            return random_scores(self.units.n_units, self.choice.seed)
+        if self.choice.asked.rates == "random":
+            return random_scores(self.units.n_units, self.choice.asked.seed)
         return score_units(self.units, tensors, self.counts, masks)

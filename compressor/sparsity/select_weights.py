@@ -46,8 +46,8 @@ def weight_selector(
         if layer.kind not in CONTRACTIONS or layer.name not in scoped or layer.weight not in parameters:
             continue
         # A weight that two operators read is multiplied by both.
-        each = price.get(layer.node, 0.0) if choice.of == "macs" else 1.0
-        prices[layer.weight] = prices.get(layer.weight, 0.0) + each if choice.of == "macs" else 1.0
+        each = price.get(layer.node, 0.0) if choice.asked.of == "macs" else 1.0
+        prices[layer.weight] = prices.get(layer.weight, 0.0) + each if choice.asked.of == "macs" else 1.0
         if layer.name in kept:
             continue
         grouping, misfit = _grouping(layer, parameters[layer.weight], pattern)
@@ -59,14 +59,16 @@ def weight_selector(
     if not parts:
         raise PatternError(f"--pattern {pattern.text}: no convolution or linear weight in scope that it fits")
     owners = {tensor for layer in layers if layer.name in scoped for tensor in layer.tensors if tensor in parameters}
-    if choice.of == "params":
+    if choice.asked.of == "params":
         prices |= {name: 1.0 for name in owners}
     readers: dict[str, list[str]] = {}
     for layer in layers:
         if layer.weight in parts:
             readers.setdefault(layer.weight, []).append(layer.name)
     demands = find_demands(choice, layers, readers)
-    return WeightSelector(parts, prices, _dense(program, layers, scoped, owners, choice.of), choice, notes, demands)
+    return WeightSelector(
+        parts, prices, _dense(program, layers, scoped, owners, choice.asked.of), choice, notes, demands
+    )
 
 
 def _grouping(layer: Layer, weight: Tensor, pattern: Pattern) -> tuple[Grouping, str | None]:
@@ -110,7 +112,7 @@ class WeightSelector:
         prices = [self.prices[name] * grouping.size for name, grouping in self.parts.items()]
         curves = (
             global_counts([tally(part) for part in binned])
-            if self.choice.allocation != "uniform" and self.choice.score != "random"
+            if self.choice.asked.allocation != "uniform" and self.choice.asked.rates != "random"
             else uniform_counts([part.n_alive for part in binned])
         )
         if self.demands:
@@ -159,8 +161,8 @@ class WeightSelector:
     def _bin(self, tensor: Tensor, name: str, position: int, mask: Tensor | None) -> Binned:
         grouping = self.parts[name]
         gone = None if mask is None else grouping.all_of(~mask.to(tensor.device))
-        if self.choice.score == "random":
-            noise = random_scores(tensor.numel() // grouping.size, self.choice.seed + position)
+        if self.choice.asked.rates == "random":
+            noise = random_scores(tensor.numel() // grouping.size, self.choice.asked.seed + position)
             return bin_magnitudes(torch.from_numpy(noise).to(tensor.device), gone)
         return bin_magnitudes(grouping.magnitudes(tensor), gone)
 
@@ -176,5 +178,5 @@ class WeightSelector:
     def _infeasible(self, ratio: float, least: float) -> RatioError:
         return RatioError(
             f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(self.dense / least)}; what is"
-            f" out of scope or kept, biases and normalisation are not pruned by `{self.choice.pattern}`"
+            f" out of scope or kept, biases and normalisation are not pruned by `{self.choice.asked.pattern}`"
         )

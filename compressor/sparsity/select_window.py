@@ -40,8 +40,8 @@ def window_selector(
             needs = f"{pattern.text} needs input channels divisible by {pattern.window[1]}, got {n_channels}"
             misfits.append((layer.name, needs))
             continue
-        earlier = parts[layer.weight].price if layer.weight in parts and choice.of == "macs" else 0.0
-        each = earlier + price.get(layer.node, 0.0) if choice.of == "macs" else 1.0
+        earlier = parts[layer.weight].price if layer.weight in parts and choice.asked.of == "macs" else 0.0
+        each = earlier + price.get(layer.node, 0.0) if choice.asked.of == "macs" else 1.0
         parts[layer.weight] = WindowPart(layer.in_dim, each)
     notes = refuse_or_note(misfits, choice)
     if not parts:
@@ -96,8 +96,8 @@ class WindowSelector:
         return self.dense - cut
 
     def _magnitudes(self, tensor: Tensor, position: int) -> Tensor:
-        if self.choice.score == "random":
-            noise = random_scores(tensor.numel(), self.choice.seed + position)
+        if self.choice.asked.rates == "random":
+            noise = random_scores(tensor.numel(), self.choice.asked.seed + position)
             return torch.from_numpy(noise).reshape(tensor.shape).to(tensor.device)
         return tensor.detach().abs()
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compressor.asking.bench import DEFAULTS, Plan
+from compressor.asking.counts import check_counts
 from compressor.data import DataSource, Task
-from compressor.errors import UsageError
 from compressor.program import InputSpec, Program
 from compressor.timing.accuracy import accuracy, questions
 from compressor.timing.cautions import Reasons, cautions
 from compressor.timing.environment import environment
-from compressor.timing.measure import Plan, RoundProgress, Samples, copied_s, measure
+from compressor.timing.measure import RoundProgress, Samples, copied_s, measure
 from compressor.timing.memory import peak_memory
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.profile import profile
@@ -31,20 +32,20 @@ from compressor.timing.torch_runner import TorchRunner
 def bench(
     models: Sequence[str | Path | Program],
     *,
-    provider: str = "cpu",
-    threads: Sequence[int] = (1,),
-    batches: Sequence[int] = (1,),
-    min_runs: int = 50,
-    min_seconds: float = 3.0,
-    max_seconds: float = 60.0,
-    warmup: int = 10,
+    provider: str = DEFAULTS.provider,
+    threads: Sequence[int] = DEFAULTS.threads,
+    batches: Sequence[int] = DEFAULTS.batches,
+    min_runs: int = DEFAULTS.plan.min_runs,
+    min_seconds: float = DEFAULTS.plan.min_seconds,
+    max_seconds: float = DEFAULTS.plan.max_seconds,
+    warmup: int = DEFAULTS.plan.warmup,
     seed: int = 0,
     data: DataSource | None = None,
     task: Task | None = None,
-    with_accuracy: bool = False,
-    with_memory: bool = False,
-    with_gzip: bool = False,
-    with_profile: bool = False,
+    with_accuracy: bool = DEFAULTS.accuracy,
+    with_memory: bool = DEFAULTS.memory,
+    with_gzip: bool = DEFAULTS.gzip,
+    with_profile: bool = DEFAULTS.profile,
     inputs: Sequence[InputSpec] = (),
     on_round: Callable[[RoundProgress], None] | None = None,
 ) -> BenchReport:
@@ -62,8 +63,8 @@ def bench(
              not fit a model.
     """
     plan = Plan(min_runs, min_seconds, max_seconds, warmup)
-    _check_counts("--threads", threads)
-    _check_counts("--batch", batches)
+    check_counts("--threads", threads)
+    check_counts("--batch", batches)
     chosen = find_provider(provider)
     where = environment()
     opened = open_subjects(models, chosen)
@@ -201,11 +202,6 @@ def _progress(
     if on_round is None:
         return None
     return lambda rounds, share: on_round(RoundProgress(threads, batch, rounds, (position + share) / n))
-
-
-def _check_counts(option: str, values: Sequence[int]) -> None:
-    if not values or min(values) < 1:
-        raise UsageError(f"{option} {','.join(map(str, values))}: give one or more numbers, each 1 or more")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from compressor.timing.measure import Plan
+from compressor.asking.bench import Plan
 from compressor.timing.result import BenchWarning, Environment, Timing, WarningKind
 from compressor.units import format_seconds
 

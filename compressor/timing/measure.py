@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from compressor.errors import UsageError
+from compressor.asking.bench import Plan
 
 BLOCK_S = 1e-3
 """Shortest timed block. Reading the clock costs some 0.1 µs: 1 ms makes that one part in ten thousand."""
@@ -38,31 +38,6 @@ class Runner(Protocol):
     def block(self, n_inner: int) -> float:
         """Seconds that `n_inner` inferences took, one after the other, the last one finished."""
         ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to measure one configuration.
-
-    It ends after `min_runs` rounds and `min_seconds` of measured time per subject, at the latest after
-    `max_seconds`.
-    """
-
-    min_runs: int = 50
-    min_seconds: float = 3.0
-    max_seconds: float = 60.0
-    warmup: int = 10
-
-    def __post_init__(self) -> None:
-        if self.min_runs < 1:
-            raise UsageError(f"--min-runs {self.min_runs}: must be 1 or more")
-        if self.warmup < 0:
-            raise UsageError(f"--warmup {self.warmup}: must be 0 or more")
-        for name, value in (("--min-seconds", self.min_seconds), ("--max-seconds", self.max_seconds)):
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} {value:g}: must be a number of seconds, 0 or more")
-        if self.max_seconds < self.min_seconds:
-            raise UsageError(f"--max-seconds {self.max_seconds:g} is below --min-seconds {self.min_seconds:g}")
 
 
 @dataclass(frozen=True)

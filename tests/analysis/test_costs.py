@@ -7,7 +7,8 @@ from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.models import build
 from compressor.program import InputSpec, Program, capture
-from compressor.sparsity import Choice, apply_masks, make_selector
+from compressor.sparsity import apply_masks, make_selector
+from tests.choices import choice_of
 
 
 def lenet() -> Program:
@@ -22,7 +23,7 @@ def test_a_dense_network_keeps_everything() -> None:
 
 def test_what_masks_leave_is_what_compaction_leaves() -> None:
     program = lenet()
-    selector = make_selector(program, find_units(program), Choice("channel"))
+    selector = make_selector(program, find_units(program), choice_of("channel"))
     masks = selector.select(program.parameters, 5.0).masks
     apply_masks(program.module, masks)
     masked = program.replace(masks=masks)

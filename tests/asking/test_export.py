@@ -28,10 +28,10 @@ def test_a_form_knows_its_precision(wishes: dict[str, Any], precision: str, is_c
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
-        ({"opset": LOWEST_OPSET - 1}, "--opset 14: 15 to 26 can be written"),
-        ({"opset": HIGHEST_OPSET + 1}, "--opset 27: 15 to 26 can be written"),
-        ({"batch": 0}, "--batch 0: give 1 or more"),
-        ({"n_calibration": 0}, "--calibration 0: give 1 sample"),
+        ({"opset": LOWEST_OPSET - 1}, "--opset 14: must be 15 to 26"),
+        ({"opset": HIGHEST_OPSET + 1}, "--opset 27: must be 15 to 26"),
+        ({"batch": 0}, "--batch 0: must be at least 1"),
+        ({"n_calibration": 0}, "--calibration 0: must be at least 1"),
         ({"int8": "dynamic", "fp16": True}, "--int8 and --fp16 store the same weights"),
     ],
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compressor.asking import PruneSettings, build
+from compressor.asking import PruneSettings, build, parse_pattern
 from compressor.asking.globs import glob_values
 from compressor.errors import UsageError
 
@@ -96,7 +97,11 @@ def test_a_scan_is_read_from_its_file_and_must_be_used(tmp_path: Path) -> None:
 
 def test_a_pattern_is_read_once_and_takes_its_usual_spelling() -> None:
     settings = asked(ratio="2x", pattern="shape+filter")
-    assert (settings.pattern, settings.form.units, settings.form.weights) == ("filter+shape", "filter", "shape")
+    assert settings.pattern == parse_pattern("filter+shape") == replace(settings).pattern
+    assert str(settings.pattern) == "filter+shape"
+    assert asked(ratio="2x", pattern=parse_pattern("channel")).pattern.units == "channel"
+    with pytest.raises(UsageError, match="--pattern 3: must be text"):
+        asked(ratio="2x", pattern=3)
 
 
 def test_asking_does_not_import_torch() -> None:

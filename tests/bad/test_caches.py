@@ -62,7 +62,7 @@ def test_twin_a_time_that_can_be_is_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 0.0, -1.0])
 def test_no_stopwatch_gives_a_table_of_times_that_are_none(seconds: float) -> None:
-    with pytest.raises(ModelError, match="a stopwatch gave a time that is none"):
+    with pytest.raises(ModelError, match="a stopwatch gave a time that is not above 0"):
         LatencyTable((1, 2), (1,), np.array([[1.0], [seconds]]))
 
 

@@ -8,12 +8,10 @@ from dataclasses import fields
 import pytest
 
 from compressor.asking import PruneSettings, Recipe, declared
-from compressor.cli.bench import BenchOptions
-from compressor.cli.commands import command_functions, option_table, options_class
+from compressor.cli.commands import command_functions, option_table
 from compressor.cli.declared import options_of, read_options, values_of
 from compressor.cli.options import RunOptions
 from compressor.cli.pruning import PruneOptions, prune_settings
-from compressor.timing import bench
 
 
 def test_what_nobody_says_is_what_the_request_takes() -> None:
@@ -28,21 +26,6 @@ def test_every_declared_option_is_an_option_of_the_command() -> None:
     names = set(options_of(PruneOptions))
     for one in (*declared(PruneSettings), *declared(Recipe)):
         assert one.name in names, one.name
-
-
-def test_no_option_is_declared_by_a_command_and_a_request() -> None:
-    for function in command_functions().values():
-        kinds = options_class(function).__mro__
-        own = [field.name for field in fields(options_class(function))]
-        asked = [one.name for kind in kinds for request in kind.__dict__.get("asks", ()) for one in declared(request)]
-        assert len(asked) == len(set(asked)), function.__name__
-        assert not set(own) & set(asked), function.__name__
-
-
-def test_defaults_of_bench_are_those_of_the_function() -> None:
-    defaults = bench.__kwdefaults__ or {}
-    for name in ("provider", "min_runs", "min_seconds", "max_seconds", "warmup", "seed"):
-        assert getattr(BenchOptions(models=["m"]), name) == defaults[name], name
 
 
 def test_a_default_that_silence_stands_for_is_told_in_the_help() -> None:

@@ -10,12 +10,12 @@ from torch import nn
 
 from compressor.errors import VerificationError
 from compressor.exporting import export_onnx
-from compressor.exporting.verify import Comparison, Verification, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, Verification, check_file, onnx_run
 from compressor.program import InputSpec, Program, capture
 
 
 def compare(program: Program, path: Path, sizes: tuple[int, ...]) -> Verification:
-    return Comparison(program, onnx_run(path)).verification(sizes, None)
+    return FileComparison(program, onnx_run(path)).verification(sizes, None)
 
 
 def test_a_file_of_other_weights_is_found_out(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_what_a_graph_cannot_hold_is_not_written(value: Any) -> None:
         ({}, "no known value"),
         ({"tuple": [], "node": "x"}, "no known value"),
         ({"tuple": 3}, "tuple that is no list"),
-        ({"dict": []}, "dictionary that is none"),
+        ({"dict": []}, "something that is not a dictionary"),
         ({"slice": [1]}, "three parts"),
         ({"float": "1; import os"}, "not a number"),
         ({"device": "cpu; import os"}, "unknown device"),

@@ -182,15 +182,15 @@ def test_any_module_takes_inputs_by_the_names_of_its_forward() -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ('{"weight_map": {"w": "../secret.safetensors"}}', "which is none beside it"),
-        ('{"weight_map": {"w": "/etc/passwd"}}', "which is none beside it"),
-        ('{"weight_map": {"w": "a\\u0000b"}}', "which is none beside it"),
-        ('{"weight_map": {"w": 3}}', "which is none beside it"),
+        ('{"weight_map": {"w": "../secret.safetensors"}}', "which is not beside it"),
+        ('{"weight_map": {"w": "/etc/passwd"}}', "which is not beside it"),
+        ('{"weight_map": {"w": "a\\u0000b"}}', "which is not beside it"),
+        ('{"weight_map": {"w": 3}}', "which is not beside it"),
         ('{"weight_map": {"w": "model.safetensors.none"}}', "is not there"),
-        ('{"weight_map": []}', "is no index of weights"),
-        ("[]", "is no index of weights"),
-        ("[" * 100_000, "is no index of weights"),
-        ("", "is no index of weights"),
+        ('{"weight_map": []}', "is not an index of weights"),
+        ("[]", "is not an index of weights"),
+        ("[" * 100_000, "is not an index of weights"),
+        ("", "is not an index of weights"),
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, index: str, message: str) -> None:

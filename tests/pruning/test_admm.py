@@ -16,7 +16,8 @@ from compressor.axes import find_units
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.pruning.admm import AdmmHook
-from compressor.sparsity import Choice, Selection, Selector, make_selector
+from compressor.sparsity import Selection, Selector, make_selector
+from tests.choices import choice_of
 
 RATIO = 3.0
 EVERY = Admm().updates
@@ -31,7 +32,7 @@ def told(hook: AdmmHook) -> Mapping[str, float]:
 
 
 def selector_of(program: Program, pattern: str = "channel") -> Selector:
-    return make_selector(program, find_units(program), Choice(pattern))
+    return make_selector(program, find_units(program), choice_of(pattern))
 
 
 class LiteralAdmm:

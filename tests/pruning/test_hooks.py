@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from compressor.axes import find_units
 from compressor.program import Program
 from compressor.pruning.hooks import MaskHook
-from compressor.sparsity import Choice, Selector, make_selector
+from compressor.sparsity import Selector, make_selector
+from tests.choices import choice_of
 
 RATIO = 3.0
 
 
 def selector_of(program: Program, pattern: str = "channel") -> Selector:
-    return make_selector(program, find_units(program), Choice(pattern))
+    return make_selector(program, find_units(program), choice_of(pattern))
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

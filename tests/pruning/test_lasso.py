@@ -18,7 +18,8 @@ from compressor.program import Program
 from compressor.progress import Progress
 from compressor.pruning import prune
 from compressor.pruning.lasso import HARDEST, LassoHook
-from compressor.sparsity import Choice, kept_units, make_selector, score_units
+from compressor.sparsity import kept_units, make_selector, score_units
+from tests.choices import choice_of
 
 RATIO = 3.0
 
@@ -26,7 +27,7 @@ RATIO = 3.0
 def hook_of(program: Program, n_steps: int = 40, settings: Admm | None = None) -> LassoHook:
     units = find_units(program)
     return LassoHook(
-        program.module, units, make_selector(program, units, Choice("channel")), RATIO, settings or Admm(), n_steps
+        program.module, units, make_selector(program, units, choice_of("channel")), RATIO, settings or Admm(), n_steps
     )
 
 

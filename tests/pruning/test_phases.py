@@ -98,7 +98,7 @@ def test_settings_that_cannot_be_meant(changes: dict[str, object], message: str)
 
 
 def test_a_pattern_takes_its_usual_spelling() -> None:
-    assert PruneSettings(ratio=2.0, pattern="Shape + Channel").pattern == "channel+shape"
+    assert PruneSettings(ratio=2.0, pattern="Shape + Channel").pattern.text == "channel+shape"
     assert (
         PruneSettings(ratio=2.0, pattern="head+shape").walk.keep_heads and not PruneSettings(ratio=2.0).walk.keep_heads
     )

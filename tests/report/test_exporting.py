@@ -8,11 +8,16 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from compressor.exporting.result import Check, ExportReport
+from compressor.exporting.result import Check, ExportReport, Verification
 from compressor.report.console import plain_text
-from compressor.report.exporting import export_table
+from compressor.report.exporting import export_body, export_table
 
 Golden = Callable[[str, RenderableType], None]
+
+
+def verification(agreement: float | None, *checks: Check) -> Verification:
+    random = (Check("random", size, size * 6.4e-7, size * 5.8e-8, 1e-4) for size in (1, 2, 5))
+    return Verification(checks or tuple(random), agreement)
 
 
 def report() -> ExportReport:
@@ -23,12 +28,8 @@ def report() -> ExportReport:
         n_params=33000,
         n_program_params=33058,
         n_nodes=9,
-        batch_sizes=(1, 2, 5),
-        max_abs=3.2e-6,
-        max_rel=2.9e-7,
-        limit=1e-4,
+        verification=verification(0.999),
         on_data=True,
-        top1_agreement=0.999,
         external_data=False,
         seconds=1.9,
     )
@@ -39,7 +40,7 @@ def test_export(golden: Golden) -> None:
 
 
 def test_without_data_nothing_is_said_of_top_1() -> None:
-    text = plain_text(export_table(replace(report(), on_data=False, top1_agreement=None), "-"))
+    text = plain_text(export_table(replace(report(), on_data=False, verification=verification(None)), "-"))
     assert "top-1" not in text
     assert "random inputs, batch 1, 2, 5" in text
     assert "wrote standard output" in text
@@ -69,7 +70,14 @@ def test_the_size_of_a_converted_file_stands_beside_the_plain_one() -> None:
 
 
 def test_a_file_that_was_only_checked_was_not_written() -> None:
-    real = (Check("validation", 1, 1e-3, 1e-2, 1e-2),)
-    text = plain_text(export_table(replace(report(), checks=real), "m.onnx", written=False))
+    real = Check("validation", 1, 1e-3, 1e-2, 1e-2)
+    text = plain_text(export_table(replace(report(), verification=verification(0.999, real)), "m.onnx", written=False))
     assert "checked m.onnx after 1.90 s" in text and "wrote" not in text
     assert "against torch, real inputs" in text
+
+
+def test_in_json_the_largest_difference_stands_beside_the_numbers_of_the_file() -> None:
+    body = export_body(report())
+    assert (body["max_abs"], body["max_rel"], body["limit"]) == (5 * 6.4e-7, 5 * 5.8e-8, 1e-4)
+    assert body["batch_sizes"] == [1, 2, 5] and len(body["checks"]) == 3
+    assert body["top1_agreement"] == 0.999 and not {"verification", "inputs"} & set(body)

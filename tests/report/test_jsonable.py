@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from compressor.asking import parse_pattern
 from compressor.report.jsonable import plain, to_json
 
 
@@ -62,3 +63,7 @@ def test_a_tensor_is_refused() -> None:
 def test_the_schema_comes_first_on_one_line() -> None:
     text = to_json("compress.analyze/1", {"model": "ä.pt"})
     assert text == '{"schema": "compress.analyze/1", "model": "ä.pt"}'
+
+
+def test_a_pattern_is_written_as_its_text() -> None:
+    assert plain({"pattern": parse_pattern("shape+filter")}) == {"pattern": "filter+shape"}

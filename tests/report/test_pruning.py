@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
+from compressor.asking import parse_pattern
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.console import plain_text
 from compressor.report.pruning import prune_table, retrain_table
@@ -23,7 +24,7 @@ def stage(name: str, ratio: float, params: int, epochs: int, accuracy: float | N
 def report() -> PruneReport:
     return PruneReport(
         method="admm",
-        pattern="channel",
+        pattern=parse_pattern("channel"),
         of="params",
         asked=13.0,
         got=13.04,

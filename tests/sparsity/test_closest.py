@@ -14,7 +14,8 @@ from compressor.axes import UnitMap, find_units
 from compressor.cost import USUAL, Preference, Preferences
 from compressor.errors import RatioError
 from compressor.program import InputSpec, Program, capture
-from compressor.sparsity import Budget, Choice, FilledWork, Selection, find_likes, make_selector
+from compressor.sparsity import Budget, FilledWork, Selection, find_likes, make_selector
+from tests.choices import choice_of
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
 
@@ -78,7 +79,7 @@ def captured(name: str) -> tuple[Program, UnitMap]:
 
 def select(given: tuple[Program, UnitMap], ratio: float, **more: object) -> Selection:
     program, units = given
-    return make_selector(program, units, Choice("channel", **more)).select(program.parameters, ratio)  # type: ignore[arg-type]
+    return make_selector(program, units, choice_of("channel", **more)).select(program.parameters, ratio)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("table", [USUAL, AVX2])
@@ -172,7 +173,8 @@ def test_heads_are_not_rounded_inside() -> None:
     program = capture(Attention(), [InputSpec("x", (None, 5, 36))])
     units = find_units(program, WalkOptions(keep_heads=True))
     exact, liked = (
-        make_selector(program, units, Choice("head", round_to=n)).select(program.parameters, 2.0).keep for n in (1, 0)
+        make_selector(program, units, choice_of("head", round_to=n)).select(program.parameters, 2.0).keep
+        for n in (1, 0)
     )
     assert exact is not None and liked is not None
     assert np.array_equal(exact, liked) and 0 < int(liked[units.heads].sum()) < 6
@@ -181,7 +183,7 @@ def test_heads_are_not_rounded_inside() -> None:
 def test_what_columns_are_cut_as_well_the_ratio_is_met_closely(bundled: Bundled) -> None:
     program, units = bundled("resnet20")
     likes = find_likes(program, units, USUAL)
-    selector = make_selector(program, units, Choice("filter+shape", round_to=0, unit_share=0.8))
+    selector = make_selector(program, units, choice_of("filter+shape", round_to=0, unit_share=0.8))
     selection = selector.select(program.parameters, 4.0)
     assert selection.keep is not None and 4.0 * (1 - 1e-9) <= selection.ratio < 4.0 * 1.01
     kept = [int(selection.keep[list(members)].sum()) for members in units.groups]
@@ -192,7 +194,7 @@ def test_a_second_cut_starts_from_widths_that_another_tool_left() -> None:
     given = captured("residual")
     program, units = given
     first = select(given, 1.5, round_to=1)
-    selector = make_selector(program, units, Choice("channel", round_to=0))
+    selector = make_selector(program, units, choice_of("channel", round_to=0))
     second = selector.select(program.parameters, 3.0, first.masks)
     assert second.keep is not None and first.keep is not None
     assert not (second.keep & ~first.keep).any()
@@ -202,7 +204,7 @@ def test_a_second_cut_starts_from_widths_that_another_tool_left() -> None:
 def test_a_ratio_that_was_reached_cuts_nothing_for_the_sake_of_widths(bundled: Bundled) -> None:
     """Each stage of a run cuts to its ratio again: 50 of 50 channels must not become 48 at the second time."""
     program, units = bundled("lenet5")
-    selector = make_selector(program, units, Choice("channel", round_to=0))
+    selector = make_selector(program, units, choice_of("channel", round_to=0))
     exact = select((program, units), 2.0, round_to=1)
     for before in (exact, select((program, units), 2.0, round_to=0)):
         again = selector.select(program.parameters, 2.0, before.masks)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.asking.prune import CRITERIA, NEEDS_UNITS
+from compressor.asking.prune import CRITERIA, NEEDS_UNITS, PruneSettings
 from compressor.errors import PatternError, UsageError
 from compressor.program import find_layers
 from compressor.sparsity import Choice, Moments, make_selector, rate, score_units
@@ -140,7 +140,9 @@ def test_a_score_of_filters_is_not_mixed_with_the_layers_that_read_them(criterio
     tensors = weights(traced)
     tensors["norm.weight"] = torch.tensor([0.2, 1.5, 0.9, 0.4])
     rated = rate(criterion, tensors, find_layers(traced.program), traced.units)
-    choice = Choice(pattern, score="filter", floor=0.0)
+    choice = Choice(
+        PruneSettings(ratio=2.0, method="magnitude", pattern=pattern, score=criterion, floor=0.0, round_to=1)
+    )
     selector = make_selector(traced.program, traced.units, choice)
     assert isinstance(selector, UnitSelector)
     expected = fpgm(tensors["one.weight"], 0) if criterion == "fpgm" else bn(tensors["norm.weight"])

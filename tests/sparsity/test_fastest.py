@@ -13,9 +13,10 @@ from torch import nn
 from compressor.axes import find_units
 from compressor.errors import RatioError
 from compressor.program import InputSpec, capture, find_layers
-from compressor.sparsity import Budget, Choice, LatencyBudget, fastest
+from compressor.sparsity import Budget, LatencyBudget, fastest
 from compressor.sparsity.fastest import WidthSearch, keep_widths
 from compressor.sparsity.select_units import UnitSelector, unit_selector
+from tests.choices import choice_of
 from tests.sparsity.test_latency import ByWork
 
 
@@ -29,7 +30,7 @@ def selector(round_to: int = 4, allocation: str = "latency") -> UnitSelector:
         )  # fmt: skip
         program = capture(net, [InputSpec("x", (None, 8, 8, 8))])
     layers = find_layers(program)
-    choice = Choice("channel", allocation=allocation, round_to=round_to, stopwatch=ByWork())
+    choice = choice_of("channel", allocation=allocation, round_to=round_to, stopwatch=ByWork())
     return unit_selector(program, find_units(program), layers, {x.name for x in layers}, set(), choice, "channel")
 
 

@@ -12,13 +12,14 @@ from torch import nn
 
 from compressor.axes import find_units
 from compressor.program import Program, capture, find_layers
-from compressor.sparsity import Choice, apply_masks, make_selector
+from compressor.sparsity import apply_masks, make_selector
 from compressor.sparsity.readers import read_without_weights
 from compressor.sparsity.select_shape import ShapeSelector
 from compressor.sparsity.select_units import free_units
 from tests.axes.attention_networks import NETWORKS, difference, network, randomise
 from tests.axes.test_hard_cases import CASES
 from tests.axes.tracing import trace
+from tests.choices import choice_of
 
 HIDDEN = ("divided by a norm", "vit")
 """Networks in which a unit loses its last column and is still read."""
@@ -43,7 +44,7 @@ def unread_difference(program: Program, selector: ShapeSelector) -> float:
 
 
 def shape_selector(program: Program) -> ShapeSelector:
-    selector = make_selector(program, find_units(program), Choice("shape", floor=0.0))
+    selector = make_selector(program, find_units(program), choice_of("shape", floor=0.0))
     assert isinstance(selector, ShapeSelector)
     return selector
 

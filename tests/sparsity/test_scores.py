@@ -14,9 +14,10 @@ from torch import nn
 from compressor.axes import UnitMap, find_units
 from compressor.compaction import compact
 from compressor.program import Program
-from compressor.sparsity import Choice, apply_masks, kept_units, make_selector, score_units
+from compressor.sparsity import apply_masks, kept_units, make_selector, score_units
 from compressor.sparsity.scores import normalise_lamp, random_scores
 from tests.axes.tracing import Traced, trace
+from tests.choices import choice_of
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
 
@@ -104,7 +105,7 @@ def test_random_scores_follow_their_seed() -> None:
 def test_the_scores_of_a_masked_network_are_those_of_the_compacted_one(name: str, own: bool, bundled: Bundled) -> None:
     """What is cut is no part of any mean: neither of its tensor's nor of the slices that cross it."""
     program, units = bundled(name)
-    masks = make_selector(program, units, Choice("channel", "macs")).select(program.parameters, 2.0).masks
+    masks = make_selector(program, units, choice_of("channel", "macs")).select(program.parameters, 2.0).masks
     masked = program.clone().replace(masks=masks)
     apply_masks(masked.module, masks)
     small, _ = compact(masked)

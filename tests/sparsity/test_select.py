@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +14,11 @@ from compressor.errors import PatternError, RatioError, UsageError
 from compressor.program import Program
 from compressor.sparsity import Budget, Choice, Selection, make_selector
 from tests.axes.tracing import trace
+from tests.choices import asking, choice_of
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
 NETWORKS = ("lenet-300-100", "lenet5", "resnet20")
-NO_FLOOR = Choice("channel", floor=0.0)
+NO_FLOOR = choice_of("channel", floor=0.0)
 
 
 def select(given: tuple[Program, UnitMap], choice: Choice, ratio: float) -> Selection:
@@ -41,7 +41,7 @@ def widths_left(given: tuple[Program, UnitMap], selection: Selection) -> dict[st
 @pytest.mark.parametrize("pattern", ["filter", "channel", "unstructured"])
 def test_asked_is_got_within_two_per_cent_and_never_less(bundled: Bundled, name: str, of: str, pattern: str) -> None:
     for ratio in (1.5, 2, 4, 8, 13):
-        selection = select(bundled(name), Choice(pattern, of=of, floor=0.0), ratio)
+        selection = select(bundled(name), choice_of(pattern, of=of, floor=0.0), ratio)
         assert ratio <= selection.ratio * (1 + 1e-9), f"{ratio}x asked, {selection.ratio:.3f}x got"
         assert selection.ratio <= 1.02 * ratio, f"{ratio}x asked, {selection.ratio:.3f}x got"
 
@@ -49,7 +49,7 @@ def test_asked_is_got_within_two_per_cent_and_never_less(bundled: Bundled, name:
 @pytest.mark.parametrize("allocation", ["global", "uniform"])
 def test_both_allocations_meet_the_budget(bundled: Bundled, allocation: str) -> None:
     for pattern in ("channel", "unstructured"):
-        selection = select(bundled("lenet5"), Choice(pattern, allocation=allocation), 6.0)
+        selection = select(bundled("lenet5"), choice_of(pattern, allocation=allocation), 6.0)
         assert 6.0 <= selection.ratio <= 1.02 * 6.0
 
 
@@ -60,7 +60,7 @@ def test_what_is_kept_is_counted_by_the_masks(bundled: Bundled) -> None:
     zeroed = sum(int((~mask).sum()) for mask in selection.masks.values())
     assert selection.keep is not None
     assert selection.kept == program.n_parameters - zeroed == selector.kept_cost(selection.masks, selection.keep)
-    weights = make_selector(program, units, Choice("unstructured"))
+    weights = make_selector(program, units, choice_of("unstructured"))
     single = weights.select(program.parameters, 3.0)
     assert single.keep is None
     assert weights.kept_cost(single.masks, np.ones(units.n_units, dtype=bool)) == pytest.approx(single.kept)
@@ -68,10 +68,10 @@ def test_what_is_kept_is_counted_by_the_masks(bundled: Bundled) -> None:
 
 def test_uniform_takes_equal_shares_of_every_layer(bundled: Bundled) -> None:
     given = bundled("lenet5")
-    left = widths_left(given, select(given, Choice("channel", allocation="uniform"), 3.0))
+    left = widths_left(given, select(given, choice_of("channel", allocation="uniform"), 3.0))
     shares = [kept / dense for name, (kept, dense) in left.items() if name != "fc2.weight"]
     assert max(shares) - min(shares) < 0.08
-    single = select(given, Choice("unstructured", allocation="uniform"), 3.0)
+    single = select(given, choice_of("unstructured", allocation="uniform"), 3.0)
     densities = [float(mask.float().mean()) for mask in single.masks.values()]
     assert max(densities) - min(densities) < 0.02
 
@@ -79,15 +79,15 @@ def test_uniform_takes_equal_shares_of_every_layer(bundled: Bundled) -> None:
 def test_an_infeasible_ratio_names_the_largest_feasible_one(bundled: Bundled) -> None:
     for pattern in ("channel", "unstructured"):
         with pytest.raises(RatioError, match="largest feasible") as caught:
-            select(bundled("lenet5"), Choice(pattern), 100_000.0)
+            select(bundled("lenet5"), choice_of(pattern), 100_000.0)
         largest = float(str(caught.value).split("largest feasible is ")[1].split("x")[0])
-        assert select(bundled("lenet5"), Choice(pattern), 0.97 * largest).ratio >= 0.97 * largest
+        assert select(bundled("lenet5"), choice_of(pattern), 0.97 * largest).ratio >= 0.97 * largest
 
 
 @pytest.mark.parametrize("floor", [0.05, 0.25, 0.5])
 def test_floors_hold_in_every_width(bundled: Bundled, floor: float) -> None:
     program, units = bundled("resnet20")
-    selection = select((program, units), Choice("channel", floor=floor), 1.6)
+    selection = select((program, units), choice_of("channel", floor=floor), 1.6)
     assert selection.keep is not None
     for members in units.groups:
         assert selection.keep[list(members)].sum() >= max(1, floor * len(members))
@@ -95,7 +95,7 @@ def test_floors_hold_in_every_width(bundled: Bundled, floor: float) -> None:
 
 def test_rounding_keeps_multiples_where_there_are_as_many(bundled: Bundled) -> None:
     program, units = bundled("resnet20")
-    selection = select((program, units), Choice("channel", round_to=8), 2.0)
+    selection = select((program, units), choice_of("channel", round_to=8), 2.0)
     assert selection.keep is not None and selection.ratio >= 2.0
     for members in units.groups:
         assert selection.keep[list(members)].sum() % 8 == 0
@@ -104,7 +104,7 @@ def test_rounding_keeps_multiples_where_there_are_as_many(bundled: Bundled) -> N
 
 def test_rounding_gives_back_every_multiple_that_still_fits(bundled: Bundled) -> None:
     program, units = bundled("lenet5")
-    selection = select((program, units), Choice("channel", round_to=16), 13.0)
+    selection = select((program, units), choice_of("channel", round_to=16), 13.0)
     assert selection.keep is not None and selection.ratio >= 13.0
     budget, target = Budget.of_params(program, units), selection.dense / 13.0
     for members in map(list, units.groups):
@@ -118,7 +118,7 @@ def test_a_rounded_width_is_a_multiple_or_whole(bundled: Bundled) -> None:
     """Of 500 neurons four are left over by 16: giving these back first would leave 84."""
     program, units = bundled("lenet5")
     for ratio in (1.7, 3.0, 5.0, 9.0, 12.5, 13.0, 13.5, 20.0):
-        selection = select((program, units), Choice("channel", round_to=16), ratio)
+        selection = select((program, units), choice_of("channel", round_to=16), ratio)
         assert selection.keep is not None and selection.ratio >= ratio * (1 - 1e-9)
         for members in map(list, units.groups):
             kept = int(selection.keep[members].sum())
@@ -131,30 +131,30 @@ def test_a_width_that_is_no_multiple_gives_way_where_that_comes_closer(bundled: 
     weights = dict(program.parameters)
     weights["conv1.weight"] = weights["conv1.weight"].detach() * torch.linspace(10, 1, 20)[:, None, None, None]
     weights["conv1.weight"][-1] *= 0.0
-    selection = make_selector(program, units, Choice("channel", round_to=16)).select(weights, 13.0)
+    selection = make_selector(program, units, choice_of("channel", round_to=16)).select(weights, 13.0)
     assert 13.0 <= selection.ratio < 13.5
 
 
 def test_only_layers_in_scope_lose_filters(bundled: Bundled) -> None:
     given = bundled("lenet5")
-    left = widths_left(given, select(given, Choice("channel", scope=("conv*",)), 2.0))
+    left = widths_left(given, select(given, choice_of("channel", scope=("conv*",)), 2.0))
     assert left["conv2.weight"][0] < 50 or left["conv1.weight"][0] < 20
     assert left["fc1.weight"] == (500, 500)  # loses columns, no row
-    single = select(given, Choice("unstructured", scope=("fc*",)), 2.0)
+    single = select(given, choice_of("unstructured", scope=("fc*",)), 2.0)
     assert set(single.masks) == {"fc1.weight", "fc2.weight"}
 
 
 def test_kept_layers_keep_their_filters(bundled: Bundled) -> None:
     given = bundled("lenet5")
-    selection = select(given, Choice("channel", keep=("conv2", "fc2")), 3.0)
+    selection = select(given, choice_of("channel", keep=("conv2", "fc2")), 3.0)
     assert widths_left(given, selection).get("conv2.weight", (50, 50)) == (50, 50)
-    single = select(given, Choice("unstructured", keep=("conv2",)), 3.0)
+    single = select(given, choice_of("unstructured", keep=("conv2",)), 3.0)
     assert "conv2.weight" not in single.masks and single.ratio >= 3.0
 
 
 @pytest.mark.parametrize("option", ["scope", "keep"])
 def test_a_glob_without_a_layer_is_an_error_with_names(bundled: Bundled, option: str) -> None:
-    choice = replace(NO_FLOOR, **{option: ("convolution7",)})
+    choice = asking(NO_FLOOR, **{option: ("convolution7",)})
     with pytest.raises(UsageError, match=rf"--{option} convolution7: matches no layer; layers are conv1, conv2, fc1"):
         select(bundled("lenet5"), choice, 2.0)
 
@@ -165,7 +165,7 @@ def test_nothing_to_prune_is_an_error() -> None:
         make_selector(traced.program, traced.units, NO_FLOOR)
     bare = trace(lambda net, x: net.a(x), (4, 3, 3), a=nn.BatchNorm2d(4))
     with pytest.raises(PatternError, match="unstructured: no convolution or linear weight in scope"):
-        make_selector(bare.program, bare.units, Choice("unstructured"))
+        make_selector(bare.program, bare.units, choice_of("unstructured"))
 
 
 def test_the_smallest_units_go_first(bundled: Bundled) -> None:
@@ -184,9 +184,9 @@ def test_the_smallest_units_go_first(bundled: Bundled) -> None:
 def test_random_choices_follow_the_seed_and_not_the_weights(bundled: Bundled) -> None:
     program, units = bundled("lenet5")
     noise = {name: torch.randn_like(p) for name, p in program.parameters.items()}
-    choice = Choice("channel", score="random", seed=3)
+    choice = choice_of("channel", method="random", seed=3)
     first, again = (make_selector(program, units, choice).select(t, 3.0) for t in (program.parameters, noise))
-    other = select((program, units), replace(choice, seed=4), 3.0)
+    other = select((program, units), asking(choice, seed=4), 3.0)
     assert first.keep is not None and again.keep is not None and other.keep is not None
     assert np.array_equal(first.keep, again.keep) and not np.array_equal(first.keep, other.keep)
 
@@ -213,7 +213,7 @@ def test_no_part_of_a_split_is_emptied() -> None:
 def test_blocks_are_whole_and_meet_the_budget(bundled: Bundled, pattern: str, of: str) -> None:
     program, units = bundled("lenet5")
     rows, columns = map(int, pattern.removeprefix("block:").split("x"))
-    selector = make_selector(program, units, Choice(pattern, of=of))
+    selector = make_selector(program, units, choice_of(pattern, of=of))
     selection = selector.select(program.parameters, 3.0)
     assert 3.0 * (1 - 1e-9) <= selection.ratio <= 3.06
     assert selector.kept_cost(selection.masks, np.ones(units.n_units, dtype=bool)) == pytest.approx(selection.kept)
@@ -231,13 +231,13 @@ def test_a_named_layer_must_be_tiled_by_its_blocks(bundled: Bundled) -> None:
     with pytest.raises(
         PatternError, match=r"^fc2: block:4x4 needs filters divisible by 4, got 10; skip it with --keep"
     ):
-        make_selector(program, units, Choice("block:4x4", scope=("fc*",)))
-    assert make_selector(program, units, Choice("block:4x4", scope=("fc*",), keep=("fc2",))).notes == ()
+        make_selector(program, units, choice_of("block:4x4", scope=("fc*",)))
+    assert make_selector(program, units, choice_of("block:4x4", scope=("fc*",), keep=("fc2",))).notes == ()
 
 
 def test_single_weights_are_the_projection_for_their_counts(bundled: Bundled) -> None:
     given = bundled("lenet5")
-    selection = select(given, Choice("unstructured", of="macs"), 7.0)
+    selection = select(given, choice_of("unstructured", of="macs"), 7.0)
     for name, mask in selection.masks.items():
         magnitudes = given[0].parameters[name].detach().abs()
         assert magnitudes[mask].min() >= magnitudes[~mask].max(), name
@@ -246,7 +246,7 @@ def test_single_weights_are_the_projection_for_their_counts(bundled: Bundled) ->
 def test_equal_weights_are_chosen_by_place_every_time(bundled: Bundled) -> None:
     program, units = bundled("lenet5")
     equal = {name: torch.full_like(p, 0.5) for name, p in program.parameters.items()}
-    selector = make_selector(program, units, Choice("unstructured"))
+    selector = make_selector(program, units, choice_of("unstructured"))
     first, again = selector.select(equal, 4.0), selector.select(equal, 4.0)
     assert first.ratio == pytest.approx(4.0, rel=1e-3)
     for name, mask in first.masks.items():

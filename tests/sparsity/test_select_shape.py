@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ from compressor.errors import PatternError, RatioError
 from compressor.program import Program, find_layers
 from compressor.sparsity import Choice, Selection, apply_masks, kept_units, make_selector, merge_masks
 from tests.axes.tracing import Traced, trace
+from tests.choices import asking, choice_of
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
 PATTERNS = ("shape", "shape:channel", "shape:position", "filter+shape", "channel+shape", "channel+shape:channel")
-NO_FLOOR = Choice("shape", floor=0.0)
+NO_FLOOR = choice_of("shape", floor=0.0)
 # Fully connected layers have one kernel position, and nearly all weights of the LeNets.
 CASES = [
     (name, pattern)
@@ -61,12 +61,12 @@ def counted(program: Program, masks: Mapping[str, Tensor], of: str) -> float:
 def test_asked_is_got_and_is_what_the_masks_leave(bundled: Bundled, name: str, of: str, pattern: str) -> None:
     program, units = bundled(name)
     for ratio in (1.5, 4.0) if pattern in ("shape:position", "shape:channel") else (1.5, 4.0, 9.0):
-        selection = select((program, units), Choice(pattern, of=of, floor=0.0), ratio)
+        selection = select((program, units), choice_of(pattern, of=of, floor=0.0), ratio)
         assert selection.kept == pytest.approx(counted(program, selection.masks, of))
         assert ratio <= selection.ratio * (1 + 1e-9)
         coarse = pattern in ("shape:position", "shape:channel", "channel+shape:channel")
         assert selection.ratio <= ratio * (1.15 if coarse else 1.02)
-        selector = make_selector(program, units, Choice(pattern, of=of))
+        selector = make_selector(program, units, choice_of(pattern, of=of))
         keep = kept_units(units, selection.masks, program.parameters)
         assert selector.kept_cost(selection.masks, keep) == pytest.approx(selection.kept)
 
@@ -113,7 +113,7 @@ def test_a_unit_goes_when_its_last_reader_lets_go_of_it() -> None:
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
 def test_cutting_unread_units_changes_nothing_that_comes_out(bundled: Bundled, name: str) -> None:
     program, units = bundled(name)
-    selection = select((program, units), Choice("shape", floor=0.0), 9.0)
+    selection = select((program, units), choice_of("shape", floor=0.0), 9.0)
     assert selection.keep is not None and not selection.keep.all(), "there must be something to test"
     columns_only = make_selector(program, units, NO_FLOOR)
     chosen = columns_only.columns.of_masks(selection.masks)  # type: ignore[attr-defined]
@@ -129,12 +129,12 @@ def test_cutting_unread_units_changes_nothing_that_comes_out(bundled: Bundled, n
 
 
 def test_layers_to_keep_keep_their_unread_filters(bundled: Bundled) -> None:
-    selection = select(bundled("lenet5"), Choice("shape", floor=0.0, keep=("conv2",)), 9.0)
+    selection = select(bundled("lenet5"), choice_of("shape", floor=0.0, keep=("conv2",)), 9.0)
     assert "conv2.weight" not in selection.masks and "conv2.bias" not in selection.masks
 
 
 def test_only_layers_in_scope_lose_columns(bundled: Bundled) -> None:
-    selection = select(bundled("lenet5"), Choice("shape", scope=("conv2",)), 4.0)
+    selection = select(bundled("lenet5"), choice_of("shape", scope=("conv2",)), 4.0)
     assert selection.ratio == pytest.approx(4.0, rel=0.02)
     assert set(selection.masks) <= {"conv2.weight", "conv2.bias"}
 
@@ -142,7 +142,7 @@ def test_only_layers_in_scope_lose_columns(bundled: Bundled) -> None:
 @pytest.mark.parametrize("pattern", ["shape:channel", "shape:position"])
 def test_grains_go_together(bundled: Bundled, pattern: str) -> None:
     program, units = bundled("resnet20")
-    selection = select((program, units), Choice(pattern, of="macs"), 1.7)
+    selection = select((program, units), choice_of(pattern, of="macs"), 1.7)
     fully_connected = "linear.weight" if "linear.weight" in program.parameters else "fc.weight"
     for name, mask in selection.masks.items():
         if mask.dim() == 4:
@@ -159,11 +159,11 @@ def test_grains_go_together(bundled: Bundled, pattern: str) -> None:
 
 def test_rounding_keeps_multiples_of_columns(bundled: Bundled) -> None:
     program, units = bundled("resnet20")
-    selection = select((program, units), Choice("shape", round_to=8), 3.0)
+    selection = select((program, units), choice_of("shape", round_to=8), 3.0)
     assert selection.ratio >= 3.0
     counts = {name: rows_and_columns(mask, 0)[1] for name, mask in selection.masks.items() if mask.dim() == 4}
     assert counts and all(n % 8 == 0 or name == "conv1.weight" for name, n in counts.items())
-    free = select((program, units), Choice("shape"), 3.0)
+    free = select((program, units), choice_of("shape"), 3.0)
     loose = [rows_and_columns(mask, 0)[1] for mask in free.masks.values() if mask.dim() == 4]
     assert any(n % 8 for n in loose), "the twin: without rounding they are not"
 
@@ -171,7 +171,7 @@ def test_rounding_keeps_multiples_of_columns(bundled: Bundled) -> None:
 @pytest.mark.parametrize("floor", [0.1, 0.4])
 def test_floors_hold_for_columns(bundled: Bundled, floor: float) -> None:
     program, units = bundled("resnet20")
-    selection = select((program, units), Choice("shape", floor=floor), 1.9)
+    selection = select((program, units), choice_of("shape", floor=floor), 1.9)
     for mask in (mask for mask in selection.masks.values() if mask.dim() == 4):
         assert rows_and_columns(mask, 0)[1] >= floor * mask[0].numel()
 
@@ -207,28 +207,28 @@ def test_transposed_convolutions_have_columns_too() -> None:
 
 def test_what_cannot_be_reached_names_what_can(bundled: Bundled) -> None:
     with pytest.raises(RatioError, match="largest feasible") as caught:
-        select(bundled("lenet5"), Choice("shape"), 10_000.0)
+        select(bundled("lenet5"), choice_of("shape"), 10_000.0)
     largest = float(str(caught.value).split("largest feasible is ")[1].split("x")[0])
-    assert select(bundled("lenet5"), Choice("shape"), 0.97 * largest).ratio >= 0.97 * largest
+    assert select(bundled("lenet5"), choice_of("shape"), 0.97 * largest).ratio >= 0.97 * largest
 
 
 def test_units_take_what_columns_cannot(bundled: Bundled) -> None:
     given = bundled("lenet5")
     with pytest.raises(RatioError, match="or cut whole units as well: --pattern filter"):
-        select(given, Choice("shape", floor=0.6), 6.0)
-    assert select(given, Choice("filter+shape", floor=0.3), 6.0).ratio >= 6.0
+        select(given, choice_of("shape", floor=0.6), 6.0)
+    assert select(given, choice_of("filter+shape", floor=0.3), 6.0).ratio >= 6.0
 
 
 def test_nothing_with_columns_is_an_error() -> None:
     bare = trace(lambda net, x: net.a(x), (4, 3, 3), a=nn.BatchNorm2d(4))
     with pytest.raises(PatternError, match="shape: no weight in scope has columns that can be left out"):
-        make_selector(bare.program, bare.units, Choice("shape"))
+        make_selector(bare.program, bare.units, choice_of("shape"))
 
 
 def test_random_columns_follow_the_seed(bundled: Bundled) -> None:
-    choice = Choice("shape", score="random", seed=1)
+    choice = choice_of("shape", method="random", seed=1)
     first, again = (select(bundled("lenet5"), choice, 3.0) for _ in range(2))
-    other = select(bundled("lenet5"), replace(choice, seed=2), 3.0)
+    other = select(bundled("lenet5"), asking(choice, seed=2), 3.0)
     assert all(torch.equal(first.masks[name], again.masks[name]) for name in first.masks)
     assert any(not torch.equal(first.masks[name], other.masks[name]) for name in first.masks if name in other.masks)
 
@@ -237,8 +237,8 @@ def test_random_columns_follow_the_seed(bundled: Bundled) -> None:
 def test_a_second_choice_counts_what_the_first_one_cut(bundled: Bundled, pattern: str) -> None:
     program, units = bundled("lenet5")
     for first, of in (("shape", "params"), ("channel", "macs"), ("unstructured", "params"), (pattern, "params")):
-        before = make_selector(program, units, Choice(first, score="random")).select(program.parameters, 2.0).masks
-        selector = make_selector(program, units, Choice(pattern, of=of))
+        before = make_selector(program, units, choice_of(first, method="random")).select(program.parameters, 2.0).masks
+        selector = make_selector(program, units, choice_of(pattern, of=of))
         selection = selector.select(program.parameters, 5.0, before)
         merged = merge_masks(before, selection.masks)
         keep = kept_units(units, merged, program.parameters)
@@ -249,8 +249,8 @@ def test_a_second_choice_counts_what_the_first_one_cut(bundled: Bundled, pattern
 
 def test_twin_a_selector_that_is_not_told_cuts_too_much(bundled: Bundled) -> None:
     program, units = bundled("lenet5")
-    before = make_selector(program, units, Choice("channel", score="random")).select(program.parameters, 2.0).masks
-    selector = make_selector(program, units, Choice("channel"))
+    before = make_selector(program, units, choice_of("channel", method="random")).select(program.parameters, 2.0).masks
+    selector = make_selector(program, units, choice_of("channel"))
     merged = merge_masks(before, selector.select(program.parameters, 3.0).masks)
     got = selector.dense / selector.kept_cost(merged, kept_units(units, merged, program.parameters))
     assert got > 3.0 * 1.05
@@ -259,7 +259,7 @@ def test_twin_a_selector_that_is_not_told_cuts_too_much(bundled: Bundled) -> Non
 def test_a_ratio_that_was_reached_before_cuts_nothing_more(bundled: Bundled) -> None:
     program, units = bundled("lenet5")
     for pattern in ("channel", "shape", "unstructured", "channel+shape"):
-        selector = make_selector(program, units, Choice(pattern))
+        selector = make_selector(program, units, choice_of(pattern))
         before = selector.select(program.parameters, 4.0).masks
         again = selector.select(program.parameters, 2.0, before).masks
         merged = merge_masks(before, again)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from compressor.asking.bench import Plan
 from compressor.timing import Environment, Timing, WarningKind
 from compressor.timing.cautions import Reasons, cautions
-from compressor.timing.measure import Plan
 
 Make = Callable[..., Timing]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from compressor.errors import UsageError
-from compressor.timing.measure import BLOCK_S, Plan, Runner, Samples, copied_s, measure, order
+from compressor.asking.bench import Plan
+from compressor.timing.measure import BLOCK_S, Runner, Samples, copied_s, measure, order
 
 
 class Clock:
@@ -132,22 +131,6 @@ def test_garbage_collection_is_back_after_an_error() -> None:
     with pytest.raises(KeyboardInterrupt, match="stopped by hand"):
         run(Plan(4, 0.0, 60, 0), 0.001, on_round=stop)
     assert gc.isenabled()
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((0, 1.0, 2.0, 1), r"--min-runs 0: must be 1 or more"),
-        ((1, -1.0, 2.0, 1), r"--min-seconds -1: must be a number of seconds"),
-        ((1, math.nan, 2.0, 1), r"--min-seconds nan"),
-        ((1, 1.0, math.inf, 1), r"--max-seconds inf"),
-        ((1, 3.0, 2.0, 1), r"--max-seconds 2 is below --min-seconds 3"),
-        ((1, 1.0, 2.0, -1), r"--warmup -1"),
-    ],
-)
-def test_numbers_that_cannot_be_meant(values: tuple[int, float, float, int], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Plan(*values)
 
 
 def test_the_figure_with_copies_is_a_median_of_single_inferences() -> None:

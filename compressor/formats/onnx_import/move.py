@@ -191,6 +191,7 @@ def _cuts(ctx: Emitter, op: Op, rank: int) -> list[tuple[int, Number, Number, in
 
 
 def cut_dim(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Number, step: int) -> Traced | Const:
+    """`x` from `start` to `end` along one dimension, as Slice cuts it."""
     if step < 1:
         return _backwards(ctx, x, dim, start, end, step)
     if step == 1 and isinstance(start, int) and isinstance(end, int) and start == 0:

@@ -235,6 +235,7 @@ def interval_chart(
 
 
 def interval_height(n_rows: int) -> float:
+    """Height of a chart of so many intervals."""
     return 34.0 * n_rows + _BOTTOM + 6
 
 

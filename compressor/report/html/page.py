@@ -155,6 +155,7 @@ def folded(title: str, *parts: Child, opened: bool = False) -> Markup:
 
 
 def note(text: str) -> Markup:
+    """A paragraph in small print."""
     return tag("p", text, class_="note")
 
 

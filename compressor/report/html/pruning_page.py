@@ -54,7 +54,7 @@ def prune_page(report: PruneReport, about: About, costs: Sequence[LayerCost] = (
 
 
 def _kept_what(report: PruneReport) -> str:
-    return "Weights" if report.pattern == "unstructured" else "Filters"
+    return "Weights" if report.pattern.weights == "unstructured" else "Filters"
 
 
 def _macs(before: int, after: int) -> str:

@@ -42,6 +42,7 @@ def speedup_chart(timings: Sequence[Timing], at: At | None = None) -> Markup:
 
 
 def plain_name(name: str) -> str:
+    """The file's name without its folders."""
     return PurePath(name).name
 
 

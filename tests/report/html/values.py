@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
-from compressor.asking import Sensitivity
+from compressor.asking import Sensitivity, parse_pattern
 from compressor.compaction.result import CompactReport, LayerChange, Proof
 from compressor.program.record import Record, Step
 from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
@@ -115,8 +115,8 @@ def stages() -> tuple[StageRow, ...]:
 
 def pruning(asked: float | None = 13.0) -> PruneReport:
     return PruneReport(
-        "admm", "channel", "params", asked, 13.02, Params(431080), Params(33111), Macs(2_293_000), Macs(650_000),
-        Params(33111), Macs(650_000), 0,
+        "admm", parse_pattern("channel"), "params", asked, 13.02, Params(431080), Params(33111),
+        Macs(2_293_000), Macs(650_000), Params(33111), Macs(650_000), 0,
         (LayerCut("conv1", 15, 20, Params(390), Params(520)),
          LayerCut(HOSTILE, 93, 500, Params(25389), Params(400500))),
         stages(), ("asked 13.0x, got 13.02x: whole units come no closer",), 102.0,

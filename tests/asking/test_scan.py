@@ -66,9 +66,9 @@ def test_what_is_no_scan_is_refused(changes: dict[str, object], told: str) -> No
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "is not JSON"),
+        ("{", "is no JSON"),
         ("[1]", "holds no scan"),
-        ('{"metric": "accuracy"}', "not a scan: KeyError"),
+        ('{"metric": "accuracy"}', "not a scan: cannot be read: dense"),
         ('{"schema": "compress.sensitivity/2"}', "this version reads compress.sensitivity/1"),
     ],
 )
