@@ -12,7 +12,7 @@ from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
 from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import check_report
-from compressor.cli.latency import after_prune
+from compressor.cli.latency import after_prune, network_speedup
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.pruning import (
     PruneOptions,
@@ -91,7 +91,15 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
         data, task = known_data(source.program, options, session, needed_for=needed, dense=source.program)
     stopwatch = stopwatch_of(untrained)
     with session.progress() as progress:
-        program, report = cut(source.program, untrained, data=data, task=task, progress=progress, stopwatch=stopwatch)
+        program, report = cut(
+            source.program,
+            untrained,
+            data=data,
+            task=task,
+            progress=progress,
+            stopwatch=stopwatch,
+            speedup=network_speedup() if settings.of == "latency" else None,
+        )
     report = as_compacted(program, report)
     report, latency = after_prune(options, options.model, session, source.program, program, report, stopwatch)
     written = Written(None, None, gates.counted().judge(_gated(report)))
@@ -122,6 +130,7 @@ def _run(
             resume_file=session.resume_point,
             resume=options.resume,
             stopwatch=stopwatch,
+            speedup=network_speedup() if settings.of == "latency" else None,
             on_step=_saver(options, source, target, session) if options.save_every else None,
         )
     report = as_compacted(program, report)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.cli import provenance
+from compressor.cli.latency import network_speedup
 from compressor.cli.memory import keep_freed_memory
 from compressor.cli.streams import default_name, device_name, known_data, read_source
 from compressor.errors import OutputError, UsageError
@@ -51,6 +52,7 @@ def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> Non
         rows = prune_to_all(
             source.program, settings, [parse_ratio(ratio) for ratio in ratios], folder, data=data, task=task,
             progress=progress, stopwatch=stopwatch_of(settings), on_pruned=keep,
+            speedup=network_speedup() if settings.of == "latency" else None,
         )  # fmt: skip
     body = {"model": source.name, "output": str(folder), "rows": rows}
     session.show(lambda: sweep_table(rows, str(folder)), body)

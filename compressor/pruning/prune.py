@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.choosing import remember, resolved
+from compressor.pruning.closing import NEAR, Speedup, close
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
@@ -64,6 +66,7 @@ def prune(
     resume_file: Path | None = None,
     resume: bool = False,
     stopwatch: Stopwatch | None = None,
+    speedup: Speedup | None = None,
     on_step: Callable[[StageRow, Program], None] | None = None,
 ) -> tuple[Program, PruneReport]:
     """The pruned program (masked, its cut weights 0) and what was asked, got and measured on the way.
@@ -71,8 +74,9 @@ def prune(
     The input program is left untouched. With data that have no labels its answers are learned from, and `agreement`
     with them is measured. `resume_file` receives a resume point every epoch; with `resume` a run that
     was broken off continues from it, bit for bit on one CPU process. `stopwatch` takes the times where the
-    settings ask for time. `on_step` gets what every cut, with its retraining, comes to; what a run did before it was
-    broken off it does not get again.
+    settings ask for time; with `speedup` a ratio of time is that of the whole network as it measures it, not that of
+    the sum of layers. `on_step` gets what every cut, with its retraining, comes to; what a run did before it was broken
+    off it does not get again.
 
     Raises:  UsageError if training is asked for without data; RatioError if the ratio is infeasible; PatternError if
              nothing can be pruned; ModelError if weights that masks cut are not 0; TrainingError if training diverges.
@@ -98,11 +102,28 @@ def prune(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
     run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences)
+    timed = speedup if settings.of == "latency" else None
+    if timed is not None:
+        run.aim = lambda: _closed(program, selector, settings.ratio, timed, run.progress)
     if on_step is not None:
         run.on_step = lambda row, reached: on_step(row, remember(reached.clone(), program, settings))
     pruned, stages = run.execute(resume)
     pruned = remember(pruned, program, settings)
-    return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
+    measured = timed(program, pruned) if timed is not None else None
+    return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds, measured)
+
+
+def _closed(program: Program, selector: Selector, asked: float, speedup: Speedup, progress: Progress) -> float:
+    """The ratio of the sum of layers with which the network gets as much faster as was asked."""
+    found = close(program, selector, asked, speedup)
+    if found is None:
+        progress.note("the network cannot be timed whole: the ratio is that of the sum of its layers' times")
+        return asked
+    progress.note(
+        f"asks {format_ratio(found.ratio)} of the layers' summed time, which makes the whole network"
+        f" {found.speedup:.2f}x faster ({found.tries} cuts measured)"
+    )
+    return found.ratio
 
 
 def _why_data(settings: PruneSettings) -> str | None:
@@ -141,6 +162,7 @@ class _Run:
         options = {**asdict(settings), "preferences": preferences.of_kind}
         identity = identity_of(program, options, data, self.task) if resume_file else ""
         self.file = ResumeFile(resume_file, identity)
+        self.aim: Callable[[], float] = lambda: settings.ratio
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
         self.trainer = (
@@ -152,6 +174,7 @@ class _Run:
         if point is not None:
             self.stages.extend(point.stages)
             self.drawn = point.drawn
+            self.settings = replace(self.settings, ratio=point.ratio)
             self.program = self.program.replace(masks=point.masks)
             if point.module is not None:
                 self.program.module.load_state_dict(point.module)
@@ -159,17 +182,21 @@ class _Run:
                 self.program, _ = rescale_dropout(self.program, self.given)
             self.progress.note(f"resumed from {self.file.path}")
         else:
+            self.settings = replace(self.settings, ratio=self.aim())
             self._record("dense", 1.0, 0, 0.0, {})
         for number, phase in enumerate(plan(self.settings)):
             if point is None or number >= point.phase:
                 self._phase(number, phase, point if point is not None and number == point.phase else None)
         return self.program, tuple(self.stages)
 
+    def _save(self, number: int, fit_state: dict[str, Any] | None) -> None:
+        self.file.write(number, fit_state, self.program, self.stages, self.drawn, self.settings.ratio)
+
     def _phase(self, number: int, phase: Phase, point: ResumePoint | None) -> None:
         clock = Clock()
         fit_state = point.fit if point is not None else None
         if fit_state is None:
-            self.file.write(number, None, self.program, self.stages, self.drawn)
+            self._save(number, None)
             if phase.kind == "masked":
                 # Healing needs the network as it was; all others only look at the masks, which a cut replaces.
                 before = self.program.clone() if self.settings.recovery else self.program
@@ -181,7 +208,7 @@ class _Run:
             hooks = self._hooks(phase)
             history = self.trainer.train(
                 phase.name, self.program, phase.recipe, hooks, fit_state,
-                lambda state: self.file.write(number, state, self.program, self.stages, self.drawn),
+                lambda state: self._save(number, state),
             ).history  # fmt: skip
         searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
@@ -251,9 +278,9 @@ class _Run:
 
 def _report(
     dense: Program, pruned: Program, units: UnitMap, selector: Selector, settings: PruneSettings,
-    stages: tuple[StageRow, ...], seconds: float,
+    stages: tuple[StageRow, ...], seconds: float, measured: float | None,
 ) -> PruneReport:  # fmt: skip
-    """Asked and got, counted on what compaction will leave."""
+    """Asked and got, counted on what compaction will leave, or measured on it where a ratio of time was asked for."""
     keep = kept_units(units, pruned.masks, pruned.parameters)
     pattern = settings.pattern
     compact_params, compact_macs = _compacted(pruned, units, keep, settings)
@@ -271,6 +298,12 @@ def _report(
         warnings.append(
             f"asked {format_ratio(settings.ratio)}, but {format_ratio(before)} was cut before: nothing to cut"
         )
+    elif measured is not None and abs(measured / settings.ratio - 1) > NEAR:
+        warnings.append(
+            f"asked {format_ratio(settings.ratio)}, got {format_ratio(measured)} by measurement: no cut came nearer"
+        )
+    elif measured is not None:
+        pass
     elif got > settings.ratio * (1 + _TOLERANCE) and pattern.implied_ratio is not None:
         warnings.append(f"{pattern.text} and what was cut before make {format_ratio(got)} together")
     elif got > settings.ratio * (1 + _TOLERANCE):
@@ -284,7 +317,7 @@ def _report(
         pattern=settings.pattern,
         of=settings.of,
         asked=asked,
-        got=got,
+        got=got if measured is None else measured,
         dense_params=Params(dense.n_parameters),
         kept_params=Params(round(kept_params)),
         dense_macs=count_macs(dense),

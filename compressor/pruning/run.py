@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -142,7 +143,7 @@ def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
 @dataclass(frozen=True)
 class ResumePoint:
     """Where a run stood: the phase it was in, that fit's own state, the masks in force, the stages behind it, and the
-    masks that the search before it drew the weights to."""
+    masks that the search before it drew the weights to, and the ratio that the run works towards."""
 
     phase: int
     fit: dict[str, Any] | None
@@ -150,6 +151,7 @@ class ResumePoint:
     masks: dict[str, Tensor]
     stages: tuple[StageRow, ...]
     drawn: dict[str, Tensor]
+    ratio: float
 
 
 class ResumeFile:
@@ -180,7 +182,7 @@ class ResumeFile:
 
     def write(
         self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow],
-        drawn: Mapping[str, Tensor],
+        drawn: Mapping[str, Tensor], ratio: float = 1.0,
     ) -> None:  # fmt: skip
         """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept)."""
         if self.path is None:
@@ -188,7 +190,9 @@ class ResumeFile:
         module = None if fit_state is not None else dict(program.module.state_dict())
         rows = json.loads(json.dumps([asdict(row) for row in stages]))  # plain lists, as they are read
         state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
-        save_state(self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn)})
+        save_state(
+            self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn), "ratio": ratio}
+        )
 
 
 def _point(state: Mapping[str, Any], program: Program, n_phases: int) -> ResumePoint:
@@ -208,7 +212,10 @@ def _point(state: Mapping[str, Any], program: Program, n_phases: int) -> ResumeP
         known = [key for key in given if key in parameters] if isinstance(given, dict) else []
         check_form(given, {key: parameters[key].bool() for key in known}, name)
     stages = plain_as(list[StageRow], state.get("stages"), "stages")
-    return ResumePoint(phase, fit_state, module, state["masks"], tuple(stages), state["drawn"])
+    ratio = plain_as(float, state.get("ratio"), "ratio")
+    if not 1 <= ratio < math.inf:
+        raise TrainingError(f"resume point: a ratio of {ratio:g}")
+    return ResumePoint(phase, fit_state, module, state["masks"], tuple(stages), state["drawn"], ratio)
 
 
 def identity_of(

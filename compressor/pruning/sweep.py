@@ -17,6 +17,7 @@ from compressor.data import DataSource, Task
 from compressor.errors import TrainingError, UsageError, first_line
 from compressor.program import Program
 from compressor.progress import Progress
+from compressor.pruning.closing import Speedup
 from compressor.pruning.prune import prune
 from compressor.pruning.result import PruneReport
 from compressor.pruning.run import identity_of
@@ -53,6 +54,7 @@ def sweep(
     task: Task | None = None,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
+    speedup: Speedup | None = None,
     on_pruned: Callable[[float, Program, PruneReport], None] | None = None,
 ) -> tuple[SweepRow, ...]:
     """A row for each ratio, in their order; `settings.ratio` is replaced by each.
@@ -74,7 +76,7 @@ def sweep(
         row = _read(file, identity)
         if row is None:
             pruned, report = prune(
-                program, asked, data=data, task=task, progress=progress, stopwatch=stopwatch,
+                program, asked, data=data, task=task, progress=progress, stopwatch=stopwatch, speedup=speedup,
                 resume_file=point, resume=point.exists(),
             )  # fmt: skip
             if on_pruned is not None:

@@ -18,6 +18,8 @@ from compressor.training.distillation import soft_loss
 
 _Data = TypeVar("_Data", DataSource, DataSource | None)
 _SMALLEST = 1e-12
+_TEMPERATURE = 4.0
+"""As where distillation stands beside labels: what is almost sure of itself tells more so."""
 
 
 class TaughtSource:
@@ -71,7 +73,7 @@ class Agreement:
         """
         pairs = _pairs(outputs, batch.target)
         if _are_scores(outputs):
-            return soft_loss(*pairs[0], 1.0)
+            return soft_loss(*pairs[0], _TEMPERATURE)
         parts = [(mine - theirs).square().sum() / theirs.square().sum().clamp_min(_SMALLEST) for mine, theirs in pairs]
         return torch.stack(parts).mean()
 
