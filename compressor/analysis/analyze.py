@@ -11,9 +11,9 @@ from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers, uncounted_operators
-from compressor.data import DataSource, Task, in_batches_of, open_task
+from compressor.data import DataSource, Task, in_batches_of
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
-from compressor.training import evaluate, is_measurable
+from compressor.training import evaluate_where_possible
 from compressor.units import Macs, Params
 
 _STRUCTURAL = ("kernel window", "the only index")
@@ -40,9 +40,7 @@ def analyze(
     data = in_batches_of(data, program.fixed_batch)
     units = find_units(program, options or WalkOptions.from_mapping(program.record.walk))
     macs = macs_of_layers(program)
-    metrics = None
-    if data is not None and is_measurable(data, task):
-        metrics = evaluate(program.module, data, task or open_task(None), device=device)
+    metrics = evaluate_where_possible(program.module, data, task, device=device)
     return Analysis(
         n_params=Params(program.n_parameters),
         n_zeroed=program.n_zeroed,

@@ -18,10 +18,10 @@ from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify
 from compressor.cost import USUAL, Stopwatch, count_macs, find_preferences, uncounted_operators
-from compressor.data import DataSource, Task, in_batches_of, open_task
+from compressor.data import DataSource, Task, in_batches_of
 from compressor.errors import CompressError
 from compressor.program import CONTRACTIONS, Program, ProgramModule, find_layers
-from compressor.training import evaluate, is_measurable
+from compressor.training import evaluate_where_possible
 from compressor.units import Macs, Params
 
 _REAL_SAMPLES = 64
@@ -63,9 +63,7 @@ def compact(
     rescaled = rescaled_norms(without.whole, without.units, without.verdict.keep)
     agreement = None if rescaled else verify(masked, smaller, _real_inputs(data), exact=without.exact)
     smaller.module.train(program.module.training)
-    metrics = None
-    if data is not None and is_measurable(data, task):
-        metrics = evaluate(smaller.module, data, task or open_task(None), device=device)
+    metrics = evaluate_where_possible(smaller.module, data, task, device=device)
     report = CompactReport(
         dense_params=Params(program.record.dense_params or program.n_parameters),
         masked_params=Params(masked.n_parameters),

@@ -17,7 +17,7 @@ from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
-from compressor.training import StepHook, evaluate, is_measurable, with_targets
+from compressor.training import StepHook, evaluate_where_possible, with_targets
 from compressor.units import Params
 
 
@@ -47,13 +47,8 @@ def retrain(
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; ModelError if weights
              that masks cut are not 0; TrainingError if training diverges.
     """
-    if data is None:
-        raise UsageError("no data: give --data, for example --data mnist:DIR or --data digits.npz")
     recovery = recovery or Recovery()
-    if recipe is None and not recovery:
-        raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
-    if recipe is not None and recipe.distill > 0 and teacher is None:
-        raise UsageError("--distill needs --teacher MODEL, for example the dense model that this one was pruned from")
+    data = _checked(data, recipe, recovery, teacher)
     program.check_masks()
     check_batch_size(program, recipe)
     clock = Clock()
@@ -85,14 +80,24 @@ def retrain(
     return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
 
 
+def _checked(data: DataSource | None, recipe: Recipe | None, recovery: Recovery, teacher: Program | None) -> DataSource:
+    """The data, when there is something to do and all that it needs."""
+    if data is None:
+        raise UsageError("no data: give --data, for example --data mnist:DIR or --data digits.npz")
+    if recipe is None and not recovery:
+        raise UsageError("--epochs 0: leaves nothing to do without --recalibrate or --reconstruct")
+    if recipe is not None and recipe.distill > 0 and teacher is None:
+        raise UsageError("--distill needs --teacher MODEL, for example the dense model that this one was pruned from")
+    return data
+
+
 def standing(
     program: Program, name: str, *, data: DataSource | None = None, task: Task | None = None, device: str = "cpu"
 ) -> RetrainReport:
     """The report of a program that was trained elsewhere: one row, `name`, measured where there are data."""
     clock = Clock()
     data = in_batches_of(data, program.fixed_batch)
-    measured = data is not None and is_measurable(data, task)
-    metrics = evaluate(program.module, data, task or open_task(None), device=device) if measured and data else None
+    metrics = evaluate_where_possible(program.module, data, task, device=device)
     row = StageRow(name, program.n_parameters / _left(program), _left(program), 0, clock.seconds, metrics)
     return RetrainReport((row,), (), program.n_zeroed, None, clock.seconds)
 

@@ -9,7 +9,13 @@ from compressor.training.loop import fit, steps_per_epoch
 from compressor.training.processes import share_state
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
-from compressor.training.taught import Agreement, is_measurable, with_agreement, with_targets
+from compressor.training.taught import (
+    Agreement,
+    evaluate_where_possible,
+    is_measurable,
+    with_agreement,
+    with_targets,
+)
 
 __all__ = [
     "Agreement",
@@ -20,6 +26,7 @@ __all__ = [
     "StepReport",
     "check_form",
     "evaluate",
+    "evaluate_where_possible",
     "fit",
     "gradient_moments",
     "is_measurable",

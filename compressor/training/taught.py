@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from compressor.data import Batch, Classification, DataSource, Split, Task, has_labels
+from compressor.data import Batch, Classification, DataSource, Split, Task, has_labels, open_task
 from compressor.errors import DataError, UsageError, first_line
 from compressor.training.distillation import soft_loss
+from compressor.training.evaluation import evaluate
 
 _Data = TypeVar("_Data", DataSource, DataSource | None)
 _SMALLEST = 1e-12
@@ -110,6 +111,15 @@ class AlsoAgreement:
 def is_measurable(data: DataSource, task: Task | None) -> bool:
     """Whether the task can be asked about the data: the built-in one needs labels."""
     return has_labels(data) or not (task is None or isinstance(task, Classification))
+
+
+def evaluate_where_possible(
+    module: nn.Module, data: DataSource | None, task: Task | None, *, device: str = "cpu"
+) -> dict[str, float] | None:
+    """The task's metrics as `evaluate` has them; None without data, and without labels where the task needs them."""
+    if data is None or not is_measurable(data, task):
+        return None
+    return evaluate(module, data, task or open_task(None), device=device)
 
 
 def with_targets(data: _Data, task: Task | None, dense: nn.Module | None) -> tuple[_Data, Task | None]:
