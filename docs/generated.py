@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-MAKERS = ("make_rules_table", "make_onnx_table", "make_operators_table", "make_json_page")
+MAKERS = (
+    "make_rules_table",
+    "make_onnx_table",
+    "make_operators_table",
+    "make_json_page",
+    "make_transformers_table",
+)
 """Modules of this folder; each has a `PART`."""
 
 

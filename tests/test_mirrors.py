@@ -60,6 +60,11 @@ TOGETHER: Mapping[str, str] = {
     "formats/onnx_import/test_read.py": "formats/onnx_import/opening",
     "bad/test_pickles.py": "formats/pickle_work",
     "models/test_huggingface.py": "formats/folder models/hf_configuration",
+    # networks of transformers: from a directory and back into one
+    "models/test_transformers_families.py": "models/hf_inputs models/task_outputs",
+    "exporting/test_huggingface.py": "models/hf_directory pruning/uniform",
+    "cli/test_transformers_walk.py": "cli/directory formats/text_form",
+    "data/test_text.py": "data/tokens",
     "models/test_architectures.py": "models/alexnet models/lenet models/resnet_cifar models/vgg",
     "exporting/test_verify.py": "formats/onnx_session",
     "data/test_order.py": "data/passes data/source",

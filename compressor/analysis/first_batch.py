@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from compressor.data import Batch, DataSource, Task
 from compressor.data.source import Split
-from compressor.data.task import Classification
+from compressor.data.task import Classification, means_of
 from compressor.errors import CompressError, DataError, first_line
-from compressor.program import InputSpec
+from compressor.program import InputSpec, misfit
 from compressor.units import format_dtype
 
 _SAMPLES = 2
@@ -42,9 +42,10 @@ def _check_inputs(batch: Batch, inputs: Sequence[InputSpec], where: str) -> None
     if len(batch.inputs) != len(inputs):
         names = ", ".join(spec.name for spec in inputs)
         raise DataError(f"{where}: gives {len(batch.inputs)} inputs but the model takes {len(inputs)}: {names}")
+    unfit = misfit(inputs, [tuple(tensor.shape[1:]) for tensor in batch.inputs])
     for tensor, spec in zip(batch.inputs, inputs, strict=True):
         given, wanted = tuple(tensor.shape[1:]), tuple(spec.shape[1:])
-        if given != wanted:
+        if spec is unfit:
             raise DataError(
                 f"{where}: gives inputs of {_size(given)} but the model takes {_size(wanted)} ({spec.name}); "
                 "give the data set that it was trained on with --data"
@@ -73,7 +74,7 @@ def _measured(module: nn.Module, batch: Batch, data: DataSource, task: Task, spl
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise DataError(f"task {task.name}: loss must be a tensor of one number, got {_describe(loss)}")
     _check_metrics(metrics, task)
-    return {"loss": float(loss), **{name: value / max(count, 1) for name, (value, count) in metrics.items()}}
+    return {"loss": float(loss), **means_of(task, metrics)}
 
 
 def _check_classes(outputs: Any, data: DataSource, task: Task) -> None:

@@ -20,7 +20,7 @@ from compressor.analysis.suffix import Steps, live_bytes
 from compressor.asking import WalkOptions
 from compressor.asking.scan import ScanSettings, Sensitivity
 from compressor.axes import find_units
-from compressor.data import Batch, DataSource, Task, open_task
+from compressor.data import Batch, DataSource, Task, means_of, open_task
 from compressor.errors import DataError
 from compressor.program import Program, find_layers
 from compressor.progress import Progress, Silent
@@ -132,7 +132,8 @@ class _Scan:
         self.n_samples += n_samples
 
     def result(self, pattern: str) -> Sensitivity:
-        means = {key: value / max(count, 1) for key, (value, count) in self.sums.items()}
+        primary = self.task.primary
+        means = {key: means_of(self.task, {primary: pair})[primary] for key, pair in self.sums.items()}
         curves = {
             layer: tuple((share, means[i]) for share, i in points)
             for layer, points in self.cuts.points.items()

@@ -9,7 +9,7 @@ from compressor.asking.counts import check_counts, read_counts
 from compressor.asking.option import Range, at_least, check, option
 from compressor.errors import UsageError
 
-Format = Literal["onnx", "pt2", "python"]
+Format = Literal["onnx", "pt2", "python", "huggingface"]
 Int8 = Literal["dynamic", "static"]
 Precision = Literal["unchanged", "fp16", "int8 dynamic", "int8 static"]
 
@@ -23,7 +23,9 @@ _OPSETS = Range(
     f"{LOWEST_OPSET} to {HIGHEST_OPSET}, which can be written and checked here",
     lambda value: LOWEST_OPSET <= value <= HIGHEST_OPSET,
 )
-_CALLED = {"pt2": "an archive of torch.export", "python": "Python source"}
+_CALLED = {
+    "pt2": "an archive of torch.export", "python": "Python source", "huggingface": "a directory of transformers",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class ExportForm:
     format: Format | None = option(
         None,
         "pt2 is an archive of torch.export; python is source for PyTorch, a model.py with model.safetensors "
-        "beside it. Default: by the name of the output, else onnx.",
+        "beside it; huggingface is a directory that transformers opens by itself. Default: by the name of the output "
+        "(NAME/ is a directory), else onnx.",
     )
     batch: int | None = option(None, "Fix the batch at N. Default: any batch.", metavar="N", range=at_least(1))
     fp16: bool = option(False, "Weights and arithmetic in half precision; inputs stay float32.")
@@ -80,7 +83,7 @@ class ExportForm:
     @property
     def _only_in_onnx(self) -> str | None:
         """The first option that this format does not have."""
-        batch = self.batch if self.format == "python" else None
+        batch = self.batch if self.format != "pt2" else None
         given = {"--opset": self.opset, **self._of_onnx, "--batch": batch}
         return next((name for name, value in given.items() if value), None)
 

@@ -47,7 +47,8 @@ class Cut:
     multiple of `round_to` units; with 0 whole units leave widths that the runtime likes, as a stopwatch finds or as is
     usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio
     that whole units carry where columns are cut as well, as a power: of 16x at 1/2, 4x. `through_norm` says whether
-    units that pass a mean or a variance may go (`WalkOptions`).
+    units that pass a mean or a variance may go (`WalkOptions`). `uniform` ties units over the layers, as a
+    configuration of transformers says their widths.
 
     `pattern` may be given as text and is a `Pattern` from then on.
 
@@ -96,6 +97,12 @@ class Cut:
         "keeps its divisor (compact = masked); go, and the norm is rescaled (retrain after compact).",
         panel=HOW,
     )
+    uniform: bool = option(
+        False,
+        "Cut the same from every layer, in widths that a configuration of transformers can say: what `compress export "
+        "--format huggingface` needs.",
+        panel=HOW,
+    )
     layers: tuple[tuple[str, float], ...] = option(
         (),
         "Share of these layers that stays, as conv1=0.66; repeat. With --ratio the rest shares what is left.",
@@ -132,6 +139,11 @@ class Cut:
             raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
         if self.round_to > 1 and not self.pattern.is_physical:
             raise UsageError(f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out")
+
+        if self.uniform and (self.pattern.units is None or self.pattern.weights is not None):
+            raise UsageError(
+                f"--uniform: --pattern {self.pattern} leaves zeros or columns; use channel, filter or head"
+            )
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""
@@ -203,7 +215,7 @@ class Cut:
     @property
     def walk(self) -> WalkOptions:
         """How the units are found."""
-        return WalkOptions(keep_heads=self.pattern.units == "head", through_norm=self.through_norm)
+        return WalkOptions(keep_heads=self.pattern.units == "head" or self.uniform, through_norm=self.through_norm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,13 @@ class Closing:
 
         Raises:  GateError naming what was not met; OutputError if a file cannot be written.
         """
-        written = write_program(program, target, self.session, gates, values)
+        self.end(program, write_program(program, target, self.session, gates, values), tell)
+
+    def end(self, program: Program, written: Written, tell: Callable[[Written], Told]) -> None:
+        """The same where what was made of the program is written already.
+
+        Raises:  as `write`.
+        """
         point = self.session.resume_point
         if written.output is not None and point is not None and self.session.is_main:
             point.unlink(missing_ok=True)

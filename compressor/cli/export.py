@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from compressor.asking.export import Checking, ExportForm
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
+from compressor.cli.directory import directory_target, is_directory
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
-from compressor.cli.streams import STREAM, choose_target, default_name, known_data, read_source
+from compressor.cli.streams import STREAM, Target, choose_target, default_name, known_data, read_source
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ExportOptions(GateOptions, OutputOptions, ModelOptions):
 
 
 def export(options: ExportOptions, session: Session) -> None:
-    """Writes ONNX, or Python source for PyTorch, checked against the model.
+    """Writes ONNX, Python source for PyTorch, or a directory of transformers, checked against the model.
 
     Any batch size unless --batch fixes it. Nothing is written when the check fails.
 
@@ -44,6 +45,7 @@ def export(options: ExportOptions, session: Session) -> None:
       compress export model.compact.pt --int8 static --data mnist:data -o model.int8.onnx
       compress export model.pruned.pt --sparse -o small.onnx
       compress export model.compact.pt -o model.py
+      compress export bert.compact.pt -o bert-small/
       compress export model.pt -o model.onnx --check-only
       compress compact model.pruned.pt -o - | compress export - -o model.onnx
     """
@@ -53,7 +55,7 @@ def export(options: ExportOptions, session: Session) -> None:
         _check(options, gates, sizes, session)
         return
     form = _form_of(options)
-    target = choose_target(options, _SUFFIXES[form.format or "onnx"])
+    target = _target(options, form.format or "onnx")
     if form.fold_norms:
         session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
     source = read_source(options, options.model, session)
@@ -72,18 +74,26 @@ def export(options: ExportOptions, session: Session) -> None:
     _show(report, target.name, gates, source, session)
 
 
-_SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "python": ".py"}
+_SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "python": ".py", "huggingface": ".hf"}
+
+
+def _target(options: ExportOptions, form: str) -> Target:
+    """Where the result goes."""
+    if form == "huggingface" and options.output != STREAM:
+        return directory_target(options.output or default_name(options, _SUFFIXES[form]), options.force)
+    return choose_target(options, _SUFFIXES[form])
 
 
 def _written(program: Program, stream: Path | BinaryIO, form: ExportForm, shared: dict[str, Any]) -> ExportReport:
     """The file in its format."""
-    from compressor.exporting import export_onnx, export_pt2, export_python
+    from compressor.exporting import export_huggingface, export_onnx, export_pt2, export_python
 
     if form.format == "pt2":
         return export_pt2(program, stream, batch=form.batch, **shared)
-    if form.format == "python":
+    if form.format in ("python", "huggingface"):
         assert isinstance(stream, Path)
-        return export_python(program, stream, **shared)
+        write = export_python if form.format == "python" else export_huggingface
+        return write(program, stream, **shared)
     return export_onnx(
         program, stream, batch=form.batch, opset=form.opset, fp16=form.fp16, int8=form.int8,
         n_calibration=form.n_calibration, sparse=form.sparse, **shared,
@@ -95,10 +105,12 @@ def _form_of(options: ExportOptions) -> ExportForm:
 
     Raises:  UsageError for options that the format does not have.
     """
-    by_name = next((form for form, suffix in _SUFFIXES.items() if (options.output or "").endswith(suffix)), "onnx")
+    output = options.output or ""
+    by_name = next((form for form, suffix in _SUFFIXES.items() if output.endswith(suffix)), "onnx")
+    by_name = "huggingface" if is_directory(output) else by_name
     form = options.request(ExportForm, format=options.said.get("format") or by_name)
-    if form.format == "python" and options.output == STREAM:
-        raise UsageError("-o -: Python source comes with a second file for its weights; give -o FILE.py")
+    if form.format in ("python", "huggingface") and options.output == STREAM:
+        raise UsageError(f"-o -: --format {form.format} writes more than one file; give -o and a name")
     return form
 
 

@@ -10,6 +10,7 @@ from compressor.asking import PruneSettings, Recovery
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
+from compressor.cli.directory import check_goal, directory_target, is_directory, write_directory
 from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import check_report
 from compressor.cli.latency import after_prune, network_speedup
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 def prune(options: PruneOptions, session: Session) -> None:
     """Cuts to a ratio with structure, training included.
 
-    The checkpoint keeps its size, with masks for what is cut, until `compact` removes it.
+    The checkpoint keeps its size, with masks for what is cut, until `compact` removes it. With -o NAME/ a network of
+    transformers is cut the same in every layer, what is cut removed, and the rest written as the library opens it.
 
     \b
     Examples:
@@ -56,14 +58,17 @@ def prune(options: PruneOptions, session: Session) -> None:
       compress prune model.pt -r 8x --keep conv1 --epochs 12 --retrain-epochs 20 --distill 0.7
       compress prune model.pt -r 13x --dry-run
       compress prune model.pt -r 2x,4x,8x -o sweep
+      compress prune ./bert -r 1.3x --data text:train.csv -o bert-small/
       compress prune model.pt -r 13x -o - | compress compact - -o small.pt
     """
     if ratios := asked_for(options):
         sweep(options, ratios, session)
         return
     settings = prune_settings(options)  # what can be refused without torch is refused without waiting for it
+    if is_directory(options.output):
+        settings = replace(settings, uniform=True)
     gates = gates_of("prune", options.require or (), task=options.task)
-    target = None if options.dry_run else choose_target(options, ".pruned.pt")
+    target = None if options.dry_run else _target(options, settings)
     check_report(options)
     point = None if target is None else choose_resume_point(target, options, session)
     settings = replace(settings, device=device_name(options))
@@ -74,6 +79,14 @@ def prune(options: PruneOptions, session: Session) -> None:
     else:
         session.resume_point = point
         _run(options, settings, source, target, gates, session)
+
+
+def _target(options: PruneOptions, settings: PruneSettings) -> Target:
+    """Where the checkpoint goes, or the directory that transformers reads."""
+    if options.output is None or not is_directory(options.output):
+        return choose_target(options, ".pruned.pt")
+    check_goal(settings)
+    return directory_target(options.output, options.force)
 
 
 def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: Gates, session: Session) -> None:
@@ -147,7 +160,11 @@ def _run(
         body = {"dry_run": False, **plain(full), "latency": latency}
         return Told(partial(table, every_row=options.verbose), body, partial(_page, full, written))
 
-    Closing(options, session, source).write(written, target, gates, _gated(report), tell)
+    closing = Closing(options, session, source)
+    if is_directory(options.output):
+        closing.end(written, write_directory(written, target, data, session, gates, _gated(report)), tell)
+    else:
+        closing.write(written, target, gates, _gated(report), tell)
 
 
 def _saver(

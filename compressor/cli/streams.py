@@ -275,10 +275,14 @@ def known_data(
     from compressor.analysis.first_batch import first_metrics
     from compressor.data import open_data, open_task
     from compressor.data.folders import FolderSource
+    from compressor.data.text import TextSource
+    from compressor.data.tokens import fitted
+    from compressor.formats.text_form import task_of, text_form
     from compressor.training import is_measurable
 
-    task = open_task(program.record.task, **session.origin("task", options.task)._asdict())
     ref = program.record.data
+    asked = program.record.task or task_of(program, ref)
+    task = open_task(asked, **session.origin("task", options.task)._asdict())
     if ref is None:
         if needed_for is not None:
             raise UsageError(f"no data: {needed_for} needs a data set; give it with --data, e.g. --data mnist:DIR")
@@ -292,6 +296,8 @@ def known_data(
         return None, task
     if isinstance(data, FolderSource):
         data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
+    if isinstance(data, TextSource):
+        data = fitted(data, text_form(program, task.name))
     data, task = _with_answers(data, task, dense, session, gates)
     if not is_measurable(data, task):
         return data, task

@@ -10,6 +10,9 @@ Three properties decide for this form. A removed position contributes 0 to every
 the result can be pruned again by the plain rules for sums. The zeros make var at least (C0 − C) / C0 · mean_x², so the
 relative error stays below C0 / (C0 − C) roundings (Σ x² / C0 − mean² squares the operands first and is worse). And
 dividing by sqrt(C0) first keeps half precision from overflowing in the sums.
+
+A norm without a mean needs none of that: x / sqrt(Σ x² / C0 + eps) is the norm over C positions with eps · C0/C, times
+sqrt(C0/C), which its weight takes.
 """
 
 from __future__ import annotations
@@ -92,6 +95,12 @@ def _layer_norm(node: Node, sizes: Sizes) -> None:
         return
     over = list(range(value.rank - n, value.rank))
     centred = node.target in families.LAYER_NORM
+    if not centred and bound["weight"] is not None and bound["eps"] is not None:
+        share = math.prod(value.sizes[-n:]) / math.prod(sizes.of(value)[-n:])
+        set_argument(node, "normalized_shape", list(sizes.of(value)[-n:]))
+        set_argument(node, "eps", float(bound["eps"]) * share)
+        set_argument(node, "weight", write(aten.mul.Tensor, bound["weight"], share**0.5))
+        return
     result = _standardised(write, bound["input"], over, math.prod(value.sizes[-n:]), bound["eps"], centred)
     _become(node, _scaled(write, result, bound["weight"], bound.get("bias")))
 
@@ -138,6 +147,51 @@ def _group_norm(node: Node, sizes: Sizes) -> None:
     _become(node, _scaled(write, flat, *scales))
 
 
+def _root_mean_square(mean: Node) -> tuple[Node, Node, Node] | None:
+    """Of x / sqrt(mean(x²) + eps) · weight the addition of eps, the product with the weight and the weight, where
+    `mean` is that mean over the last dimension and the weight comes from parameters alone; None for any other mean."""
+    bound = arguments(mean)
+    if not bound.get("keepdim") or not isinstance(square := bound["self"], Node):
+        return None
+    add, x = _only_reader(mean), square.args[0] if square.args else None
+    is_square = families.operator_name(square.target) == "pow" and square.args[1:] == (2,)
+    if add is None or not is_square or add.target not in families.ADD or add.kwargs:
+        return None
+    inverse = _only_reader(add)
+    product = _only_reader(inverse) if inverse is not None else None
+    if inverse is None or families.operator_name(inverse.target) != "rsqrt" or product is None:
+        return None
+    scaled = product
+    while (after := _only_reader(scaled)) is not None and after.target in families.CASTS:
+        scaled = after
+    if product.target not in families.MUL or x not in product.args or after is None or after.target not in families.MUL:
+        return None
+    weight = next((arg for arg in after.args if arg is not scaled), None)
+    is_number = isinstance(add.args[1], (int, float)) and add.args[0] is mean
+    return (add, after, weight) if is_number and isinstance(weight, Node) and _is_learned(weight) else None
+
+
+def _only_reader(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _is_learned(node: Node) -> bool:
+    """Whether a value is the same for every input."""
+    waiting = [node]
+    while waiting:
+        now = waiting.pop()
+        if now.op == "placeholder":
+            return False
+        waiting += now.all_input_nodes
+    return True
+
+
+def _plainly(add: Node, scale: Node, weight: Node, share: float) -> None:
+    """A norm without a mean over what is left, as a norm of that width: weight · √(C0/C), eps · C0/C."""
+    add.args = (add.args[0], float(add.args[1]) * share)  # type: ignore[arg-type]
+    scale.replace_input_with(weight, _writer(scale)(aten.mul.Tensor, weight, share**0.5))
+
+
 @rewrites(families.MEAN)
 def _mean(node: Node, sizes: Sizes) -> None:
     """The sum over what is left, divided by what was there; the mean over the other dimensions stays one."""
@@ -148,6 +202,10 @@ def _mean(node: Node, sizes: Sizes) -> None:
     source = sizes.value(bound["self"])
     assert isinstance(source, Value)
     n_dense = float(math.prod(source.sizes[dim] for dim in dims))
+    left = sizes.of(source)
+    if (norm := _root_mean_square(node)) is not None and len(dims) == 1 and dims[0] == source.rank - 1:
+        _plainly(*norm, n_dense / left[dims[0]])
+        return
     over = [source.normal_dim(dim) for dim in bound.get("dim") or range(source.rank)]
     kind = {"dtype": bound["dtype"]} if bound["dtype"] is not None else {}
     if set(dims) == set(over):

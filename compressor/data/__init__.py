@@ -7,19 +7,21 @@ from compressor.data.fixed import in_batches_of
 from compressor.data.identity import identity_of_data, identity_of_task
 from compressor.data.opening import KINDS, open_data, relocate
 from compressor.data.source import Batch, DataSource, Split, has_labels
-from compressor.data.task import Classification, Task, open_task
+from compressor.data.task import Classification, LanguageModelling, Task, means_of, open_task
 
 __all__ = [
     "KINDS",
     "Batch",
     "Classification",
     "DataSource",
+    "LanguageModelling",
     "Split",
     "Task",
     "has_labels",
     "identity_of_data",
     "identity_of_task",
     "in_batches_of",
+    "means_of",
     "open_data",
     "open_task",
     "relocate",

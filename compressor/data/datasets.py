@@ -19,7 +19,7 @@ from compressor.data.digests import digest_of, file_digest
 from compressor.data.order import mixed_seed
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
-from compressor.errors import DataError
+from compressor.errors import DataError, first_line
 from compressor.reference import load_reference, resolve_path, split_reference
 
 _SAMPLES, _TRIES = 32, 3
@@ -82,7 +82,22 @@ class DatasetSource(NumberedSource):
                     # Not torch.manual_seed, which reseeds the accelerators too, and with them dropout.
                     torch.default_generator.manual_seed(mixed_seed("sample", asked.seed, asked.epoch, position))
                     items.append(dataset[sample])
-            yield _to_device(_as_batch(default_collate(items), self.ref), asked.device)
+            yield _to_device(_as_batch(_collated(items, self.ref), self.ref), asked.device)
+
+
+def _collated(items: list[Any], ref: str) -> Any:
+    """Raises:  DataError for items that make no batch: the data set's own fault."""
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        shapes = [[tuple(x.shape) for x in tree_leaves(item) if isinstance(x, Tensor)] for item in items]
+        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+        if other is None:
+            raise DataError(f"{ref}: items of its data set make no batch: {first_line(error)}") from error
+        raise DataError(
+            f"{ref}: items of its data set have different sizes, {shapes[0]} and {shapes[other]}, and make no batch\n"
+            f"let it return tensors of one size: pad texts (with a mask as an input), resize images"
+        ) from error
 
 
 def _is_value(leaf: object) -> bool:
@@ -112,7 +127,7 @@ def open_function(ref: str, base: Path | None, *, trust_code: bool) -> DatasetSo
         if len(dataset) == 0:
             raise DataError(f"{ref}: the {name} data set is empty")
     with torch.random.fork_rng(devices=[]):
-        first = _as_batch(default_collate([train[0]]), ref)
+        first = _as_batch(_collated([train[0]], ref), ref)
     shapes = tuple(tuple(x.shape[1:]) for x in first.inputs)
     classes = getattr(train, "classes", None)
     return DatasetSource(_absolute(ref, base), train, val, len(classes) if classes else None, shapes)

@@ -19,11 +19,12 @@ from compressor.data.folders import open_folders
 from compressor.data.idx import open_idx
 from compressor.data.npz import open_npz
 from compressor.data.source import DataSource
+from compressor.data.text import open_text
 from compressor.errors import DataError
 from compressor.reference import resolve_path, split_reference
 
 KINDS: Mapping[str, Callable[[str, Path], DataSource]] = MappingProxyType(
-    {"mnist": open_idx, "fashion-mnist": open_idx, "cifar10": open_cifar10}
+    {"mnist": open_idx, "fashion-mnist": open_idx, "cifar10": open_cifar10, "text": open_text}
 )
 """Prefix -> reader, called with the prefix and an absolute directory."""
 

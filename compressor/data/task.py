@@ -5,6 +5,8 @@ It must never hold a loop over batches, nor averages over several: metrics are s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -78,15 +80,71 @@ class Classification:
         return {"accuracy": (float(right), batch.target.numel())}
 
 
-def open_task(ref: str | None, *, base: Path | None = None, trust_code: bool = False) -> Task:
-    """The task that `ref` names: None or `classification`, else `file.py:Name` / `package.module:Name`.
+MASKED, CAUSAL = "masked-lm", "causal-lm"
+IGNORED = -100
+"""A target that nothing is asked of: padding, a token that was not masked."""
+_LARGEST_LOG = 50.0
 
-    All but the built-in one are code, which is imported only with `trust_code`: see `open_data`.
+
+class LanguageModelling:
+    """Cross entropy and perplexity of the tokens that are to be predicted, wherever in a text they stand.
+
+    Shapes:  outputs (N, T, V), batch.target (N, T) of tokens, `IGNORED` where nothing is asked
+    """
+
+    primary = "perplexity"
+    higher_is_better = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """Mean cross entropy over the tokens that are asked for.
+
+        Raises:  DataError if the outputs are no scores of tokens.
+        """
+        logits, target = self._asked(outputs, batch)
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
+        """Accuracy, and the logarithm of the perplexity: sums over tokens, and their number."""
+        logits, target = self._asked(outputs, batch)
+        n = target.numel()
+        nats = float(F.cross_entropy(logits, target, reduction="sum")) if n else 0.0
+        return {"perplexity": (nats, n), "accuracy": (float((logits.argmax(1) == target).sum()), n)}
+
+    def finished(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics from their means: e to the power of the cross entropy."""
+        return {**means, "perplexity": math.exp(min(means["perplexity"], _LARGEST_LOG))}
+
+    def _asked(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores and tokens. Shapes: -> (n, V), (n,)"""
+        target = batch.target
+        if not isinstance(outputs, Tensor) or outputs.dim() != 3 or outputs.shape[:2] != target.shape:
+            raise DataError(f"--task {self.name} reads (N, T, tokens), the model returns {_describe(outputs)}")
+        asked = target != IGNORED
+        return outputs[asked], target[asked]
+
+
+def means_of(task: Task, sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Metrics from sums and counts; a task may have something to do with the means (`finished`)."""
+    means = {name: value / max(count, 1) for name, (value, count) in sums.items()}
+    finish = getattr(task, "finished", None)
+    return means if finish is None else finish(means)
+
+
+def open_task(ref: str | None, *, base: Path | None = None, trust_code: bool = False) -> Task:
+    """The task that `ref` names: None or `classification`, `masked-lm`, `causal-lm`, else `file.py:Name` or
+    `package.module:Name`.
+
+    All but the built-in ones are code, which is imported only with `trust_code`: see `open_data`.
 
     Raises:  DataError if it cannot be loaded or lacks a part of a task; UntrustedCodeError if it is not trusted.
     """
     if ref is None or ref == Classification.name:
         return Classification()
+    if ref in (MASKED, CAUSAL):
+        return LanguageModelling(ref)
     found = load_reference(ref, field="task", trust_code=trust_code, base=base, error=DataError)
     if isinstance(found, type):
         try:

@@ -3,6 +3,7 @@ network computes."""
 
 from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
+from compressor.exporting.huggingface import export_huggingface
 from compressor.exporting.recheck import check_onnx
 from compressor.exporting.result import Check, ExportReport
 from compressor.exporting.runnable import feeds_of, to_runnable
@@ -15,6 +16,7 @@ __all__ = [
     "Check",
     "ExportReport",
     "check_onnx",
+    "export_huggingface",
     "export_onnx",
     "export_pt2",
     "export_python",

@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import Program, families
+from compressor.program import InputSpec, Program, batches, families
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -33,7 +33,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
 
     Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
     … or the keys of the dictionary that the network returns. The batch dimension is called `batch`, or has
-    the size `batch`.
+    the size `batch`; dimensions of any length have the names that the specification gives them.
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
@@ -42,6 +42,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
+    _lay_out_attention(module)
     exported = to_exported(program, module, batch)
     try:
         with quiet():
@@ -61,9 +62,24 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         )
     _strip(model)
     _name_values(model, [spec.name for spec in program.inputs], output_names(program))
-    _name_batch(model)
+    _name_sizes(model, program.inputs)
     _name_transposed(model, module)
     return model
+
+
+def _lay_out_attention(module: nn.Module) -> None:
+    """Attention's result in the memory layout that it says it has.
+
+    torch's exporter writes a reshape behind it as a view by the strides of the operator, then takes the operator apart,
+    which gives other strides where there is a mask. A copy costs nothing: ONNX has no strides.
+    """
+    for node in list(module.graph.nodes):  # type: ignore[union-attr]
+        if node.op == "call_function" and node.target in families.ATTENTION:
+            with node.graph.inserting_after(node):
+                copied = node.graph.call_function(torch.ops.aten.clone.default, (node,))
+            copied.kwargs = {"memory_format": torch.contiguous_format}
+            node.replace_all_uses_with(copied, delete_user_cb=lambda user, own=copied: user is not own)
+    module.recompile()  # type: ignore[operator]
 
 
 def output_names(program: Program) -> list[str]:
@@ -95,13 +111,13 @@ def _paths(value: object, path: str) -> Iterator[str]:
 
 
 def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:
-    """torch's own exported form, the batch open or of size `batch`.
+    """torch's own exported form, the batch open or of size `batch`, free dimensions open.
 
-    Raises:  ModelError if torch cannot export it, or the graph holds the batch as a number that should be
-             open.
+    Raises:  ModelError if torch cannot export it, or the graph holds a size as a number that should be open.
     """
     is_open = program.has_dynamic_batch and batch is None
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in program.inputs) if is_open else None
+    open_dims = [[*([0] if is_open else []), *_free_dims(spec)] for spec in program.inputs]
+    dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims) if any(open_dims) else None
     example = 2 if is_open else batch or 1
     examples = program.example_inputs(example, dtype=input_dtype(program))
     try:
@@ -109,21 +125,23 @@ def to_exported(program: Program, module: nn.Module, batch: int | None = None) -
             exported = torch.export.export(module, examples, dynamic_shapes=dynamic)
     except Exception as error:  # torch.export has no common base class for what it raises
         raise ModelError(f"the model cannot be exported: {innermost_line(error)}") from error
-    if dynamic is not None and not all(_has_symbolic_batch(exported, name) for name in _user_inputs(exported)):
-        raise ModelError(
-            "the graph fixes the batch although its input leaves it open; "
-            "a reshape or expand in it holds the batch as a number"
-        )
+    for name, spec, dims in zip(_user_inputs(exported), program.inputs, open_dims, strict=False):
+        (node,) = (node for node in exported.graph.nodes if node.name == name)
+        for dim in (dim for dim in dims if not batches.is_open(node, dim)):
+            what = f"{spec.free[dim]} of {spec.name}" if dim else "the batch"
+            raise ModelError(
+                f"the graph fixes {what} although its input leaves it open; "
+                "a reshape or expand in it holds the size as a number"
+            )
     return exported
+
+
+def _free_dims(spec: InputSpec) -> list[int]:
+    return [dim for dim, name in enumerate(spec.free) if name]
 
 
 def _user_inputs(exported: torch.export.ExportedProgram) -> Sequence[str]:
     return [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
-
-
-def _has_symbolic_batch(exported: torch.export.ExportedProgram, name: str) -> bool:
-    (node,) = (node for node in exported.graph.nodes if node.name == name)
-    return isinstance(node.meta["val"].shape[0], torch.SymInt)
 
 
 def weight_dtype(program: Program) -> torch.dtype | None:
@@ -175,13 +193,15 @@ def _name_values(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str])
         value.name = name
 
 
-def _name_batch(model: ir.Model) -> None:
-    """Calls the symbol of the inputs' first dimension `batch` wherever it occurs, as in `4*s77` too."""
+def _name_sizes(model: ir.Model, specs: Sequence[InputSpec]) -> None:
+    """Calls the symbols of the inputs' first dimensions `batch`, and those of free dimensions by their names, wherever
+    they occur, as in `4*s77` too."""
     symbols: dict[str, str] = {}
-    for value in model.graph.inputs:
-        first = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if isinstance(first, ir.SymbolicDim) and first.value and first.value not in symbols:
-            symbols[first.value] = "batch" if not symbols else f"batch_{len(symbols)}"
+    for value, spec in zip(model.graph.inputs, specs, strict=True):
+        names = ("batch", *(spec.free[1:] or ("",) * (len(spec.shape) - 1)))
+        for dim, name in zip(value.shape or (), names, strict=False):
+            if isinstance(dim, ir.SymbolicDim) and dim.value and name:
+                symbols.setdefault(dim.value, name)
     if not symbols:
         return
     known = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b")

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from compressor.data.source import DataSource
 from compressor.errors import UsageError
-from compressor.program import Program
+from compressor.program import Program, all_lengths
 from compressor.units import format_count, format_ratio
 
 PREFIX = "compress."
@@ -55,6 +55,7 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         "kept_params": n_kept,
         "dense_params": record.dense_params,
         "dense_macs": record.dense_macs,
+        "lengths": all_lengths(program.inputs) or None,
         "arch": record.arch,
         "arch_args": record.arch_args or None,
         "notes": list(record.notes) or None,

@@ -56,7 +56,7 @@ class Verification:
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Sizes of the batches that were made for the check, those of the data left out."""
-        return tuple(check.batch for check in self.checks if check.batch is not None)
+        return tuple(dict.fromkeys(check.batch for check in self.checks if check.batch is not None))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class ExportReport:
     `judgment`, `noise` and `decisions` are those of the check where it was found. `top1_agreement` is the share of up
     to 1,000 validation samples with the same largest output. `n_sparse` tensors are stored as sparse ones;
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
-    were put into the layers before them, `kept_norms` names those that are still operators of their own.
+    were put into the layers before them, `kept_norms` names those that are still operators of their own. `beside` are
+    the files of a tokenizer or processor that came into a directory of transformers with the network.
     """
 
     path: str | None
@@ -94,6 +95,7 @@ class ExportReport:
     plain_size_bytes: int | None = None
     n_folded_norms: int = 0
     kept_norms: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:

@@ -19,9 +19,9 @@ from compressor.errors import DataError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
 from compressor.exporting.result import Check, Verification
 from compressor.formats.onnx_session import OnnxFile
-from compressor.program import Program
+from compressor.program import Program, misfit
 from compressor.program.agreement import Outputs
-from compressor.program.runs import Other, Yardstick
+from compressor.program.runs import Other, Yardstick, examples_at_other_lengths
 
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2}
 """Largest difference that is not looked into, relative to the largest |output|, by element type.
@@ -72,7 +72,7 @@ def check_file(path: Path, *, full: bool = True) -> None:
 def check_data(program: Program, data: DataSource) -> None:
     """Raises:  DataError if the samples have another shape than the inputs."""
     wanted = tuple(tuple(spec.shape[1:]) for spec in program.inputs)
-    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
+    if len(data.input_shapes) != len(wanted) or misfit(program.inputs, data.input_shapes) is not None:
         raise DataError(f"{data.ref}: its samples are {data.input_shapes}, the model reads {wanted}")
 
 
@@ -113,6 +113,8 @@ class FileComparison:
             inputs = self._samples(data, size) if from_data and data is not None else self._random(size)
             kind = "validation" if from_data else "random"
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), kind, size))
+        for inputs in examples_at_other_lengths(self.program, sizes, input_dtype(self.program)):
+            checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), "random", len(inputs[0])))
         on_data, share = self._on_data(data, fixed) if data is not None else ([], None)
         if share is not None and self.precision.startswith("int8") and share < LEAST_INT8_AGREEMENT:
             raise VerificationError(

@@ -28,7 +28,7 @@ from compressor.formats.names import shown
 from compressor.formats.state_dict import check_filled, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, build, fill, takes_by_name
+from compressor.models import Built, InputHint, build, fill, keep_every_head, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
 from compressor.units import format_dtype
 
@@ -56,9 +56,10 @@ class _Request:
         assert self.arch is not None
         return build(self.arch, self.arch_args, seed=self.seed, trust_code=self.trust_code, base=self.base)
 
-    def record(self, notes: Sequence[str] = ()) -> Record:
+    def record(self, notes: Sequence[str] = (), built: Built | None = None) -> Record:
         arch_args = dict(self.arch_args) if self.arch is not None else {}
-        return Record(arch=self.arch, arch_args=arch_args, data=self.data, task=self.task, notes=tuple(notes))
+        configuration = dict(built.configuration) if built is not None else {}
+        return Record(self.arch, arch_args, self.data, self.task, notes=tuple(notes), configuration=configuration)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _initial(request: _Request) -> Program:
         raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
     built = request.build()
     note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
-    return _captured(built.module, _inputs(request, built), request.record([note]))
+    return _captured(built.module, _inputs(request, built), request.record([note], built))
 
 
 def _load(opened: _Opened, request: _Request) -> Program:
@@ -197,7 +198,7 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     filled = fill(request.arch, request.arch_args, state)
     if filled is not None:
         check_filled(filled[0].module, state, filled[1], name, request.arch)
-        return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes))
+        return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes, filled[0]))
     built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
@@ -213,7 +214,9 @@ def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[I
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
     if not isinstance(module, fx.GraphModule):
-        takes_by_name(module, [spec.name for spec in inputs])
+        names = [spec.name for spec in inputs]
+        keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
+        takes_by_name(module, names)
     return capture(module, inputs, record=record)
 
 
@@ -221,11 +224,15 @@ def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:
     if request.inputs:
         return request.inputs
     if built.inputs:
-        return tuple(InputSpec(hint.name, (None, *hint.shape), hint.dtype, hint.high) for hint in built.inputs)
+        return tuple(_spec_of(hint) for hint in built.inputs)
     if not built.input_shapes:
         raise UsageError(f"--arch {request.arch}: does not say what goes in; give --input, such as 3x224x224")
     names = ["input", *(f"input_{i}" for i in range(1, len(built.input_shapes)))]
     return tuple(InputSpec(name, (None, *shape)) for name, shape in zip(names, built.input_shapes, strict=True))
+
+
+def _spec_of(hint: InputHint) -> InputSpec:
+    return InputSpec(hint.name, (None, *hint.shape), hint.dtype, hint.high, ("", *hint.free) if hint.free else ())
 
 
 def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:

@@ -5,6 +5,7 @@ It must never hold data sets, training, or a graph of a network.
 
 from compressor.models.inputs import InputHint, takes_by_name
 from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, fill, parse_arch_args
+from compressor.models.task_outputs import keep_every_head
 
 __all__ = [
     "ALIASES",
@@ -14,6 +15,7 @@ __all__ = [
     "InputHint",
     "build",
     "fill",
+    "keep_every_head",
     "parse_arch_args",
     "takes_by_name",
 ]

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compressor.errors import ModelError, UsageError
+from compressor.errors import CompressError, ModelError, UsageError
 from compressor.regular import read_regular
 
 CONFIG = "config.json"
+_PROCESSOR = "preprocessor_config.json"
+_VERSION = "transformers_version"
 _MOST_BYTES = 1 << 24
 """Ten times that of a network with 21,843 named classes."""
 _DEEPEST = 20
@@ -48,6 +50,33 @@ def read_configuration(path: Path, changes: Mapping[str, object], largest: int) 
                 f"if it is right, repeat it as --arch-arg {name[:60]}=… with a smaller value, or with a point (1e7)"
             )
     return _cleared(entries)
+
+
+def plain_configuration(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of the library's as what JSON holds, cleared as a file is, and of where it was read by what."""
+    return _without_origin(_cleared(json.loads(json.dumps(entries, default=str))))
+
+
+def _without_origin(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if not key.startswith("_") and key != _VERSION}
+        return {key: _without_origin(part) for key, part in kept.items()}
+    return [_without_origin(part) for part in value] if isinstance(value, list) else value
+
+
+def read_processor(folder: Path, error: type[CompressError]) -> dict[str, Any]:
+    """What a processor beside the configuration does to images; empty where there is none.
+
+    Raises:  `error` if it cannot be read.
+    """
+    path = folder / _PROCESSOR
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(read_regular(path, _MOST_BYTES, error))
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path}: cannot be read: {type(cause).__name__}: {str(cause)[:100]}") from cause
+    return entries if isinstance(entries, dict) else {}
 
 
 def _walk(value: Any, path: Path) -> Iterator[tuple[str, Any]]:

@@ -10,12 +10,14 @@ from torch import nn
 
 
 class InputHint(NamedTuple):
-    """One input of an architecture. Shapes: shape without N. `high` bounds integer values (exclusive)."""
+    """One input of an architecture. Shapes: shape without N. `high` bounds integer values (exclusive); `free` names the
+    dimensions of the shape that take any size, "" for others."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     high: int | None = None
+    free: tuple[str, ...] = ()
 
 
 def takes_by_name(module: nn.Module, names: Sequence[str]) -> None:

@@ -39,11 +39,13 @@ class Architecture(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A new module and, where known, the shapes of its inputs without N."""
+    """A new module and, where known, the shapes of its inputs without N; `configuration` is what a library built it
+    from."""
 
     module: nn.Module
     input_shapes: Shapes | None
     inputs: tuple[InputHint, ...] = ()
+    configuration: Mapping[str, Any] = MappingProxyType({})
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(

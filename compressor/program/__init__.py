@@ -15,7 +15,7 @@ from compressor.program.program import Program
 from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
-from compressor.program.spec import InputSpec, parse_input
+from compressor.program.spec import InputSpec, all_lengths, misfit, other_lengths, parse_input
 
 __all__ = [
     "CONTRACTIONS",
@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "Step",
     "TensorShape",
+    "all_lengths",
     "arguments",
     "between",
     "capture",
@@ -37,8 +38,10 @@ __all__ = [
     "insert_gather",
     "is_learned",
     "layer_name",
+    "misfit",
     "of_same_kind",
     "open_response_norms",
+    "other_lengths",
     "parse_input",
     "set_argument",
     "why_columns_stay",

@@ -7,26 +7,34 @@ evaluation leaves to chance or to the batch, is written into the record's notes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
-from compressor.program.batches import fixed_at, is_open, open_batch, turning_points
+from compressor.program.batches import (
+    closed_lengths,
+    fixed_at,
+    is_open,
+    open_batch,
+    turning_lengths,
+    turning_points,
+)
 from compressor.program.faithful import find_difference
 from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
 from compressor.program.module import ProgramModule, of_same_kind
 from compressor.program.normalise import foreign_operators, normalise, users_line
-from compressor.program.original import Original
+from compressor.program.original import At, Original
 from compressor.program.program import Program
 from compressor.program.record import Record
 from compressor.program.regions import inline_regions
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
-from compressor.program.spec import InputSpec
+from compressor.program.spec import InputSpec, all_lengths
 from compressor.program.trace import NoTraceError, trace
 
 _TRACED_BATCH = 2
@@ -42,8 +50,10 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
     """The program of a module; the module itself is left in evaluation mode and otherwise untouched.
 
     Both are called on random inputs at batches 1 and 3, and at other sizes that the module's code asks for; they must
-    return the same. If no program for any batch does, one for batch 1 is tried, and a note says why. Dropout that is on
-    in evaluation is on in training only, batch norms that are in training mode use the statistics of the batch in both.
+    return the same. Dimensions that are free in `inputs` are compared at other lengths too, and fixed, with a note,
+    where no program for any length does; if none for any batch does, one for batch 1 is tried, and a note says why.
+    Dropout that is on in evaluation is on in training only, batch norms that are in training mode use the statistics of
+    the batch in both.
 
     Raises:  ModelError if the module does not run, cannot be exported, or does what no graph can: its results depend on
              earlier calls, or on random numbers that are not torch's.
@@ -63,6 +73,12 @@ def _faithful(original: Original) -> Program:
     sizes = original.batches
     if original.keeps_state:
         original.check_repeatable()
+    if lengths := all_lengths(original.inputs):
+        try:
+            return _like(original, sizes, any_batch=True)
+        except (NoTraceError, _UnlikeError) as first:
+            told = ", ".join(f"{name} fixed at {size}" for name, size in lengths.items())
+            return _noted(_faithful(original.at_one_length()), f"exported with {told}: {first}", in_front=True)
     try:
         return _like(original, sizes, any_batch=True)
     except (NoTraceError, _UnlikeError) as first:
@@ -82,22 +98,61 @@ def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Progr
              where any is asked for.
     """
     original.restore()
-    examples = original.examples(_TRACED_BATCH if any_batch else 1)
-    exported, source = trace(original.module, examples, any_batch=any_batch)
+    examples = original.examples(At(_TRACED_BATCH if any_batch else 1))
+    dims = [[*([0] if any_batch else []), *_free_dims(spec)] for spec in original.inputs]
+    exported, source = trace(original.module, examples, open_dims=dims)
     if any_batch and not open_batch(exported):
         line = fixed_at(exported)
         raise _UnlikeError(f"its code fixes the batch size{f' ({line})' if line else ''}")
-    if not any_batch and (error := original.answer(1).error) is not None:
+    if not any_batch and (error := original.answer(At(1)).error) is not None:
         raise _UnlikeError(f"at batch 1 the model itself raises {error}")
-    program = _program(source, original.inputs)
+    closed = closed_lengths(exported, original.inputs)
+    program = _program(source, [spec.fixed(closed) for spec in original.inputs])
     asked = {b: line for b, line in turning_points(exported).items() if b not in sizes} if any_batch else {}
-    affordable = [b for b in asked if b * original.sample_elements <= _MOST_ELEMENTS]
-    if difference := find_difference(program, original, (*sizes, *affordable)):
+    affordable = [b for b in asked if original.elements(At(b)) <= _MOST_ELEMENTS]
+    if difference := find_difference(program, original, map(At, (*sizes, *affordable))):
         raise _UnlikeError(f"it would be wrong with any batch, {difference}" if any_batch else difference)
+    others = _lengths_to_compare(program, original, turning_lengths(exported, program.inputs))
+    if difference := find_difference(program, original, others):
+        raise _UnlikeError(f"it would be wrong with any length, {difference}")
     beyond = {batch: line for batch, line in asked.items() if batch not in affordable}
     return _noted(
-        program, *_left_to_chance(program), *_told_by_calls(original), *_not_compared(original, sizes, beyond)
-    )
+        program, *_fixed_lengths(exported, original, closed), *_left_to_chance(program), *_told_by_calls(original),
+        *_not_compared(original, sizes, beyond),
+    )  # fmt: skip
+
+
+def _free_dims(spec: InputSpec) -> list[int]:
+    return [dim for dim, name in enumerate(spec.free) if name]
+
+
+def _lengths_to_compare(program: Program, original: Original, asked: Mapping[str, Mapping[int, str]]) -> list[At]:
+    """Other sizes of the dimensions that are still free, and those at which the code goes another way.
+
+    Raises:  _UnlikeError if the module itself runs at none of the former.
+    """
+    left = all_lengths(program.inputs)
+    if not left:
+        return []
+    usual = [At(at.batch, kept) for at in original.other_lengths if (kept := _only(at.lengths, left))]
+    if all(original.answer(at).error is not None for at in usual):
+        raise _UnlikeError(f"at {usual[0]} the model itself raises {original.answer(usual[0]).error}")
+    turning = [At(_TRACED_BATCH, ((name, size),)) for name, sizes in asked.items() for size in sizes]
+    return [*usual, *(at for at in turning if at not in usual and original.elements(at) <= _MOST_ELEMENTS)]
+
+
+def _only(lengths: Iterable[tuple[str, int]], names: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, size) for name, size in lengths if name in names)
+
+
+def _fixed_lengths(
+    exported: torch.export.ExportedProgram, original: Original, closed: Collection[str]
+) -> Iterator[str]:
+    """A note on free dimensions that the code made numbers of."""
+    if closed:
+        line, sizes = fixed_at(exported), all_lengths(original.inputs)
+        told = ", ".join(f"{name} at {sizes[name]}" for name in sorted(closed))
+        yield f"its code fixes {told}{f' ({line})' if line else ''}"
 
 
 def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
@@ -109,6 +164,7 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
     tensors, dropped = _without_unused_parameters(tensors, graph)
+    aliases = {name: to for name, to in aliases.items() if to in tensors}
     own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
     module = ProgramModule(own, graph)
     module.training = False
@@ -181,11 +237,11 @@ def _told_by_calls(original: Original) -> list[str]:
 
 def _not_compared(original: Original, sizes: Sequence[int], asked: Mapping[int, str]) -> list[str]:
     """Notes on batch sizes at which nothing speaks for the program."""
-    refused = [batch for batch in sizes if original.answer(batch).error is not None]
+    refused = [batch for batch in sizes if original.answer(At(batch)).error is not None]
     notes = []
     if refused:
         sizes_told = ", ".join(map(str, refused))
-        notes.append(f"the model itself does not run at batch {sizes_told}: {original.answer(refused[0]).error}")
+        notes.append(f"the model itself does not run at batch {sizes_told}: {original.answer(At(refused[0])).error}")
     for batch, line in asked.items():
         where = f" ({line})" if line else ""
         notes.append(f"its code asks how many samples there are{where}: from batch {batch} on nothing was compared")
@@ -249,10 +305,12 @@ def _constants(source: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _without_unused_parameters(tensors: dict[str, Tensor], graph: fx.Graph) -> tuple[dict[str, Tensor], list[str]]:
     """Parameters that nothing reads would distort every ratio; buffers (batch counters) are harmless and stay."""
     unread = [node for node in graph.nodes if node.op == "get_attr" and not node.users]
-    dropped = [node.target for node in unread if isinstance(tensors.get(node.target), nn.Parameter)]
+    read = {node.target for node in graph.nodes if node.op == "get_attr" and node.users}
+    dropped: list[str] = []
     for node in unread:
-        if node.target in dropped:
+        if isinstance(tensors.get(node.target), nn.Parameter):
             graph.erase_node(node)
+            dropped += [] if node.target in read or node.target in dropped else [node.target]
     named = {node.target for node in graph.nodes if node.op == "get_attr"}
     unnamed = [n for n, t in tensors.items() if n not in named and n not in dropped and isinstance(t, nn.Parameter)]
     dropped = [*dropped, *unnamed]

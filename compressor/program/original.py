@@ -9,7 +9,7 @@ import copy
 import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from compressor.errors import ModelError
 from compressor.program.calls import Answer, ask, difference
 from compressor.program.precision import default_type
-from compressor.program.spec import InputSpec
+from compressor.program.spec import InputSpec, other_lengths
 
 _BATCHES = (1, 3)
 """Sizes at which module and program are compared; the trace is made at another one."""
@@ -29,36 +29,48 @@ _EVEN_BATCHES = (2, 4)
 _N_PYTHON_DRAWS = 32
 
 
+@dataclass(frozen=True)
+class At:
+    """The sizes of one call: of the batch, and of free dimensions by name where they differ from the examples'."""
+
+    batch: int
+    lengths: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join([f"batch {self.batch}", *(f"{name} {size}" for name, size in self.lengths)])
+
+
 class Original:
     """A module with its inputs: what it answers at a batch size, and what else a call does."""
 
     def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
         self.module, self.inputs = module, tuple(map(_of_any_batch, inputs))
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
-            ask(module, self.examples(_BATCHES[0]))  # makes their sizes; what goes wrong shows again below
+            ask(module, self.examples(At(_BATCHES[0])))  # makes their sizes; what goes wrong shows again below
         self._start = _State(module)
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[At, Answer] = {}
         self._changed: tuple[str, ...] = ()
         self.draws = False
 
-    def examples(self, batch: int) -> tuple[Tensor, ...]:
+    def examples(self, at: At) -> tuple[Tensor, ...]:
         """Random inputs, in the module's own floating type."""
-        return tuple(self._fitting(spec, spec.example(batch, batch + i)) for i, spec in enumerate(self.inputs))
+        lengths = dict(at.lengths)
+        made = (spec.example(at.batch, at.batch + i, lengths) for i, spec in enumerate(self.inputs))
+        return tuple(map(self._fitting, self.inputs, made))
 
-    @property
-    def sample_elements(self) -> int:
-        """Elements of all inputs of one sample."""
-        return sum(math.prod(spec.concrete(1)) for spec in self.inputs)
+    def elements(self, at: At) -> int:
+        """Elements of all inputs at these sizes."""
+        return sum(math.prod(spec.concrete(at.batch, dict(at.lengths))) for spec in self.inputs)
 
-    def answer(self, batch: int) -> Answer:
-        """What the module returns for `examples(batch)`."""
-        if batch not in self._answers:
-            found = self._call(batch)
+    def answer(self, at: At) -> Answer:
+        """What the module returns for `examples(at)`."""
+        if at not in self._answers:
+            found = self._call(at)
             if found.draws and not self.draws:
                 self.draws = True
-                found = replace(self._call(batch), draws_python=found.draws_python)
-            self._answers[batch] = found
-        return self._answers[batch]
+                found = replace(self._call(at), draws_python=found.draws_python)
+            self._answers[at] = found
+        return self._answers[at]
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -66,21 +78,32 @@ class Original:
 
         Raises:  ModelError if the module runs at none.
         """
-        refused = [batch for batch in _BATCHES if self.answer(batch).error is not None]
+        refused = [batch for batch in _BATCHES if self.answer(At(batch)).error is not None]
         sizes = (*_BATCHES, *_EVEN_BATCHES) if refused else _BATCHES
-        if all(self.answer(batch).error is not None for batch in sizes):
+        if all(self.answer(At(batch)).error is not None for batch in sizes):
             raise ModelError(
-                f"the model does not run on random inputs: {self.answer(sizes[0]).error}\n"
+                f"the model does not run on random inputs: {self.answer(At(sizes[0])).error}\n"
                 f"its inputs were taken to be {', '.join(map(_shown, self.inputs))}; say otherwise with --input"
             )
         return sizes
 
-    def exact_answer(self, batch: int) -> Answer:
+    @property
+    def other_lengths(self) -> tuple[At, ...]:
+        """Sizes that free dimensions have beside those of the trace, at other batches than that."""
+        lengths = other_lengths(self.inputs)
+        return tuple(At(1 + 2 * (i % 2), tuple(one.items())) for i, one in enumerate(lengths))
+
+    def at_one_length(self) -> Original:
+        """The same module, no dimension of its inputs free but the batch."""
+        self.restore()
+        return Original(self.module, [spec.fixed(spec.lengths) for spec in self.inputs])
+
+    def exact_answer(self, at: At) -> Answer:
         """The same computed in float64."""
         self._start.restore()
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         double = {name: t.detach().double() if t.is_floating_point() else t.clone() for name, t in tensors.items()}
-        inputs = [x.double() if x.is_floating_point() else x for x in self.examples(batch)]
+        inputs = [x.double() if x.is_floating_point() else x for x in self.examples(at)]
         with default_type(torch.float64):
             return ask(lambda *given: functional_call(self.module, double, given), inputs, equal_draws=self.draws)
 
@@ -89,7 +112,7 @@ class Original:
 
         Raises:  ModelError if it depends on other random numbers or on earlier calls.
         """
-        batch = next(batch for batch in self.batches if self.answer(batch).error is None)
+        batch = next(at for at in map(At, self.batches) if self.answer(at).error is None)
         first = self.answer(batch)
         if first.draws_python:
             others = (self._call(batch, python_seed=1 + i) for i in range(_N_PYTHON_DRAWS))
@@ -126,10 +149,10 @@ class Original:
         """Leave the module as it was given."""
         self._start.restore()
 
-    def _call(self, batch: int, *, python_seed: int = 0, afresh: bool = True) -> Answer:
+    def _call(self, at: At, *, python_seed: int = 0, afresh: bool = True) -> Answer:
         if afresh:
             self._start.restore()
-        answer = ask(self.module, self.examples(batch), equal_draws=self.draws, python_seed=python_seed)
+        answer = ask(self.module, self.examples(at), equal_draws=self.draws, python_seed=python_seed)
         self._changed = self._start.changed() or self._changed
         return answer
 
@@ -226,4 +249,5 @@ def _of_any_batch(spec: InputSpec) -> InputSpec:
 
 
 def _shown(spec: InputSpec) -> str:
-    return f"{spec.name}:{spec.dtype}:{'x'.join(str(size) for size in spec.shape[1:])}"
+    sizes = "x".join(map(str, spec.shape[1:])) or "()"
+    return f"{spec.name}:{spec.dtype}:{sizes}"

@@ -71,10 +71,13 @@ class Program:
     def has_dynamic_batch(self) -> bool:
         return all(spec.shape and spec.shape[0] is None for spec in self.inputs)
 
-    def example_inputs(self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
-        """Random inputs, reproducible; floating ones in `dtype` if given, ids inside the tables that read them."""
+    def example_inputs(
+        self, batch: int, *, seed: int = 0, dtype: torch.dtype | None = None, lengths: Mapping[str, int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Random inputs, reproducible; floating ones in `dtype` if given, ids inside the tables that read them, free
+        dimensions as long as `lengths` says."""
         bounded = [replace(spec, high=high) for spec, high in zip(self.inputs, self._highs, strict=True)]
-        examples = [spec.example(batch, seed + i) for i, spec in enumerate(bounded)]
+        examples = [spec.example(batch, seed + i, lengths or {}) for i, spec in enumerate(bounded)]
         return tuple(x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in examples)
 
     def apply_masks(self) -> Program:

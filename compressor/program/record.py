@@ -32,7 +32,8 @@ class Record:
     `dense_shapes` and `kept` describe a compacted program: the original size of each sliced parameter axis and the
     positions that were kept, by `name` and `axis`. `walk` holds the options that units were found with when the
     program was pruned (`axes.WalkOptions`); its masks mean those units. `preprocessing` is how the data set that it was
-    last measured on made its inputs: what a program that serves the model has to do too.
+    last measured on made its inputs: what a program that serves the model has to do too. `configuration` is what the
+    transformers library built the dense network from.
     """
 
     arch: str | None = None
@@ -47,6 +48,7 @@ class Record:
     kept: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     walk: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    configuration: dict[str, Any] = field(default_factory=dict)
 
     def after(self, step: Step, **changes: Any) -> Record:
         """The record with one more step."""

@@ -23,6 +23,7 @@ from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
 from compressor.program.replay import Decided, Replay
+from compressor.program.spec import other_lengths
 
 Decisions = Mapping[str, Decided]
 """Decisions by the name of the operator's node."""
@@ -55,6 +56,21 @@ def seeded(seed: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def examples_at_other_lengths(
+    program: Program, batches: Sequence[int], dtype: torch.dtype | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Random inputs whose free dimensions are not as long as the specification's, at batch sizes in turn; without those
+    lengths that the program does not run at, such as more than it has positions for."""
+    for i, lengths in enumerate(other_lengths(program.inputs)):
+        inputs = program.example_inputs(batches[i % len(batches)], seed=i, dtype=dtype, lengths=lengths)
+        try:
+            with seeded(), torch.no_grad():
+                program.module(*inputs)
+        except Exception:  # torch raises anything there
+            continue
+        yield inputs
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ class NoTraceError(Exception):
 
 
 def trace(
-    model: nn.Module, examples: Sequence[Tensor], *, any_batch: bool
+    model: nn.Module, examples: Sequence[Tensor], *, open_dims: Sequence[Sequence[int]]
 ) -> tuple[torch.export.ExportedProgram, fx.GraphModule]:
-    """The export at the sizes of the examples, or with their first dimension open, and its module.
+    """The export at the sizes of the examples, but for the dimensions of each that are to be open, and its module.
 
     Raises:  NoTraceError if torch cannot export it.
     """
-    shapes = _by_signature(model, tuple({0: torch.export.Dim.AUTO} for _ in examples)) if any_batch else None
+    dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims)
+    shapes = _by_signature(model, dynamic) if any(dynamic) else None
     try:
         with _quiet():
             exported = torch.export.export(model, tuple(examples), dynamic_shapes=shapes)

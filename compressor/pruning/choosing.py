@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from compressor.asking import PruneSettings
+from compressor.axes import UnitMap, find_units
 from compressor.cost import Stopwatch, count_macs
 from compressor.errors import UsageError
 from compressor.program import Program
+from compressor.pruning.uniform import uniform_units
 
 
 def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
@@ -18,6 +21,15 @@ def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSetti
     if stopwatch is None and settings.takes_time:
         raise UsageError("no stopwatch: latency is measured; give prune a compressor.OperatorClock()")
     return settings
+
+
+def units_of(program: Program, settings: PruneSettings, note: Callable[[str], None] = lambda said: None) -> UnitMap:
+    """The units that the settings choose among.
+
+    Raises:  as `uniform_units`, where the same is to go from every layer.
+    """
+    units = find_units(program, settings.walk)
+    return uniform_units(program, units, note) if settings.uniform else units
 
 
 def remember(program: Program, dense: Program, settings: PruneSettings) -> Program:

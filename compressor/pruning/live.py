@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from compressor.asking import PruneSettings, Recipe, build
 from compressor.asking.prune import NEEDS_GRADIENTS, SEARCHING
-from compressor.axes import find_units
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
-from compressor.pruning.choosing import remember, resolved
+from compressor.pruning.choosing import remember, resolved, units_of
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.live_model import LiveModel
@@ -108,7 +107,7 @@ class Pruner:
 
     def _start(self, dense: Program, settings: PruneSettings, steps: int) -> None:
         self._dense, self._settings, self._n_steps, self._step = dense, settings, steps, 0
-        self._units = find_units(dense, settings.walk)
+        self._units = units_of(dense, settings)
         self._view = self._live.view(dense)
         self._masks: dict[str, Tensor] = dict(dense.masks)
         self._search: DrawHook | None = None

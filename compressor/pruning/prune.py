@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import NEEDS_GRADIENTS, Cut, PruneSettings
-from compressor.axes import Keep, UnitMap, find_units
+from compressor.axes import Keep, UnitMap
 from compressor.cost import (
     USUAL,
     Preferences,
@@ -26,7 +26,7 @@ from compressor.errors import UsageError
 from compressor.program import Program, find_layers, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
-from compressor.pruning.choosing import remember, resolved
+from compressor.pruning.choosing import remember, resolved, units_of
 from compressor.pruning.closing import NEAR, Speedup, close
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
@@ -96,7 +96,7 @@ def prune(
     preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
     if preferences.trouble is not None:
         progress.note(preferences.trouble)
-    units = find_units(program, settings.walk)
+    units = units_of(program, settings, progress.note)
     selector = make_selector(program, units, Choice(settings, stopwatch, preferences))
     selector.select(
         program.parameters, settings.ratio, program.masks

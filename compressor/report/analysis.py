@@ -9,7 +9,7 @@ from rich.table import Table
 
 from compressor.report.console import group, lines, make_table
 from compressor.report.sparklines import bar
-from compressor.report.text import cut, metrics, percent, plural, shape, shorten, without_counts
+from compressor.report.text import cut, metrics, percent, plural, shape, shorten, shorten_all, without_counts
 from compressor.units import format_bytes, format_count, format_macs
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def _layers(found: Analysis, with_bars: bool) -> Table:
     table = make_table("Layer", "Kind", "Weight", "Output", ">Params", *bars, ">MACs", *bars, ">Zero", ">Prunable")
     params = max((row.params for row in found.layers), default=0)
     macs = max((row.macs for row in found.layers), default=0)
+    names = shorten_all([row.name for row in found.layers], 26)
     for row in found.layers:
-        *first, of_params, of_macs, zero, prunable = _layer_cells(row)
+        *first, of_params, of_macs, zero, prunable = _layer_cells(row, names[row.name])
         drawn = [[bar(n / max(most, 1))] * with_bars for n, most in ((row.params, params), (row.macs, macs))]
         table.add_row(*first, of_params, *drawn[0], of_macs, *drawn[1], zero, prunable)
     zero = percent(found.n_zeroed / found.n_params) if found.n_params else "0 %"
@@ -71,9 +72,9 @@ def _layers(found: Analysis, with_bars: bool) -> Table:
     return table
 
 
-def _layer_cells(row: LayerRow) -> tuple[str, ...]:
+def _layer_cells(row: LayerRow, name: str) -> tuple[str, ...]:
     return (
-        shorten(row.name, 26),
+        name,
         shorten(row.kind, 10),
         shorten(shape(row.weight_shape), 13),
         shorten(shape(row.output_shape), 14),
@@ -136,9 +137,10 @@ def explanation_table(found: Explanation, *, every_row: bool = False) -> Rendera
         place = f"at {cut(found.pinned_at, 96)}" if found.pinned_at else None
         return group(lines(f"{title} is pinned: {found.pinned}", place), chain)
     table = make_table("Parameter", ">Axis", ">Positions", "Which")
+    names = shorten_all([part.parameter for part in found.slices], 44)
     for part in found.slices:
         table.add_row(
-            shorten(part.parameter, 44),
+            names[part.parameter],
             str(part.axis),
             format_count(len(part.positions)),
             _runs(part.positions),

@@ -11,7 +11,7 @@ from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
 from compressor.report.latency import latency_line
 from compressor.report.lowering import lowering_lines
-from compressor.report.text import decided, duration, few, metrics, percent, plural, shape, shorten, without_counts
+from compressor.report.text import decided, duration, few, metrics, percent, plural, shape, shorten_all, without_counts
 from compressor.units import format_bytes, format_count, format_fewer, format_macs
 
 if TYPE_CHECKING:
@@ -101,8 +101,9 @@ def _short_table(
     if not rows:
         return None
     table = make_table(*columns)
+    names = shorten_all([layer for layer, _, _ in rows[:limit]], 44)
     for layer, count, text in rows[:limit]:
-        table.add_row(shorten(layer, 44), count, text)
+        table.add_row(names[layer], count, text)
     hidden = len(rows) - len(rows[:limit])
     return group(table, lines(f"… and {hidden} more rows; -v shows all") if hidden else None)
 
@@ -130,12 +131,13 @@ def _layers(layers: Sequence[LayerChange], limit: int | None) -> RenderableType 
     if not changed:
         return None
     table = make_table("Parameter", ">Before", ">After", ">Kept")
+    names = shorten_all([layer.name for layer in changed[:limit]], 44)
     for layer in changed[:limit]:
         if not layer.after:
-            table.add_row(shorten(layer.name, 44), shape(layer.before), "gone", "0 %")
+            table.add_row(names[layer.name], shape(layer.before), "gone", "0 %")
             continue
         kept = _elements(layer.after) / max(_elements(layer.before), 1)
-        table.add_row(shorten(layer.name, 44), shape(layer.before), shape(layer.after), percent(kept))
+        table.add_row(names[layer.name], shape(layer.before), shape(layer.after), percent(kept))
     hidden = len(changed) - len(changed[:limit])
     return group(table, lines(f"… and {hidden} more parameters; -v shows all") if hidden else None)
 

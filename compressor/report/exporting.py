@@ -41,9 +41,10 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
     rows = [
         ("size", _size(report)),
         ("parameters", _params(report)),
-        ("nodes", format_count(report.n_nodes) + (f", opset {report.opset}" if report.opset is not None else "")),
+        ("nodes", _nodes(report)),
         ("form", _form(report)),
         ("norms", _norms(report)),
+        ("with", ", ".join(report.beside)),
         (
             "difference",
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
@@ -57,15 +58,25 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
+_FORMS = {
+    "onnx": "", "pt2": "torch.export archive", "python": "Python source for PyTorch",
+    "huggingface": "directory of transformers",
+}  # fmt: skip
 _RUNTIMES = {
     "onnx": "onnxruntime",
     "pt2": "the archive, read back,",
+    "huggingface": "what transformers opens",
     "python": "the source, run by itself (float32, float64, training mode),",
 }
 
 
 def _limit(limit: float) -> str:
     return f"{limit:g}" if limit >= 0.01 else f"{limit:.0e}"
+
+
+def _nodes(report: ExportReport) -> str:
+    opset = f", opset {report.opset}" if report.opset is not None else ""
+    return format_count(report.n_nodes) + opset if report.n_nodes else ""
 
 
 def _size(report: ExportReport) -> str:
@@ -77,7 +88,7 @@ def _size(report: ExportReport) -> str:
 
 def _form(report: ExportReport) -> str:
     """What is not as usual: nothing for an ONNX file of the program's own precision with an open batch."""
-    parts = [{"pt2": "torch.export archive", "python": "Python source for PyTorch", "onnx": ""}[report.format]]
+    parts = [_FORMS[report.format]]
     parts.append(f"batch fixed at {report.batch}" if report.batch is not None else "")
     parts.append(report.precision if report.precision != "unchanged" else "")
     if report.n_sparse:

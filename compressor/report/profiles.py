@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from compressor.report.console import lines, make_table
-from compressor.report.text import percent, plural, shorten
+from compressor.report.text import percent, plural, shorten, shorten_all
 from compressor.units import format_fewer, format_seconds
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def _alone(profile: Profile, every_row: bool) -> Table:
     times = row_times(profile)
     table = make_table("Layer", f">{shorten(profile.subject.name, _HEAD)}", ">Share")
     shown, rest = _chosen(times, [times], every_row)
+    short = shorten_all(shown, _NAME)
     for name in shown:
-        table.add_row(shorten(name, _NAME), format_seconds(times[name]), percent(times[name] / profile.seconds))
+        table.add_row(short[name], format_seconds(times[name]), percent(times[name] / profile.seconds))
     if rest:
         other = sum(times[name] for name in rest)
         table.add_row(plural(len(rest), "other"), format_seconds(other), percent(other / profile.seconds))
@@ -71,8 +72,9 @@ def _beside(first: Profile, other: Profile, every_row: bool) -> Table:
         ">Speed-up",
     )
     shown, rest = _chosen(dict.fromkeys(names, 0.0), [a, b], every_row)
+    short = shorten_all(shown, _NAME)
     for name in shown:
-        _add(table, shorten(name, _NAME), a.get(name), b.get(name), first, other)
+        _add(table, short[name], a.get(name), b.get(name), first, other)
     if rest:
         sums = [sum(times.get(name, 0.0) for name in rest) for times in (a, b)]
         _add(table, plural(len(rest), "other"), sums[0], sums[1], first, other)

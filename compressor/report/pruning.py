@@ -10,7 +10,7 @@ from rich.table import Table
 from compressor.asking.pattern import Pattern
 from compressor.report.console import group, lines, make_table
 from compressor.report.latency import latency_line
-from compressor.report.text import duration, metric, percent, shorten, without_counts
+from compressor.report.text import duration, metric, percent, shorten, shorten_all, without_counts
 from compressor.units import format_bytes, format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ def _value_names(stages: Sequence[StageRow]) -> list[str]:
 def _search(stage: StageRow) -> RenderableType:
     """What a search did: its epochs, and how far every tensor was from its aim when it ended."""
     table = make_table(f"Drawn by {stage.name}", ">Residual")
+    names = shorten_all(stage.residuals, 48)
     for name, residual in stage.residuals.items():
-        table.add_row(shorten(name, 48), f"{residual:.3g}")
+        table.add_row(names[name], f"{residual:.3g}")
     return group(_epochs(stage.history), table)
 
 
@@ -117,9 +118,10 @@ def _cuts(layers: Sequence[LayerCut], pattern: Pattern, limit: int | None) -> Re
     noun = "filters" if pattern.is_physical else "weights"
     by_column = [">Columns"] if any(cut.columns for cut in layers) else []
     table = make_table("Layer", f">Kept {noun}", ">Of", *by_column, ">Kept params", ">Of", ">Ratio", ">Kept")
+    names = shorten_all([cut.name for cut in layers[:limit]], 36)
     for cut in layers[:limit]:
         table.add_row(
-            shorten(cut.name, 36),
+            names[cut.name],
             format_count(cut.kept),
             format_count(cut.dense),
             *(["/".join(map(format_count, cut.columns)) if cut.columns else ""] if by_column else []),

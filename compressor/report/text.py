@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _SHARES = ("accuracy", "agreement", "sparsity", "top1", "top5", "top-1", "top-5")
 """Names whose values are shares of 1, shown as percentages."""
@@ -15,6 +15,29 @@ def shorten(text: str, width: int) -> str:
         return text
     head = (width - 1) // 2
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def shorten_all(names: Iterable[str], width: int) -> dict[str, str]:
+    """Each name shortened, and no two to the same text: `encoder.layer.10.attention.query` -> `…10.attent…on.query`.
+
+    Where both ends are alike, the parts in front of what differs go; a name that is still not told apart stays whole.
+    """
+    found = {name: shorten(name, width) for name in names}
+    for alike in _alike(found):
+        parts = [name.split(".") for name in alike]
+        first = next((i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1), 0)
+        for name, own in zip(alike, parts, strict=True):
+            rest = ".".join(own[first + 1 :])
+            found[name] = f"…{own[first]}." + shorten(rest, max(width - len(own[first]) - 2, 2))
+    return found | {name: name for alike in _alike(found) for name in alike}
+
+
+def _alike(found: Mapping[str, str]) -> list[list[str]]:
+    """Names with the same text, where there are several."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in found.items():
+        by_text.setdefault(text, []).append(name)
+    return [names for names in by_text.values() if len(names) > 1]
 
 
 def cut(text: str, width: int) -> str:

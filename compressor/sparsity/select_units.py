@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.asking.pattern import UnitKind
 from compressor.axes import Keep, UnitMap
-from compressor.errors import PatternError
+from compressor.errors import PatternError, RatioError
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.program.gather import index_name
 from compressor.sparsity.allocation import Rules, choose_units, rank_scores
@@ -44,7 +44,7 @@ def unit_selector(
     if not free.any():
         raise PatternError(
             f"--pattern {choice.asked.pattern}: nothing in scope can be pruned;"
-            " `compress analyze` says what is pinned and why"
+            f" `compress analyze` says what is pinned and why{_hint(units)}"
         )
     members = tuple(members for _, members in units.widths)
     rules = Rules(units.group_of, free, choice.asked.floor, max(choice.asked.round_to, 1), members)
@@ -53,6 +53,12 @@ def unit_selector(
     work = None if choice.asked.round_to else FilledWork.of(program, units, choice.preferences)
     counts = _slice_choice(units, layers, kind, choice.asked.rates)
     return UnitSelector(program, units, budget, rules, choice, counts, demands, latency, likes, work)
+
+
+def _hint(units: UnitMap) -> str:
+    """What would let more go, where norms are what pins."""
+    pinned = sum("(--through-norm)" in pin.reason for pin in units.pin_at.values())
+    return f"\nnorms pin {pinned} axes of tensors; --through-norm exact lets them go" if pinned else ""
 
 
 def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], choice: Choice) -> Budget:
@@ -144,10 +150,13 @@ class UnitSelector:
 
     def choose(self, ranked: Scores, rules: Rules, ratio: float) -> Keep:
         """The units to keep, in widths of the kind that was asked for. Shapes: (n_units,) -> (n_units,)"""
-        if self.likes is None or self.work is None:
-            return choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
-        closeness = Closeness(self.budget.cost, self.work.at, self.dense / ratio, rules.group)
-        return choose_liked(ranked, rules, self.likes, closeness, self.dense, ratio)
+        try:
+            if self.likes is None or self.work is None:
+                return choose_units(ranked, rules, self.budget.cost, self.dense, ratio)
+            closeness = Closeness(self.budget.cost, self.work.at, self.dense / ratio, rules.group)
+            return choose_liked(ranked, rules, self.likes, closeness, self.dense, ratio)
+        except RatioError as error:
+            raise RatioError(f"{error}{_hint(self.units)}") from error
 
     def _fastest(self, ranked: Scores, rules: Rules, keep: Keep, target: float) -> Keep:
         """As many weights as `keep`, in the widths that take the least time. Shapes: (n_units,) -> (n_units,)"""

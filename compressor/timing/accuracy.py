@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressor.data import DataSource, Task, open_data, open_task
 from compressor.errors import DataError, UsageError
-from compressor.program import InputSpec
+from compressor.program import InputSpec, misfit
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.providers import Provider, require_torch
 from compressor.timing.subjects import Opened
@@ -80,7 +80,7 @@ def accuracy(question: Question, provider: Provider, *, threads: int, inputs: Se
             batch = runner.fixed_batch
             limit = data.n_val - data.n_val % batch
     wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
-    if tuple(tuple(shape) for shape in data.input_shapes) != wanted:
+    if len(data.input_shapes) != len(wanted) or misfit(specs, data.input_shapes) is not None:
         raise DataError(f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}")
     metrics = evaluate(module, data, question.task, device=device, batch_size=batch, limit=limit)
     return metrics[question.task.primary]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from compressor.program.element_types import ELEMENT_TYPES
 from compressor.timing.providers import Provider, require_onnxruntime
 
 _CPU = "CPUExecutionProvider"
+_LONGEST = 1 << 24
 _TYPES = {kind.runtime: kind.name for kind in ELEMENT_TYPES if kind.is_input and kind.in_numpy}
 
 
@@ -39,7 +41,8 @@ class OnnxRunner:
         require_onnxruntime(provider)
         self._path, self._provider = path, provider
         self.session = _open(path, provider, _session_options(provider, threads, oversubscribed, profile))
-        self.specs = tuple(_spec(path, given, inputs) for given in self.session.get_inputs())
+        lengths = _lengths(self.session.get_modelmeta().custom_metadata_map.get("compress.lengths", ""))
+        self.specs = tuple(_spec(path, given, inputs, lengths) for given in self.session.get_inputs())
         self._binding = self.session.io_binding()
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -157,9 +160,19 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
     return session
 
 
-def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec]) -> InputSpec:
-    """Name, shape and type of an input; open dimensions behind the batch come from the user's
-    specification."""
+def _lengths(text: str) -> Mapping[str, int]:
+    """Sizes of open dimensions by name, as a file of ours says them; empty for any other text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {name: size for name, size in entries if type(size) is int and 0 < size < _LONGEST}
+
+
+def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> InputSpec:
+    """Name, shape and type of an input; open dimensions behind the batch come from the user's specification, or are as
+    long as the file says that they were counted at."""
     dtype = _TYPES.get(given.type)
     if dtype is None:
         raise ModelError(f"{path}: input {given.name} is a {given.type}; bench can make {', '.join(_TYPES)}")
@@ -172,6 +185,8 @@ def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec]) -> InputS
             shape.append(None)
         elif wanted is not None and len(wanted.shape) == len(given.shape):
             shape.append(wanted.shape[axis])
+        elif size in lengths:
+            shape.append(lengths[size])
         else:
             raise ModelError(
                 f"{path}: input {given.name} leaves dimension {axis} ({size}) open; "

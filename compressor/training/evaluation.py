@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from compressor.data.task import means_of
 from compressor.errors import DataError
 from compressor.training.processes import Processes, open_processes
 
@@ -50,10 +51,7 @@ def evaluate(
     merged = _merged(processes, sums)
     if not merged:
         raise DataError(f"{data.ref}: the {split} split is empty; there is nothing to evaluate on")
-    return {
-        **{name: value / max(count, 1) for name, (value, count) in merged.items()},
-        "n": merged["loss"][1],
-    }
+    return {**means_of(task, merged), "n": merged["loss"][1]}
 
 
 def _merged(processes: Processes, sums: dict[str, tuple[float, int]]) -> dict[str, tuple[float, int]]:

@@ -107,6 +107,11 @@ class AlsoAgreement:
         own = self._task.metrics(outputs, Batch(batch.inputs, label))
         return {**own, **self._agreement.metrics(outputs, Batch(batch.inputs, answer))}
 
+    def finished(self, means: dict[str, float]) -> dict[str, float]:
+        """What the task itself makes of its means."""
+        finish = getattr(self._task, "finished", None)
+        return means if finish is None else finish(means)
+
 
 def is_measurable(data: DataSource, task: Task | None) -> bool:
     """Whether the task can be asked about the data: the built-in one needs labels."""

@@ -49,13 +49,14 @@ def saved(transformers: Any, kind: str, folder: Path, **more: Any) -> Any:
 def test_a_directory_is_a_model(transformers: Any, tmp_path: Path, kind: str) -> None:
     model = saved(transformers, kind, tmp_path)
     program = load(tmp_path)
-    (x,) = program.example_inputs(3)
-    assert torch.allclose(program.module(x), model(x).logits, atol=1e-6)
-    assert program.inputs[0].name == ("pixel_values" if kind == "vit" else "input_ids")
+    x = program.example_inputs(3)
+    names = ["pixel_values"] if kind == "vit" else ["input_ids", "attention_mask"]
+    assert torch.allclose(program.module(*x), model(**dict(zip(names, x, strict=True))).logits, atol=1e-6)
+    assert [spec.name for spec in program.inputs] == names
     assert program.parameters.keys() <= model.state_dict().keys()  # its names, whatever the file calls them
     assert program.record.arch == f"transformers:{tmp_path.absolute()}"
     by_arch = load(tmp_path / "model.safetensors", arch=f"transformers:{tmp_path}")
-    assert torch.equal(by_arch.module(x), program.module(x))
+    assert torch.equal(by_arch.module(*x), program.module(*x))
 
 
 def test_inputs_are_taken_by_name(transformers: Any, tmp_path: Path) -> None:
@@ -82,8 +83,8 @@ def test_shards_and_entries_of_the_configuration(transformers: Any, tmp_path: Pa
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weights}))
     program = load(tmp_path)
-    x = program.example_inputs(2)
-    assert torch.allclose(program.module(*x), model(*x).logits, atol=1e-6)
+    ids, mask = program.example_inputs(2)
+    assert torch.allclose(program.module(ids, mask), model(ids, attention_mask=mask).logits, atol=1e-6)
     (tmp_path / "part1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"the shard part1\.safetensors is not there"):
         load(tmp_path)

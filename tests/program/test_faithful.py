@@ -17,9 +17,10 @@ from compressor.formats import from_bytes, to_bytes
 from compressor.program import InputSpec, Program, capture
 from compressor.program.calls import Answer, ask, difference
 from compressor.program.faithful import find_difference
-from compressor.program.original import Original
+from compressor.program.original import At, Original
 from tests.program.faithful_networks import ANY_BATCH, DROPPED, NOTED, ONE_BATCH, REFUSED, Forward, Net
 
+AT = (At(1), At(3))
 IMAGE = [InputSpec("x", (None, 3, 6, 6))]
 
 
@@ -235,10 +236,10 @@ def test_twin_a_wrong_weight_is_seen() -> None:
     net = net_of(ANY_BATCH["plain"])
     program = capture(net, IMAGE)
     original = Original(net, IMAGE)
-    assert find_difference(program, original, (1, 3)) is None
+    assert find_difference(program, original, AT) is None
     with torch.no_grad():
         program.parameters["fc.weight"][0, 0] += 1e-3
-    assert "at batch 1 it is off by" in (find_difference(program, original, (1, 3)) or "")
+    assert "at batch 1 it is off by" in (find_difference(program, original, AT) or "")
 
 
 class Cancelling(nn.Module):
@@ -262,8 +263,8 @@ def test_rounding_is_no_difference_and_float64_decides_which_it_is() -> None:
     x = program.example_inputs(3)[0]
     with torch.no_grad():
         assert float((rounded(x) - program.module(x)).abs().max()) > 1e-4
-    assert find_difference(program, Original(rounded.eval(), spec), (1, 3)) is None
-    assert "at batch 1 it is off by 0.001" in (find_difference(program, Original(other.eval(), spec), (1, 3)) or "")
+    assert find_difference(program, Original(rounded.eval(), spec), AT) is None
+    assert "at batch 1 it is off by 0.001" in (find_difference(program, Original(other.eval(), spec), AT) or "")
 
 
 class OnlySingle(nn.Module):
@@ -283,9 +284,9 @@ def test_what_cannot_run_in_float64_is_judged_without_it() -> None:
     net, other = OnlySingle(), OnlySingle(1.001)
     other.load_state_dict(net.state_dict())
     program, original = capture(net, spec), Original(other.eval(), spec)
-    assert original.exact_answer(1).error is not None
-    assert find_difference(program, Original(net, spec), (1, 3)) is None
-    assert "at batch 1 it is off by" in (find_difference(program, original, (1, 3)) or "")
+    assert original.exact_answer(At(1)).error is not None
+    assert find_difference(program, Original(net, spec), AT) is None
+    assert "at batch 1 it is off by" in (find_difference(program, original, AT) or "")
 
 
 @pytest.mark.parametrize("case", ["more than one", "exactly five", "more than eight", "a split by four"])

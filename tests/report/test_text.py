@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.report.text import duration, few, metric, metrics, percent, plural, shape, shorten
+from compressor.report.text import duration, few, metric, metrics, percent, plural, shape, shorten, shorten_all
 
 
 def test_shorten_keeps_both_ends_and_the_width() -> None:
@@ -12,6 +12,17 @@ def test_shorten_keeps_both_ends_and_the_width() -> None:
     short = shorten(name, 21)
     assert (len(short), short[:8], short[-5:]) == (21, "features", "conv1")
     assert shorten("conv1", 5) == "conv1"
+
+
+@pytest.mark.parametrize("width", [12, 26, 44])
+def test_names_of_many_layers_stay_apart(width: int) -> None:
+    kinds = ("attention.self.query", "attention.self.key", "attention.output.dense", "output.dense")
+    names = [f"bert.encoder.layer.{i}.{kind}.weight" for i in range(12) for kind in kinds] + ["bert.pooler.dense"]
+    short = shorten_all(names, width)
+    assert len(set(short.values())) == len(names)
+    assert len({shorten(name, 26) for name in names}) < len(names)  # twin: one by one they do not
+    if width > 20:
+        assert max(map(len, short.values())) <= width
 
 
 @pytest.mark.parametrize("width", range(2, 12))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.axes import UnitMap
+from compressor.axes import UnitMap, find_units
 from compressor.errors import PatternError, RatioError, UsageError
-from compressor.program import Program
+from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import Budget, Choice, Selection, make_selector
 from tests.axes.tracing import trace
 from tests.choices import asking, choice_of
@@ -253,3 +253,21 @@ def test_equal_weights_are_chosen_by_place_every_time(bundled: Bundled) -> None:
         assert torch.equal(mask, again.masks[name])
         n = int(mask.sum())
         assert mask.flatten()[:n].all(), "the first ones stay"
+
+
+FIRST, NORM, LAST = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), [nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)]
+REFUSED: dict[str, tuple[list[nn.Module], float, bool]] = {
+    "nothing may go": ([FIRST, NORM], 1.01, True),
+    "less than asked may go": ([FIRST, NORM, *LAST], 50.0, True),
+    "no norm pins": ([FIRST, *LAST], 50.0, False),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_where_norms_pin_the_refusal_says_what_lets_them_go(name: str) -> None:
+    layers, ratio, is_told = REFUSED[name]
+    program = capture(nn.Sequential(*layers), [InputSpec("x", (None, 3, 9, 9))])
+    with pytest.raises((PatternError, RatioError)) as caught:
+        select((program, find_units(program)), NO_FLOOR, ratio)
+    assert ("--through-norm exact lets them go" in str(caught.value)) == is_told
+    assert len(str(caught.value).splitlines()) <= 3

@@ -78,6 +78,11 @@ def _input(value: onnx.ValueInfoProto, told: InputSpec | None, name: str) -> tup
         raise UsageError(
             f"{name}: leaves sizes open: its input {value.name} is {shown}; give --input, such as 3x224x224"
         )
+    if told is not None and told.free:
+        raise UsageError(
+            f"{name}: --input {told.name}: an ONNX file is read at one size; give a number for "
+            f"{', '.join(filter(None, told.free))}"
+        )
     spec = InputSpec(value.name, (None, *dims[1:]), _DTYPES[kind.elem_type], None if told is None else told.high)
     if torch.Size(spec.concrete(1)).numel() > _LARGEST_INPUT:
         raise ModelError(f"{name}: its input {value.name} would be larger than any memory: {spec.shape[1:]}")

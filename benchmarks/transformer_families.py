@@ -1,0 +1,121 @@
+"""Architectures of transformers down the whole road: `python -m benchmarks.transformer_families [--only GLOB]`.
+
+Each small network of random weights is opened, cut and compacted, written as ONNX, and cut uniformly and written back
+as a directory. What was found is appended to a file, one line a network; one that the file already holds is skipped.
+`python -m docs.generated` makes the table of docs/transformers.md from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.asking.prune import PruneSettings
+from compressor.asking.walk import WalkOptions
+from compressor.axes import find_units
+from compressor.compaction import compact
+from compressor.errors import CompressError, RatioError, first_line
+from compressor.exporting import export_huggingface, export_onnx
+from compressor.formats import load
+from compressor.models.external import imported_beside_any_torch
+from compressor.models.widths import name_of
+from compressor.program import Program, all_lengths
+from compressor.pruning import prune
+from compressor.pruning.uniform import find_roles
+from tests.models.tiny_transformers import SMALL, save_small
+
+OUT = Path(__file__).parent / "data" / "transformers.jsonl"
+RATIOS = (1.2, 1.1, 1.05, 1.02)
+
+
+def cut(program: Program, **how: Any) -> Program:
+    """The program at the largest of a few ratios that its free widths allow, compacted and compared."""
+    for ratio in RATIOS:
+        try:
+            masked, _ = prune(program, PruneSettings(method="magnitude", ratio=ratio, round_to=1, **how))
+        except RatioError:
+            if ratio == RATIOS[-1]:
+                raise
+            continue
+        return compact(masked)[0]
+    raise AssertionError
+
+
+def check(name: str, library: Any) -> dict[str, Any]:
+    """What became of one network, by column: true, a list, or the reason why not."""
+    found: dict[str, Any] = {"name": name, "class": SMALL[name][0]}
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        save_small(library, name, here / "dense")
+        program = step(found, "opens", lambda: load(here / "dense"))
+        if program is not None:
+            found["inputs"] = [spec.name for spec in program.inputs]
+            found["lengths"] = sorted(all_lengths(program.inputs))
+            found["batch"] = program.has_dynamic_batch
+            found["notes"] = list(program.record.notes)
+            found["head"] = bool(find_units(program, WalkOptions(keep_heads=True)).heads.any())
+            smaller = step(found, "channel", lambda: cut(program))
+            step(found, "exact", lambda: cut(program, through_norm="exact"))
+            step(found, "onnx", lambda: export_onnx(smaller or program, here / "net.onnx", batch_sizes=(1, 3)))
+            found["entries"] = entries(program)
+            uniform = {"uniform": True, "through_norm": "exact"}
+            step(found, "directory", lambda: export_huggingface(cut(program, **uniform), here / "small"))
+    found["seconds"] = round(time.perf_counter() - started, 1)
+    return found
+
+
+def entries(program: Program) -> dict[str, list[str]]:
+    """The entries of the configuration that can shrink, where norms are kept exactly and where they are rescaled."""
+    found: dict[str, list[str]] = {}
+    for how in ("exact", "rescale"):
+        units = find_units(program, WalkOptions(keep_heads=True, through_norm=how))  # type: ignore[arg-type]
+        roles, _ = find_roles(program, units)
+        found[how] = sorted(name_of(key) for role in roles for key in (*role.entries, *role.heads))
+    return found
+
+
+def step(found: dict[str, Any], column: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns, and in the column true or why it returned nothing; only our own errors are reasons."""
+    try:
+        made = make()
+    except CompressError as error:
+        found[column] = first_line(error)[:160]
+        return None
+    found[column] = True
+    return made
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", default="*", metavar="GLOB")
+    options.add_argument("--backwards", action="store_true", help="the last ones first, for a second process")
+    asked = options.parse_args()
+    torch.set_num_threads(1)
+    imported_beside_any_torch("torchvision")  # transformers imports it where it is installed
+    library = imported_beside_any_torch("transformers")
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+    names = [name for name in SMALL if fnmatch.fnmatch(name, asked.only)]
+    for name in reversed(names) if asked.backwards else names:
+        if OUT.is_file() and name in {json.loads(line)["name"] for line in OUT.read_text().splitlines()}:
+            continue
+        try:
+            found = check(name, library)
+        except Exception as error:  # an error of ours: the line says so, and the next network has its turn
+            found = {"name": name, "class": SMALL[name][0], "fault": f"{type(error).__name__}: {first_line(error)}"}
+        with OUT.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(name, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Networks of transformers from a remembered configuration, and directories that the library opens by itself.
+
+It must never know where weights come from, nor an architecture by name.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressError, DataError, ModelError, named_line
+from compressor.models.budget import Budget, counted
+from compressor.models.huggingface import Description, describe, quiet
+from compressor.models.inputs import takes_by_name
+from compressor.models.task_outputs import return_tensors
+from compressor.models.widths import Entries, Shapes, Widths, candidates, find_widths
+from compressor.sealed import sealed
+
+_NAME = "the configuration"
+_EPSILONS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon")
+"""Entries that hold what norms add to their mean of squares."""
+BESIDE = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+"""Files of a directory that belong to the network's inputs and do not change with its widths."""
+
+
+def widths_of(configuration: Mapping[str, Any]) -> Widths:
+    """The widths of the network that a configuration describes.
+
+    Raises:  ModelError if transformers is missing or cannot read it.
+    """
+    _shapes(describe(configuration, _NAME))  # a configuration that cannot be built says why
+
+    def build(entries: Entries) -> dict[str, tuple[int, ...]] | None:
+        try:
+            return _shapes(describe(entries, _NAME))
+        except CompressError:
+            return None
+
+    return find_widths(configuration, build)
+
+
+def rebuild(widths: Widths, shapes: Shapes) -> Widths:
+    """The widths of a network of these shapes that was made smaller before; `widths` themselves where it was not.
+
+    Raises:  ModelError if no configuration has these shapes.
+    """
+    factors = widths.factors_of(shapes)
+    if all(factor == 1 for factor in factors.values()):
+        return widths
+    for entries in candidates(widths, factors):
+        found = find_widths(entries, widths.build)
+        if all(found.shapes.get(name, shape) == shape for name, shape in shapes.items()):
+            return found
+    raise ModelError("its layers have widths that no configuration can say; prune the dense network with --uniform")
+
+
+def new_network(configuration: Mapping[str, Any]) -> nn.Module:
+    """The library's own network of that configuration, with initial weights, in evaluation mode.
+
+    Raises:  as `widths_of`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return _made(describe(configuration, _NAME)).eval()
+
+
+def fill_network(
+    entries: Entries, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], shares: Mapping[str, float]
+) -> nn.Module:
+    """The network of a configuration with these weights; what they lack stays as the library makes it.
+
+    `aliases` are further names of tied tensors. `shares` tells of vectors what is left of them where norms keep their
+    divisor: those of norms without a mean get their plain form, weight · √(C0/C) and eps · C0/C.
+    """
+    network = new_network(entries)
+    own = network.state_dict()
+    norms = dict(plain_norms(network, {name: own[name].shape[0] for name in shares if name in own}))
+    if norms:
+        network = new_network({**entries, **_epsilons(entries, [shares[name] for name in norms])})
+    state = {name: tensors[name] for name in own if name in tensors}
+    state |= {name: tensors[to] for name, to in aliases.items() if to in tensors and name in own}
+    state |= {name: (state[name] + added) * shares[name] ** -0.5 - added for name, added in norms.items()}
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def answers(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What the network returns for inputs of these names, as plain tensors."""
+    return_tensors(network)
+    takes_by_name(network, names)
+    with torch.no_grad():
+        return [leaf for leaf in pytree.tree_leaves(network(*inputs)) if isinstance(leaf, Tensor)]
+
+
+def _epsilons(entries: Entries, shares: Sequence[float]) -> dict[str, float]:
+    """The entries that norms add to their mean of squares, where this share is left of all of them."""
+    share = sorted(shares)[len(shares) // 2]
+    return {name: entries[name] / share for name in _EPSILONS if isinstance(entries.get(name), float)}
+
+
+def save_directory(network: nn.Module, folder: Path, beside: Path | None) -> tuple[str, ...]:
+    """Writes the network as `from_pretrained` reads it, with what lies `beside` the original for its inputs.
+
+    Returns the names of those files.
+    """
+    with sealed(str(folder)), quiet():
+        network.save_pretrained(folder)  # type: ignore[operator]
+    found = [name for name in BESIDE if beside is not None and (beside / name).is_file()]
+    for name in found:
+        assert beside is not None
+        shutil.copyfile(beside / name, folder / name)
+    return tuple(found)
+
+
+def open_directory(folder: Path, configuration: Mapping[str, Any]) -> nn.Module:
+    """The directory as whoever has transformers only opens it; returns plain tensors.
+
+    Raises:  ModelError if the library cannot open it, or finds a weight missing or left over.
+    """
+    kind = describe(configuration, _NAME).kind
+    try:
+        with sealed(str(folder)), quiet():
+            network, told = kind.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except CompressError:
+        raise
+    except Exception as cause:  # transformers raises anything on what does not fit together
+        raise ModelError(f"{folder}: transformers cannot open it: {named_line(cause)}") from cause
+    wrong = [
+        str(name) for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in told.get(key) or ()
+    ]
+    if wrong:
+        raise ModelError(f"{folder}: transformers misses or does not know {', '.join(sorted(wrong)[:3])}")
+    return_tensors(network)
+    return network.eval()
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a directory, with a token for padding.
+
+    Raises:  DataError if there is none that can be opened; UnsafeFileError if it would run or fetch something.
+    """
+    if not folder.is_dir():
+        raise DataError(f"texts need the tokenizer of the model, and {folder}, which had it, is not there")
+    try:
+        with sealed(str(folder)), quiet() as library:
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except CompressError:
+        raise
+    except Exception as cause:  # transformers raises anything where the files of a tokenizer do not fit together
+        raise DataError(f"{folder}: holds no tokenizer that can be opened: {named_line(cause)}") from cause
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise DataError(f"{folder}: its tokenizer has no token for padding")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def plain_norms(network: nn.Module, weights: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """Of `weights` (name -> width) those that scale a norm without a mean, each with what the norm adds to it (1 where
+    it scales by 1 + weight): found by calling the norms."""
+    modules = dict(network.named_modules())
+    for name, width in weights.items():
+        owner, _, own = name.rpartition(".")
+        module = modules.get(owner)
+        others = [key for key, _ in module.named_parameters()] if module is not None else []
+        if module is None or others != [own] or isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.Linear)):
+            continue
+        added = _added(module, own, width)
+        if added is not None:
+            yield name, added
+
+
+@torch.no_grad()
+def _added(module: nn.Module, own: str, width: int) -> float | None:
+    """a of y = x / rms(x) · (a + weight); None for a module that does something else."""
+    x = torch.linspace(1.0, 2.0, width).reshape(1, 1, width)
+    weight = module.get_parameter(own)
+    kept = weight.detach().clone()
+    normal = x / x.square().mean(-1, keepdim=True).sqrt()
+    try:
+        answers = [module(x) for value in (0.0, 1.0) if weight.fill_(value) is not None]
+    except Exception:  # no norm of one tensor
+        return None
+    finally:
+        weight.copy_(kept)
+    for added in (0.0, 1.0):
+        wanted = (normal * added, normal * (added + 1))
+        if all(isinstance(y, Tensor) and torch.allclose(y, z, atol=1e-3) for y, z in zip(answers, wanted, strict=True)):
+            return added
+    return None
+
+
+def _shapes(description: Description) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in _made(description).state_dict().items()}
+
+
+def _made(description: Description) -> nn.Module:
+    try:
+        with sealed(_NAME), counted(_NAME, Budget()):
+            return description.make()
+    except CompressError:
+        raise
+    except Exception as cause:  # transformers raises anything on a configuration that does not fit together
+        raise ModelError(f"{_NAME}: building it raised {named_line(cause)}") from cause

@@ -1,0 +1,161 @@
+"""Architectures of transformers as they open alone: every input they need, every output of their task, any length."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import ModelError
+from compressor.formats import load
+from compressor.models import InputHint, keep_every_head
+from compressor.models.hf_inputs import find_inputs
+from compressor.models.task_outputs import return_tensors
+from compressor.program import Program
+from tests.models.tiny_transformers import SMALL, save_small
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Any:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from compressor.models.huggingface import _transformers
+
+    return _transformers()
+
+
+def opened(transformers: Any, name: str, folder: Path) -> tuple[Any, Program]:
+    return save_small(transformers, name, folder), load(folder)
+
+
+def named(outputs: Any) -> dict[str, Tensor]:
+    return outputs if isinstance(outputs, dict) else {"": outputs}
+
+
+OUTPUTS = {
+    "bert": {""},
+    "bert-base": {"last_hidden_state", "pooler_output"},
+    "bert-qa": {"start_logits", "end_logits"},
+    "detr": {"logits", "pred_boxes"},
+    "clip": {"logits_per_image", "logits_per_text", "text_embeds", "image_embeds"},
+    "clip-text": {""},
+    "siglip-vision": {"last_hidden_state", "pooler_output"},
+    "t5": {""},
+    "whisper": {""},
+    "wav2vec2": {""},
+}
+"""What a task has; "" where that is one tensor."""
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_it_opens_alone_with_every_output_of_its_task(transformers: Any, tmp_path: Path, name: str) -> None:
+    model, program = opened(transformers, name, tmp_path)
+    inputs = {spec.name: x for spec, x in zip(program.inputs, program.example_inputs(3), strict=True)}
+    with torch.no_grad():
+        expected, got = model(**inputs), named(program.module(*inputs.values()))
+    assert got.keys() == OUTPUTS[name]
+    for key, value in got.items():
+        wanted = expected[key] if key else expected.get("logits", expected.get("text_embeds"))
+        assert torch.allclose(value, wanted, atol=1e-5), key
+    assert not [note for note in program.record.notes if "play no part" in note and "masked_spec_embed" not in note]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5"])
+def test_texts_of_any_length_and_batch(transformers: Any, tmp_path: Path, name: str) -> None:
+    model, program = opened(transformers, name, tmp_path)
+    for batch, length in ((1, 7), (3, 64), (2, 90)):
+        lengths = {"sequence": length, "target_sequence": length // 2}
+        inputs = {spec.name: spec.example(batch, 5, lengths) for spec in program.inputs}
+        with torch.no_grad():
+            got, wanted = program.module(*inputs.values()), model(**inputs).logits
+        rows = inputs["attention_mask"].bool() if got.shape[:2] == (batch, length) else slice(None)
+        assert torch.allclose(got[rows], wanted[rows], atol=1e-5), length
+
+
+def test_padding_does_not_move_the_answer(transformers: Any, tmp_path: Path) -> None:
+    _, program = opened(transformers, "bert", tmp_path)
+    ids = torch.randint(3, 60, (2, 10), generator=torch.Generator().manual_seed(1))
+    padded = torch.nn.functional.pad(ids, (0, 54))
+    mask = (torch.arange(64) < 10).long().expand(2, 64)
+    with torch.no_grad():
+        alone = program.module(ids, torch.ones_like(ids))
+        assert torch.allclose(program.module(padded, mask), alone, atol=1e-5)
+        assert not torch.allclose(program.module(padded, torch.ones_like(padded)), alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bert-mlm", "gpt2", "t5"])
+def test_tied_weights_are_known_by_all_their_names(transformers: Any, tmp_path: Path, name: str) -> None:
+    model, program = opened(transformers, name, tmp_path)
+    state = model.state_dict()
+    assert program.aliases and not program.record.notes
+    for other, first in program.aliases.items():
+        assert torch.equal(state[other], program.module.tensors()[first].detach())
+
+
+def test_what_is_remembered_of_a_configuration_names_no_place(transformers: Any, tmp_path: Path) -> None:
+    _, program = opened(transformers, "clip", tmp_path)
+    text = json.dumps(program.record.configuration)
+    assert "compress-" not in text and str(tmp_path) not in text and "transformers_version" not in text
+    assert program.record.configuration["architectures"] == ["CLIPModel"]
+    assert load(tmp_path).record.configuration == program.record.configuration
+
+
+def test_every_architecture_says_what_goes_in(transformers: Any, tmp_path: Path) -> None:
+    unknown = []
+    for name, (kind, entries) in SMALL.items():
+        cls = getattr(transformers, kind)
+        with torch.device("meta"):
+            module = cls(cls.config_class(**entries))
+        hints = find_inputs(module, module.config, tmp_path)
+        known = inspect.signature(module.forward).parameters
+        if module.main_input_name not in [hint.name for hint in hints] or not {h.name for h in hints} <= set(known):
+            unknown.append(name)
+    assert not unknown
+
+
+def test_sides_of_an_image_are_read_off_the_processor(transformers: Any, tmp_path: Path) -> None:
+    cls = transformers.ResNetForImageClassification
+    with torch.device("meta"):
+        module = cls(cls.config_class(**SMALL["resnet"][1]))
+    assert find_inputs(module, module.config, tmp_path) == (InputHint("pixel_values", (3, 224, 224)),)
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 96, "width": 64}}')
+    assert find_inputs(module, module.config, tmp_path) == (InputHint("pixel_values", (3, 96, 64)),)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json: cannot be read"):
+        find_inputs(module, module.config, tmp_path)
+
+
+class TwoHeads(nn.Module):
+    """Returns the library's kind of object; the second head shows where `where` says."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.body, self.first, self.second, self.where = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 3), where
+
+    def forward(self, x: Tensor, return_dict: bool = True) -> dict[str, Any]:
+        hidden = self.body(x)
+        other = self.second(hidden)
+        return {"logits": self.first(hidden), "last_hidden_state": hidden, self.where: other} | (
+            {} if self.where != "tokens" else {"tokens": (other,)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"), [("scores", {"logits", "scores"}), ("enc_scores", {"logits", "enc_scores"})]
+)
+def test_a_head_is_kept_whatever_its_output_is_called(where: str, kept: set[str]) -> None:
+    module, x = TwoHeads(where), torch.randn(2, 4)
+    return_tensors(module)
+    keep_every_head(module, ["x"], [x])
+    assert module(x).keys() == kept
+
+
+def test_a_head_without_an_output_is_an_error() -> None:
+    module, x = TwoHeads("tokens"), torch.randn(2, 4)
+    return_tensors(module)
+    with pytest.raises(ModelError, match=r"second\.weight and 1 more: show in no output"):
+        keep_every_head(module, ["x"], [x])
