@@ -3,8 +3,9 @@
 It must never hold data sets, training, or a graph of a network.
 """
 
-from compressor.models.inputs import InputHint, takes_by_name
-from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, fill, parse_arch_args
+from compressor.architectures import ALIASES, parse_arch_args
+from compressor.models.inputs import InputHint, takes_by_name, taking_by_name
+from compressor.models.registry import ARCHITECTURES, Architecture, Built, build, fill
 
 __all__ = [
     "ALIASES",
@@ -16,4 +17,5 @@ __all__ = [
     "fill",
     "parse_arch_args",
     "takes_by_name",
+    "taking_by_name",
 ]
