@@ -56,7 +56,7 @@ class UntrustedCodeError(UsageError):
         self.ref, self.field = ref, field
         super().__init__(
             f"{field} is remembered as code ({ref}), and a file must not choose which code runs;\n"
-            f"repeat it as --{field} {ref} to run that code (in Python: trust_code=True)"
+            f"repeat it as --{field} {ref} to run that code, or give --trust-code (in Python: trust_code=True)"
         )
 
 

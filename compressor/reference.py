@@ -10,13 +10,15 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from compressor.errors import CompressError, UntrustedCodeError, UsageError
+from compressor.users_code import line_of
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -78,6 +80,46 @@ def load_module(
     return sys.modules.get(_name_of(path)) or _import_file(path, source, error)
 
 
+def complete_reference(
+    source: str,
+    *,
+    field: str,
+    trust_code: bool,
+    fits: Sequence[Callable[[object], bool]],
+    base: Path | None = None,
+    error: type[CompressError] = UsageError,
+) -> str:
+    """`net.py:Net` from `net.py` alone, where one thing that the file defines fits; this runs the user's code.
+
+    `fits` are tried in their order until anything fits one of them.
+
+    Raises:  as `load_reference`; `error` with the names there are if it is not one.
+    """
+    module = load_module(source, field=field, trust_code=trust_code, base=base, error=error)
+    own = {name: value for name, value in vars(module).items() if _is_own(name, value, module)}
+    for fit in fits:
+        names = [name for name, value in own.items() if fit(value)]
+        if len(names) == 1:
+            return f"{source}:{names[0]}"
+        if names:
+            raise error(f"{source}: defines {', '.join(names[:8])}; say which one, as {source}:{names[0]}")
+    known = f"it defines {', '.join(list(own)[:8])}" if own else "it defines nothing"
+    raise error(f"{source}: nothing in it can be used as {field}; {known}")
+
+
+def _is_own(name: str, value: object, module: ModuleType) -> bool:
+    return not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+
+
+def takes(function: object, arguments: Mapping[str, object]) -> bool:
+    """Whether it can be called with these arguments by name and no others."""
+    try:
+        inspect.signature(function).bind(**arguments)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def resolve_path(text: str, base: Path | None) -> Path:
     """Absolute path: below `base` if it exists there, else below the working directory; `~` is expanded."""
     path = Path(text).expanduser()
@@ -111,7 +153,7 @@ def _import_file(path: Path, ref: str, error: type[CompressError]) -> ModuleType
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as cause:
         del sys.modules[name]
-        raise error(f"{ref}: importing {path.name} raised {type(cause).__name__}: {cause}") from cause
+        raise error(f"{ref}: importing {path.name} raised {type(cause).__name__}: {cause}{_at(cause)}") from cause
     return module
 
 
@@ -126,9 +168,9 @@ def _import_module(name: str, ref: str, base: Path | None, error: type[CompressE
                 f"{ref}: no module `{cause.name}` here or among the installed packages; "
                 f"for a file write path/to/file.py:name"
             ) from cause
-        raise error(f"{ref}: importing {name} raised ModuleNotFoundError: {cause}") from cause
+        raise error(f"{ref}: importing {name} raised ModuleNotFoundError: {cause}{_at(cause)}") from cause
     except (Exception, SystemExit) as cause:
-        raise error(f"{ref}: importing {name} raised {type(cause).__name__}: {cause}") from cause
+        raise error(f"{ref}: importing {name} raised {type(cause).__name__}: {cause}{_at(cause)}") from cause
 
 
 @contextlib.contextmanager
@@ -140,6 +182,11 @@ def _on_path(*directories: Path) -> Generator[None, None, None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _at(cause: BaseException) -> str:
+    line = line_of(cause)
+    return f"\nin {line}" if line else ""
 
 
 def _offer(found: object) -> str:

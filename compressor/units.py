@@ -18,35 +18,53 @@ Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
 
 _RATIO = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*[xX]?\s*$")
-
-
+_SHARES = ("accuracy", "agreement", "sparsity", "top1", "top5", "top-1", "top-5")
+"""Names whose values are shares of 1, shown as percentages."""
+_SHARE = re.compile(r"^\s*([+-]?\d*\.?\d+(?:[eE][+-]?\d+)?)\s*(%?)\s*$")
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*$")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def parse_ratio(text: str) -> float:
-    """Dense ÷ kept from `13x` or `13`.
+    """Dense ÷ kept from `13x` or `13`; `92%` is the share that goes.
 
     Raises:  UsageError if it is no number or not above 1.
     """
+    if text.strip().endswith("%"):
+        return ratio_from_sparsity(parse_share(text, "--ratio"), "--ratio")
     match = _RATIO.match(text)
     if match is None:
-        raise UsageError(f"--ratio {text}: not a ratio; write it as 13x or 13 (dense ÷ kept)")
+        raise UsageError(f"--ratio {text}: not a ratio; write it as 13x or 13 (dense ÷ kept), or as 92% (what goes)")
     value = float(match.group(1))
     if not math.isfinite(value) or value <= 1:
         raise UsageError(
-            f"--ratio {text}: a ratio is dense ÷ kept and must be above 1; to keep half of the model write 2x"
+            f"--ratio {text}: a ratio is dense ÷ kept and must be above 1; to keep half of the model write 2x, "
+            "to remove 92 % of it 92%"
         )
     return value
 
 
-def ratio_from_sparsity(sparsity: float) -> float:
+def parse_share(text: str, name: str) -> float:
+    """A share from `0.92` or `92%`; `name` is the option that it is for.
+
+    Raises:  UsageError if it is no number.
+    """
+    match = _SHARE.match(text)
+    if match is None:
+        raise UsageError(f"{name} {text}: not a share; write it as 0.92 or 92%")
+    return float(match.group(1)) / (100 if match.group(2) else 1)
+
+
+def ratio_from_sparsity(sparsity: float, name: str = "--sparsity") -> float:
     """Dense ÷ kept from the removed share: 0.923 is about 13x.
 
     Raises:  UsageError unless 0 < sparsity < 1.
     """
     if not 0 < sparsity < 1:
-        raise UsageError(f"--sparsity {sparsity:g}: must lie between 0 and 1 (0.923 asks for the same as --ratio 13x)")
+        meant = f"; {sparsity:g} % is {sparsity:g}%" if 1 < sparsity < 100 else ""
+        raise UsageError(
+            f"{name} {sparsity:g}: must lie between 0 and 1 (0.923 or 92.3% asks for the same as --ratio 13x){meant}"
+        )
     return 1 / (1 - sparsity)
 
 
@@ -70,6 +88,27 @@ def format_count(n: int) -> str:
 def format_dtype(dtype: object) -> str:
     """`torch.float32` -> `float32`."""
     return str(dtype).removeprefix("torch.")
+
+
+def format_share(share: float, digits: int = 1) -> str:
+    """`0.9231` -> `92.3 %`; what is not quite all or nothing says so: `>99.9 %`, `<0.1 %`."""
+    if share in (0, 1):
+        return f"{share * 100:.0f} %"
+    shown, least = f"{share * 100:.{digits}f}", f"{10**-digits:.{digits}f}"
+    if 0 < share < 1 and float(shown) == 0:
+        return f"<{least} %"
+    return f">{100 - 10**-digits:.{digits}f} %" if 0 < share < 1 and float(shown) == 100 else f"{shown} %"
+
+
+def format_metric(name: str, value: float) -> str:
+    """`accuracy 0.98765` -> `98.77 %`, `loss 0.0345678` -> `0.03457`, a count as it is."""
+    if math.isnan(value):
+        return "nan"
+    if name.lower().endswith(_SHARES):
+        return f"{value * 100:.2f} %" if value in (0, 1) else format_share(value, 2)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
 
 
 def format_ratio(ratio: float) -> str:

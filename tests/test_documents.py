@@ -9,8 +9,8 @@ import pytest
 
 from compressor.asking import Recipe
 from compressor.asking.gates import METRICS
+from compressor.asking.recipe import DISTILL_WITH_TEACHER
 from compressor.cli.main import INTERRUPTED
-from compressor.cli.retrain import DISTILL_WITH_TEACHER
 from compressor.cli.signals import EXIT_CODES
 from compressor.errors import CompressError, GateError, UsageError
 

@@ -11,6 +11,7 @@ from compressor.analysis.result import CoupledSlice, Explanation
 from compressor.asking import WalkOptions
 from compressor.axes import Pin, UnitMap, find_units
 from compressor.errors import UsageError
+from compressor.nearest import did_you_mean
 from compressor.program import Layer, Program, find_layers
 from compressor.units import Params
 
@@ -60,12 +61,10 @@ class _Names:
 
 
 def _find(program: Program, name: str) -> Layer:
-    import difflib
-
     layers = {layer.name: layer for layer in find_layers(program)}
     if name not in layers:
-        near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4) or list(layers)[:3]
-        raise UsageError(f"--explain {name}: no such layer; did you mean {', '.join(near)}?")
+        hint = did_you_mean(name, layers, cutoff=0.4) or f"it has {', '.join(list(layers)[:3])} …"
+        raise UsageError(f"--explain {name}: no such layer; {hint}")
     return layers[name]
 
 

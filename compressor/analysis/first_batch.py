@@ -17,6 +17,7 @@ from compressor.data.task import Classification, means_of
 from compressor.errors import CompressError, DataError, first_line
 from compressor.program import InputSpec, misfit
 from compressor.units import format_dtype
+from compressor.users_code import line_of
 
 _SAMPLES = 2
 
@@ -70,7 +71,9 @@ def _measured(module: nn.Module, batch: Batch, data: DataSource, task: Task, spl
     except CompressError as error:
         raise type(error)(f"{data.ref}: {error}") from error
     except Exception as error:  # the task is the user's code
-        raise DataError(f"task {task.name} raised {type(error).__name__} on {shown}: {first_line(error)}") from error
+        told = f"task {task.name} raised {type(error).__name__} on {shown}: {first_line(error)}"
+        line = line_of(error)
+        raise DataError(told + (f"\nin {line}" if line else "")) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise DataError(f"task {task.name}: loss must be a tensor of one number, got {_describe(loss)}")
     _check_metrics(metrics, task)

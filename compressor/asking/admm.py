@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compressor.asking.globs import read_globs
 from compressor.asking.option import above_up_to, at_least, check, from_to, option
-from compressor.asking.panels import EXPERIMENTS, HOW
+from compressor.asking.panels import EXPERIMENTS
 from compressor.asking.penalty import Course, Growing, Steered
 from compressor.asking.recipe import Recipe
 from compressor.errors import UsageError
@@ -34,7 +34,11 @@ class Admm:
     """
 
     rho: float = option(
-        1e-3, "First penalty of admm and group-lasso; 0 pulls nothing.", metavar="RHO", panel=HOW, range=at_least(0)
+        1e-3,
+        "First penalty of admm and group-lasso; 0 pulls nothing.",
+        metavar="RHO",
+        panel=EXPERIMENTS,
+        range=at_least(0),
     )
     rho_growth: float | None = option(
         None,
@@ -44,7 +48,7 @@ class Admm:
     rho_max: float | None = option(
         None,
         "Largest penalty; it grows evenly and reaches this at the last update, instead of following the residual.",
-        metavar="RHO", panel=HOW,
+        metavar="RHO", panel=EXPERIMENTS,
     )  # fmt: skip
     layer_rho: tuple[tuple[str, float], ...] = option(
         (),
@@ -52,9 +56,11 @@ class Admm:
         metavar="GLOB=RHO", panel=EXPERIMENTS, repeat=True,
         read=read_globs("--layer-rho", "GLOB=RHO, as in 'conv*=0.01'"),
     )  # fmt: skip
-    updates: int = option(40, "Updates of set and penalty in a search.", metavar="N", panel=HOW, range=at_least(1))
+    updates: int = option(
+        40, "Updates of set and penalty in a search.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
+    )
     residual: float = 0.005
-    stages: int = option(1, "Searches on the way to the ratio.", metavar="N", panel=HOW, range=at_least(1))
+    stages: int = option(1, "Searches on the way to the ratio.", metavar="N", panel=EXPERIMENTS, range=at_least(1))
     settle: float = option(
         0.6, "Share of the search after which what goes is to be 0.", metavar="SHARE", panel=EXPERIMENTS,
         range=above_up_to(0, 1),

@@ -6,7 +6,6 @@ anything.
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from compressor.errors import GateError, UsageError
+from compressor.nearest import did_you_mean
 from compressor.units import format_bytes, format_count, format_ratio, format_seconds
 
 _TEXT = re.compile(
@@ -115,8 +115,7 @@ def parse_gate(text: str, known: Mapping[str, GateMetric], *, others: bool = Fal
         raise UsageError(f"--require {text}: not a requirement; write it as {example}")
     name = match["name"].lower()
     if name not in known and not others:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        advice = did_you_mean(name, known, most=1) or f"use one of {', '.join(known)}"
         raise UsageError(f"--require {text}: {name} is not measured; {advice}")
     units = known.get(name, MEASURED).units
     scale = units.get((match["unit"] or "").lower())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compressor.errors import UsageError
+from compressor.units import parse_share
 
 Pairs = tuple[tuple[str, float], ...]
 
@@ -25,8 +26,8 @@ def glob_values(texts: Sequence[str], name: str, example: str, *, alone: str | N
         if not equals and alone is not None:
             glob = alone
         try:
-            found.append((glob, float(value)))
-        except ValueError:
+            found.append((glob, parse_share(value, name)))
+        except UsageError:
             glob = ""
         if not glob:
             raise UsageError(f"{name} {text}: write it as {example}")

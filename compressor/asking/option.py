@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from compressor.errors import UsageError
+from compressor.nearest import did_you_mean
 
 T = TypeVar("T")
 _KEY = "compressor.option"
@@ -223,7 +224,9 @@ def check(request: Any) -> None:
 def _check_one(one: Declared, value: Any) -> None:
     if one.choices:
         if value not in one.choices:
-            raise UsageError(f"{one.option.flag} {value}: choose one of {', '.join(one.choices)}")
+            hint = did_you_mean(str(value), one.choices, most=1)
+            known = f"choose one of {', '.join(one.choices)}{f'; {hint}' if hint else ''}"
+            raise UsageError(f"{one.option.flag} {value}: {known}")
         return
     if one.type not in _KINDS:
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compressor.errors import UsageError
+from compressor.nearest import did_you_mean
 
 UnitKind = Literal["filter", "channel", "head"]
 WeightKind = Literal["unstructured", "shape", "n:m", "block"]
@@ -102,4 +103,6 @@ def _weight_pattern(text: str, part: str) -> Pattern:
                 "single weights are unstructured"
             )
         return Pattern(f"block:{rows}x{columns}", weights="block", block=(rows, columns))
-    raise UsageError(f"--pattern {text}: no such pattern; choose one of {', '.join(PATTERN_FORMS)}")
+    meant = did_you_mean(part, PATTERN_FORMS, most=1)
+    hint = f"{meant}\nthere are" if meant else "choose one of"
+    raise UsageError(f"--pattern {text}: no such pattern; {hint} {', '.join(PATTERN_FORMS)}")

@@ -10,14 +10,14 @@ from compressor.asking.admm import Admm
 from compressor.asking.globs import read_globs
 from compressor.asking.option import at_least, check, from_below, from_to, group, option
 from compressor.asking.panels import EXPERIMENTS, HOW, HOW_MUCH, LAYERS
-from compressor.asking.pattern import Pattern, parse_pattern, read_pattern
+from compressor.asking.pattern import PATTERN_FORMS, Pattern, parse_pattern, read_pattern
 from compressor.asking.recipe import Recipe
 from compressor.asking.recovery import Healing
 from compressor.asking.rounding import MEASURED, read_multiple
 from compressor.asking.scan import Sensitivity, load_sensitivity
 from compressor.asking.walk import ThroughNorm, WalkOptions
 from compressor.errors import UsageError
-from compressor.units import format_ratio, parse_ratio, ratio_from_sparsity
+from compressor.units import format_ratio, parse_ratio, parse_share, ratio_from_sparsity
 
 Method = Literal["admm", "group-lasso", "magnitude", "random"]
 Of = Literal["params", "macs", "latency"]
@@ -77,7 +77,7 @@ class Cut:
     unit_share: float = option(
         0.5,
         "Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest.",
-        metavar="SHARE", panel=HOW_MUCH, range=from_to(0, 1),
+        metavar="SHARE", panel=EXPERIMENTS, range=from_to(0, 1),
     )  # fmt: skip
     allocation: Allocation = option(
         "global",
@@ -89,7 +89,7 @@ class Cut:
         "What goes together: channel (coupled units), filter, head, shape (channel and position, of all "
         "filters; shape:channel, shape:position), filter+shape, channel+shape, unstructured, 2:4 (any N:M), "
         "block:4x4.",
-        metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel",
+        metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel", texts=lambda: PATTERN_FORMS,
     )  # fmt: skip
     through_norm: ThroughNorm = option(
         "pin",
@@ -138,7 +138,10 @@ class Cut:
         if self.round_to < 0:
             raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
         if self.round_to > 1 and not self.pattern.is_physical:
-            raise UsageError(f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out")
+            raise UsageError(
+                f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out, or use"
+                " --pattern channel"
+            )
 
         if self.uniform and (self.pattern.units is None or self.pattern.weights is not None):
             raise UsageError(
@@ -172,9 +175,10 @@ class Cut:
             self._check_scan(self.sensitivity, asks_for_scan)
         says = bool(self.layers or self.quality or self.sensitivity)
         if says and self.pattern.weights not in (None, "unstructured"):
+            asked = "--layer" if self.layers else "--quality" if self.quality else "--sensitivity"
             raise UsageError(
-                "--layer, --quality, --sensitivity: count filters or single weights; --pattern"
-                f" {self.pattern} cuts neither"
+                f"{asked}: counts filters or single weights, and --pattern {self.pattern} cuts neither; leave it out,"
+                " or use --pattern channel or unstructured"
             )
 
     def _check_scan(self, scan: Sensitivity, asked: bool) -> None:
@@ -235,16 +239,20 @@ class PruneSettings(Cut, Healing):
 
     ratio: float = option(
         None,
-        "Dense ÷ kept of the compacted model. Several, as 2x,4x,8x: each from MODEL, into a folder.",
+        "Dense ÷ kept of the compacted model; or the share that goes, as 92%. Several, as 2x,4x,8x: each from MODEL, "
+        "into a folder.",
         flags=("-r",),
         metavar="13x",
         panel=HOW_MUCH,
         read=parse_ratio,
     )
-    sparsity: float | None = option(None, "The same as a removed share.", metavar="0.923", panel=HOW_MUCH)
+    sparsity: float | None = option(
+        None, "The same as a removed share, 0.923 or 92.3%.", metavar="92.3%", panel=HOW_MUCH,
+        read=lambda text: parse_share(text, "--sparsity"),
+    )  # fmt: skip
     method: Method = option("admm", "How to choose what is cut.", flags=("-m",), panel=HOW)
     steps: int = option(1, "Prune-retrain rounds of magnitude and random.", metavar="N", panel=HOW, range=at_least(1))
-    schedule: Course = option("geometric", "Course of the ratio over the steps.", panel=HOW)
+    schedule: Course = option("geometric", "Course of the ratio over the steps.", panel=EXPERIMENTS)
     admm: Admm = group(Admm)
     score: Score = option(
         "l2",
@@ -253,7 +261,7 @@ class PruneSettings(Cut, Healing):
         panel=HOW,
     )
     score_batches: int = option(
-        8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=HOW, range=at_least(1)
+        8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
     )
     select_inputs: bool = option(False, "Cut inputs of a fully connected first layer (pixels), too.", panel=HOW)
     rescale_dropout: bool = option(False, "Dropout rates times the root of the connections kept.", panel=EXPERIMENTS)
@@ -270,7 +278,10 @@ class PruneSettings(Cut, Healing):
         self._check_ratio()
         self._check_score()
         if self.select_inputs and self.pattern.units is None:
-            raise UsageError(f"--select-inputs: inputs go as whole units; not with --pattern {self.pattern}")
+            raise UsageError(
+                f"--select-inputs: inputs go as whole units, and --pattern {self.pattern} cuts none; leave it out, or"
+                " use --pattern channel or filter"
+            )
 
     def _asked_ratio(self) -> float:
         """Dense ÷ kept, from the one of ratio and sparsity that was given; what a pattern implies, or 1, from none.
@@ -302,7 +313,11 @@ class PruneSettings(Cut, Healing):
                 f"leave --ratio {format_ratio(self.ratio)} out"
             )
         if self.steps > 1 or self.admm.stages > 1:
-            raise UsageError(f"--pattern {self.pattern}: has one ratio, so --steps and --stages must be 1")
+            asked = f"--steps {self.steps}" if self.steps > 1 else f"--stages {self.admm.stages}"
+            raise UsageError(
+                f"{asked}: approaches a ratio, and --pattern {self.pattern} has only one,"
+                f" {format_ratio(implied)}; leave it out"
+            )
 
     def _check_score(self) -> None:
         if self.method == "group-lasso" and self.pattern.weights is not None:

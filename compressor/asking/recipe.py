@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from compressor.asking.option import (
 )  # fmt: skip
 from compressor.asking.panels import TRAINING
 from compressor.errors import ConfigError, UsageError
+from compressor.nearest import nearest
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["cosine", "linear", "constant", "step"]
@@ -30,6 +30,10 @@ KeptEpoch = Literal["last", "best"]
 PEAK_LR: Mapping[Optimizer, float] = MappingProxyType({"adam": 1e-3, "adamw": 1e-3, "sgd": 0.02})
 """Where a cosine starts if nothing is said; sgd takes a large rate (Le & Hua 2021, "Network Pruning That Matters"). Of
 780 steps at batch 128 a ResNet-20 ended 0.9 points higher from 0.04 than from 0.01; 0.02 is that for the default 64."""
+
+
+DISTILL_WITH_TEACHER = 0.7
+"""Share of the soft loss when `retrain` is given a teacher and nothing else said: mostly it, corrected by labels."""
 
 
 def _said(default: Any, help: str, metavar: str | None = None, range: Range | None = None, **more: Any) -> Any:
@@ -71,7 +75,10 @@ class Recipe:
         name="lr_step_factor",
     )  # fmt: skip
     clip_norm: float | None = _said(None, "Largest norm of the gradient; longer ones are scaled down.", "X", above(0))
-    distill: float = _said(0.0, "Share of the loss that comes from the teacher, 0 to 1.", "SHARE", from_to(0, 1))
+    distill: float = _said(
+        0.0, "Share of the loss that comes from the dense model as a teacher, 0 to 1.", "SHARE", from_to(0, 1),
+        shown=f"0, in retrain with --teacher {DISTILL_WITH_TEACHER}",
+    )  # fmt: skip
     temperature: float = _said(4.0, "Temperature of distillation.", "T", above(0))
     label_smoothing: float = _said(0.0, "Label smoothing, 0 to below 1.", "X", from_below(0, 1))
     augment: bool = _said(False, "Augment training images.")
@@ -106,7 +113,7 @@ class Recipe:
         for key, value in values.items():
             name = key.replace("-", "_")
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=3) or known
+                near = nearest(name, known) or known
                 raise ConfigError(f"{key}: no such training option; nearest known: {', '.join(near)}")
             if name in taken:
                 raise ConfigError(f"{key}: given twice, with - and with _; keep one of them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.asking.option import at_least, check, group, option
-from compressor.asking.panels import HEALING
+from compressor.asking.panels import EXPERIMENTS, HEALING
 from compressor.errors import UsageError
 
 
@@ -43,7 +43,9 @@ class Healing:
     layers left as they are (`freeze`, globs)."""
 
     recovery: Recovery = group(Recovery)
-    alternate: bool = option(False, "Retrain convolutions and linear layers in turn, epoch by epoch.", panel=HEALING)
+    alternate: bool = option(
+        False, "Retrain convolutions and linear layers in turn, epoch by epoch.", panel=EXPERIMENTS
+    )
     freeze: tuple[str, ...] = option(
         (), "Layers that training leaves as they are; repeat.", metavar="GLOB", panel=HEALING, repeat=True
     )

@@ -13,7 +13,7 @@ from compressor.asking.option import at_least, check, option
 from compressor.asking.panels import SCAN
 from compressor.errors import UsageError
 from compressor.schema import read_as, read_json
-from compressor.units import parse_duration
+from compressor.units import parse_duration, parse_share
 
 SCHEMA = "compress.sensitivity/1"
 
@@ -27,9 +27,9 @@ def read_shares(text: str) -> tuple[float, ...]:
     Raises:  UsageError for a part that is no number.
     """
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--ratios {text}: write removed shares, as 0.25,0.5,0.9") from error
+        return tuple(parse_share(part, "--ratios") for part in text.split(","))
+    except UsageError as error:
+        raise UsageError(f"--ratios {text}: write removed shares, as 0.25,0.5,0.9 or 25%,50%") from error
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from compressor.asking.option import at_least, build, check, option
-from compressor.asking.panels import SEARCH
+from compressor.asking.panels import EXPERIMENTS, SEARCH
 from compressor.asking.recipe import Optimizer, Recipe, Schedule
 
 _PREFIX = "search_"
@@ -16,7 +16,7 @@ _LAST_ONLY = ("keep_best", "patience", "distill")
 
 
 def _like(name: str, metavar: str | None = None) -> Any:
-    return option(None, f"--{name}, where it differs from that of the retraining.", metavar=metavar, panel=SEARCH)
+    return option(None, f"--{name}, where it differs from that of the retraining.", metavar=metavar, panel=EXPERIMENTS)
 
 
 class Recipes(NamedTuple):

@@ -13,6 +13,7 @@ from compressor.asking import ScanSettings
 from compressor.asking.panels import SCAN
 from compressor.cli.html_report import ReportOptions, check_report, write_report
 from compressor.cli.memory import keep_freed_memory
+from compressor.cli.named import check_named
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, Source, device_name, known_data, read_source, refuse_taken
@@ -70,6 +71,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     asked = _layer_and_index(options.explain) if options.explain is not None else None
     _check(options)
     settings = options.request(ScanSettings) if options.sensitivity else None
+    check_named(options, session)
     if settings is not None:
         keep_freed_memory()
     source = read_source(options, options.model, session)

@@ -13,6 +13,7 @@ import typer
 from compressor.asking.bench import BenchSettings
 from compressor.asking.gates import gates_of
 from compressor.cli.html_report import ReportOptions, check_report, write_report
+from compressor.cli.named import check_named
 from compressor.cli.options import MODEL_HELP, SourceOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import INITIAL, STREAM, read_source, refuse_taken, stdin_bytes
@@ -59,6 +60,7 @@ def bench(options: BenchOptions, session: Session) -> None:
     gates = gates_of("bench", asked.require).gates
     check_report(options)
     _check_plot(options)
+    check_named(options, session)
     from compressor.report.html import bench_page
     from compressor.report.timing import bench_table
 
@@ -162,6 +164,7 @@ def _measure(
         with_memory=asked.memory,
         with_gzip=asked.gzip,
         with_profile=asked.profile,
+        trust_code=options.trust_code,
         inputs=[parse_input(text, position) for position, text in enumerate(options.input or ())],
         on_round=on_round,
     )

@@ -11,6 +11,7 @@ from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
 from compressor.cli.html_report import ReportOptions, check_report
 from compressor.cli.latency import LatencyOptions, after_compact, clock
+from compressor.cli.named import check_named
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions
 from compressor.cli.session import Session
 from compressor.cli.streams import Written, choose_target, device_name, known_data, read_source
@@ -43,6 +44,7 @@ def compact(options: CompactOptions, session: Session) -> None:
     asked = options.request(CompactSettings)
     target = choose_target(options, ".compact.pt")
     check_report(options)
+    check_named(options, session)
     from compressor.compaction import compact as shrink
     from compressor.report.compaction import compact_table
     from compressor.report.jsonable import plain

@@ -5,8 +5,8 @@ It must never hold defaults or act on a value: it hands typer what stands in for
 
 from __future__ import annotations
 
-import difflib
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,15 +18,17 @@ import typer
 from compressor.cli.config_file import PROJECT_NAME, ConfigFile, find_config, open_config
 from compressor.cli.origins import Origins
 from compressor.errors import ConfigError
+from compressor.nearest import nearest
 from compressor.printable import printable
 from compressor.reference import split_reference
+from compressor.terminal import prefix
 
 PREFIX = "COMPRESS_"
 _NEVER = (
     *("model", "models", "config", "output", "force", "resume", "dry_run", "explain", "print_config", "report", "plot"),
 )
 """What is about one call only, and so stands on the command line only."""
-_NEVER_IN_FILES = ("trust_pickle", "allow_config")
+_NEVER_IN_FILES = ("trust_pickle", "trust_code", "allow_config")
 """A file that lies in a cloned repository must not be able to say this."""
 NEVER_IN_FILES = frozenset((*_NEVER, *_NEVER_IN_FILES))
 _REFERENCES = ("arch", "data", "task", "teacher", "plugin")
@@ -91,10 +93,14 @@ def config_callback(context: typer.Context, value: str | None) -> str | None:
     context.default_map = {**values, **given}
     context.meta[Origins.KEY] = Origins(file, frozenset(values.keys() - given.keys()))
     if file is not None and file.found and file.is_foreign:
-        typer.echo(printable(f"note: options are taken from {file.path}, which belongs to another user"), err=True)
+        _note(f"options are taken from {file.path}, which belongs to another user")
     for variable in unknown_variables(os.environ, commands):
-        typer.echo(printable(f"note: {variable} is set but no option reads it"), err=True)
+        _note(f"{variable} is set but no option reads it")
     return value
+
+
+def _note(text: str) -> None:
+    typer.echo(f"{prefix('note:', 'yellow', sys.stderr)} {printable(text)}", err=True)
 
 
 def _named(value: str) -> ConfigFile:
@@ -150,7 +156,7 @@ def _known(key: str, types: Types, where: str, commands: Mapping[str, Types]) ->
     if homes:
         raise ConfigError(f"{where}: is an option of {', '.join(homes)}; put it under [{homes[0]}]")
     known = [known.replace("_", "-") for known in types if known not in (*_NEVER, *_NEVER_IN_FILES)]
-    near = difflib.get_close_matches(key.replace("_", "-"), [*known, *commands], n=3) or known
+    near = nearest(key, [*known, *commands]) or known
     raise ConfigError(f"{where}: no such option; nearest known: {', '.join(near[:8])}")
 
 

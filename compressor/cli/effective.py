@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from compressor.cli.session import Session
 
 _DEFAULT = "default"
+PRESET_KEY = "compressor.preset"
+"""Where a run notes its preset, and the options that it filled in."""
 
 
 def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], None]:
@@ -45,6 +47,7 @@ def _sources(context: typer.Context, names: list[str], types: Mapping[str, Any])
     from_environment = environment_values(os.environ, types)
     file = context.meta.get(Origins.KEY, Origins()).file
     found: dict[str, str] = {}
+    preset, filled = context.meta.get(PRESET_KEY, ("", frozenset()))
     for name in names:
         kind = getattr(context.get_parameter_source(name), "name", "DEFAULT")
         if kind == "COMMANDLINE":
@@ -53,7 +56,7 @@ def _sources(context: typer.Context, names: list[str], types: Mapping[str, Any])
             in_file = str(file.path) if file is not None else _DEFAULT
             found[name] = f"COMPRESS_{name.upper()}" if name in from_environment else in_file
         else:
-            found[name] = _DEFAULT
+            found[name] = f"preset {preset}" if name in filled else _DEFAULT
     return found
 
 

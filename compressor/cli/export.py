@@ -11,6 +11,7 @@ from compressor.asking.export import Checking, ExportForm
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
 from compressor.cli.directory import directory_target, is_directory
+from compressor.cli.named import check_named
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import STREAM, Target, choose_target, default_name, known_data, read_source
@@ -56,6 +57,7 @@ def export(options: ExportOptions, session: Session) -> None:
         return
     form = _form_of(options)
     target = _target(options, form.format or "onnx")
+    check_named(options, session)
     if form.fold_norms:
         session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
     source = read_source(options, options.model, session)
@@ -126,6 +128,7 @@ def _check(options: ExportOptions, gates: Gates, sizes: tuple[int, ...], session
     path = options.output if options.output is not None else default_name(options, ".onnx")
     if path == STREAM:
         raise UsageError("--check-only reads the file that -o names, and - names no file; give -o FILE")
+    check_named(options, session)
     from compressor.exporting import check_onnx
 
     source = read_source(options, options.model, session)

@@ -97,7 +97,8 @@ def cut_latency(
     with session.working("measuring what the cut does to latency"):
         after = shrunk()
         found, why = _measured(before, after, threads)
-        return found if found is not None else _estimated(before, after, why)
+        found = found if found is not None else _estimated(before, after, why)
+        return None if found is None else _explained(found, before, after)
 
 
 def network_speedup(threads: int = 1) -> Callable[[Program, Program], float | None]:
@@ -134,6 +135,26 @@ def _estimated(before: Program, after: Program, why: str) -> CutLatency | None:
     preferences = find_preferences(clock())
     works = filled_work(before, preferences), filled_work(after, preferences)
     return CutLatency(works[0] / works[1], estimated=why) if all(works) else None
+
+
+def _explained(latency: CutLatency, before: Program, after: Program) -> CutLatency:
+    """Held against the MACs that went, with reasons for what is missing."""
+    from compressor.cost import USUAL, count_macs, filled_work, macs_of_layers
+    from compressor.program import find_layers
+    from compressor.timing import why_missing
+
+    left, works = count_macs(after), (filled_work(before, USUAL), filled_work(after, USUAL))
+    if not left:
+        return latency
+    macs, sizes = macs_of_layers(after), {name: p.numel() for name, p in after.parameters.items()}
+    weights = {layer.node: sizes.get(layer.weight, 0) for layer in find_layers(after)}
+    once = sum(n for node, n in weights.items() if macs.get(node, 0) <= n)
+    ratio = count_macs(before) / left
+    missing = why_missing(
+        latency.speedup, ratio, after_s=latency.after_s, batch=latency.batch,
+        filled_ratio=works[0] / works[1] if all(works) else None, read_once=once / max(sum(weights.values()), 1),
+    )  # fmt: skip
+    return replace(latency, macs_ratio=ratio, missing=missing)
 
 
 def not_faster(latency: CutLatency | None, remedy: str) -> tuple[str, ...]:

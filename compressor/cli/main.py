@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -23,8 +24,12 @@ from compressor.cli.origins import Origins
 from compressor.cli.session import Session
 from compressor.cli.signals import Terminated, end_in_order
 from compressor.errors import CompressError, OutputError, UntrustedCodeError, UsageError, named_line
+from compressor.nearest import did_you_mean
 from compressor.printable import printable
+from compressor.terminal import prefix
+from compressor.users_code import is_users_fault, line_of
 
+_NOT_ONE_OF = re.compile(r"'(?P<given>[^']*)' is not one of (?P<known>.*)")
 INTERRUPTED = 130
 BROKEN_PIPE = 1
 
@@ -66,7 +71,7 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code and lets no exception out."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     ending = _Ending("compress", given, wants_json=_asks_for_json(given))
     try:
         code = build_app(ending)(given, prog_name="compress", standalone_mode=False)
@@ -85,12 +90,22 @@ def build_app(ending: _Ending) -> typer.Typer:
 
     @app.callback(help=_TOP)
     def top(
-        version: bool = typer.Option(False, "--version", is_eager=True, callback=_version, help="Show the version."),
+        version: bool = typer.Option(
+            False, "--version", "-V", is_eager=True, callback=_version, help="Show the version."
+        ),
     ) -> None:
         return None
 
     for name, function in commands.command_functions().items():
         commands.add(app, name, function, ending.around)
+
+    @app.command("env")
+    def env(as_json: bool = typer.Option(False, "--json", help="One JSON object.")) -> None:
+        """Versions and settings that a bug report should say."""
+        from compressor.cli import env as found
+
+        typer.echo(found.as_json(found.environment()) if as_json else found.as_text(found.environment()))
+
     return app
 
 
@@ -166,14 +181,13 @@ class _Ending:
     def refused(self, error: typer.TyperException) -> int:
         """The exit code of a command line that typer could not read."""
         self._command = getattr(getattr(error, "ctx", None), "command_path", self._command)
-        message = error.format_message().replace("Value error, ", "")  # pydantic's words, not the user's
-        return self.failed("UsageError", f"{message}\nsee {self._command} --help", error.exit_code)
+        return self.failed("UsageError", f"{_refusal(error)}\nsee {self._command} --help", error.exit_code)
 
     def failed(self, kind: str, message: str, code: int) -> int:
         """Tells the message and gives the code back."""
         message = printable(message)
         with contextlib.suppress(OSError):  # a terminal that was closed has no reader either
-            typer.echo(f"{typer.style(f'{self._command}:', fg='red')} {message}", err=True)
+            typer.echo(f"{prefix(f'{self._command}:', 'red', sys.stderr)} {message}", err=True)
         if self._wants_json and not (self._session and self._session.told):
             from compressor.report.jsonable import to_json
 
@@ -192,6 +206,9 @@ class _Ending:
         if verbose or os.environ.get("COMPRESS_DEBUG"):
             typer.echo(printable("".join(traceback.format_exception(error))), err=True)
         found = named_line(error, 300)
+        if is_users_fault(error):
+            message = f"code of yours that is called here raised {found}\nin {line_of(error)}"
+            return self.failed(type(error).__name__, f"{message}\nmend it there; -v shows the way to it", 1)
         message = f"this is a bug in compress: {found}\nsee where with -v or COMPRESS_DEBUG=1, and report it"
         return self.failed(type(error).__name__, message, 1)
 
@@ -200,6 +217,19 @@ class _Ending:
         if point is None or not point.exists():
             return "; nothing was written"
         return f"; the last finished epoch is in {point}\ncontinue with the same command and --resume"
+
+
+def _refusal(error: typer.TyperException) -> str:
+    """What typer says, without pydantic's words, and with what may have been meant, the likest first."""
+    message = error.format_message().replace("Value error, ", "")
+    if possible := getattr(error, "possibilities", None):
+        named = str(getattr(error, "option_name", ""))
+        hint = did_you_mean(named, possible)
+        return f"no such option: {named}{f'; {hint}' if hint else ''}"
+    if found := _NOT_ONE_OF.search(message):
+        hint = did_you_mean(found["given"], re.findall(r"'([^']*)'", found["known"]), most=1)
+        return f"{message.rstrip('.')}; {hint}" if hint else message
+    return message
 
 
 def _leave_the_pipe() -> int:

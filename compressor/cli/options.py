@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 
+from compressor.architectures import BUNDLED, LIBRARIES
 from compressor.asking import Recipe, build
+from compressor.asking.presets import Preset
 from compressor.cli.config import config_callback
 from compressor.cli.printing import Printing, read_printing, table_forms
+from compressor.data_reference import DATA_KINDS
 
 T = TypeVar("T")
 
@@ -26,6 +30,23 @@ MODEL_HELP = (
 )
 _MODEL = "The model"
 _RUN = "The run"
+
+
+def complete_architecture(incomplete: str) -> list[str]:
+    """Bundled names, libraries, and files of source beside."""
+    return _starting(incomplete, (*BUNDLED, *(f"{name}:" for name in LIBRARIES)), ("*.py",))
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Kinds of data, and what is beside that may be some."""
+    return _starting(incomplete, tuple(f"{kind}:" for kind in DATA_KINDS), ("*.npz", "*.py", "*/"))
+
+
+def _starting(incomplete: str, names: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
+    """Names first, then paths below the folder that was typed so far."""
+    folder = Path(incomplete).parent if "/" in incomplete else Path()
+    found = [f"{path}/" if path.is_dir() else str(path) for form in files for path in sorted(folder.glob(form))]
+    return [text for text in (*names, *found) if text.startswith(incomplete)]
 
 
 def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -113,6 +134,7 @@ class SourceOptions(RunOptions):
         option(
             metavar="NAME",
             panel=_MODEL,
+            autocompletion=complete_architecture,
             help="Architecture of a state dict: lenet5, resnet56 …, torchvision:NAME, timm:NAME, "
             "file.py:Net, package.module:callable.",
         ),
@@ -135,6 +157,7 @@ class SourceOptions(RunOptions):
         option(
             metavar="REF",
             panel=_MODEL,
+            autocompletion=complete_data,
             help="mnist:DIR, fashion-mnist:DIR, cifar10:DIR, file.npz, a folder with train/ and val/, "
             "file.py:function.",
         ),
@@ -156,6 +179,14 @@ class SourceOptions(RunOptions):
             help="Python file or module to import first, as one that registers axis rules; repeat.",
         ),
     ] = None
+    trust_code: Annotated[
+        bool,
+        option(
+            "--trust-code",
+            panel=_MODEL,
+            help="Run the code that the checkpoint remembers as its data, task or arch, without repeating it.",
+        ),
+    ] = False
     trust_pickle: Annotated[
         bool,
         option("--trust-pickle", panel=_MODEL, help="Open files that can run code when they are opened."),
@@ -219,3 +250,8 @@ class RecipeOptions(RunOptions):
     """How the network is trained."""
 
     asks = (Recipe,)
+
+    preset: Annotated[
+        Preset | None,
+        option(help="Epochs, distillation and rounding by one word, where nothing else says them."),
+    ] = None

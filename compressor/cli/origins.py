@@ -34,18 +34,20 @@ A_MODEL_FILE = Origin(False)
 
 @dataclass(frozen=True)
 class Origins:
-    """The file that stood in for options, and which ones it gave. `allows`: the user lets it name code in this run."""
+    """The file that stood in for options, and which ones it gave. `allows`: the user lets it name code in this run,
+    `trusts_models`: what a model file remembers as well."""
 
     KEY = "compressor.origins"
 
     file: ConfigFile | None = None
     options: frozenset[str] = frozenset()
     allows: bool = False
+    trusts_models: bool = False
 
     def of(self, option: str, value: str | None) -> Origin:
         """The origin of an option's value; None is a value that no option gave."""
         if value is None:
-            return A_MODEL_FILE
+            return THE_USER if self.trusts_models else A_MODEL_FILE
         if self.file is None or option not in self.options:
             return THE_USER
         return Origin(self._why_not(value) is None, self.file.path.parent)

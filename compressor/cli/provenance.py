@@ -22,6 +22,7 @@ _ABOUT_THE_RUN = (
         "output",
         "config",
         "allow_config",
+        "trust_code",
         "json",
         "quiet",
         "verbose",

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from compressor.asking import PruneSettings, Recovery
-from compressor.asking.gates import Gates, gates_of
+from compressor.asking.gates import Gates, Verdicts, gates_of
 from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
 from compressor.cli.directory import check_goal, directory_target, is_directory, write_directory
@@ -15,6 +15,7 @@ from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import check_report
 from compressor.cli.latency import after_prune, network_speedup
 from compressor.cli.memory import keep_freed_memory
+from compressor.cli.named import check_named
 from compressor.cli.pruning import (
     PruneOptions,
     measured_for_record,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from compressor.program import Program
     from compressor.pruning import PruneReport, StageRow
     from compressor.report.html import About
+    from compressor.timing import CutLatency
 
 
 def prune(options: PruneOptions, session: Session) -> None:
@@ -71,6 +73,7 @@ def prune(options: PruneOptions, session: Session) -> None:
     target = None if options.dry_run else _target(options, settings)
     check_report(options)
     point = None if target is None else choose_resume_point(target, options, session)
+    check_named(options, session)
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     source = read_source(options, options.model, session)
@@ -118,7 +121,8 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
     written = Written(None, None, gates.counted().judge(_gated(report)))
     table = partial(prune_table, report, latency=latency, every_row=True, would=settings.method)
     body = {"dry_run": True, **plain(report), "latency": latency}
-    Closing(options, session, source).tell(program, written, Told(table, body, partial(_page, report, program)))
+    draw = partial(_page, report, program, latency, written.verdicts, settings.method)
+    Closing(options, session, source).tell(program, written, Told(table, body, draw))
 
 
 def _run(
@@ -158,7 +162,8 @@ def _run(
         full, latency = after_prune(options, options.model, session, source.program, written, report, stopwatch)
         table = partial(prune_table, full, latency=latency, output=file.output, size_bytes=file.size_bytes)
         body = {"dry_run": False, **plain(full), "latency": latency}
-        return Told(partial(table, every_row=options.verbose), body, partial(_page, full, written))
+        draw = partial(_page, full, written, latency, file.verdicts, None)
+        return Told(partial(table, every_row=options.verbose), body, draw)
 
     closing = Closing(options, session, source)
     if is_directory(options.output):
@@ -192,12 +197,15 @@ def _saver(
     return save
 
 
-def _page(report: PruneReport, program: Program, about: About) -> str:
+def _page(
+    report: PruneReport, program: Program, latency: CutLatency | None, verdicts: Verdicts, would: str | None,
+    about: About,
+) -> str:  # fmt: skip
     """The page of --report."""
     from compressor.analysis import layer_costs
     from compressor.report.html import prune_page
 
-    return prune_page(report, about, layer_costs(program))
+    return prune_page(report, about, layer_costs(program), latency, would, verdicts.body()["requirements"])
 
 
 def _gated(report: PruneReport) -> dict[str, float | None]:

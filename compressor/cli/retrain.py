@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from compressor.asking import Healing, Recipe
 from compressor.asking.gates import gates_of
+from compressor.asking.recipe import DISTILL_WITH_TEACHER
 from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
 from compressor.cli.html_report import ReportOptions, check_report
 from compressor.cli.memory import keep_freed_memory
+from compressor.cli.named import check_named
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
 from compressor.cli.session import Session
 from compressor.cli.streams import (
@@ -51,10 +53,6 @@ class RetrainOptions(ResumeOptions, ReportOptions, RecipeOptions, GateOptions, O
     ] = None
 
 
-DISTILL_WITH_TEACHER = 0.7
-"""Share of the soft loss when a teacher is named and nothing else said: mostly it, corrected by labels."""
-
-
 def retrain(options: RetrainOptions, session: Session) -> None:
     """Fine-tunes a pruned checkpoint under its masks.
 
@@ -72,19 +70,20 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     target = choose_target(options, ".retrained.pt")
     check_report(options)
     session.resume_point = choose_resume_point(target, options, session)
+    recipe = retrain_recipe(options)
+    check_named(options, session)
     from compressor.formats import check_storable
     from compressor.report.html import retrain_page
     from compressor.report.jsonable import plain
     from compressor.report.pruning import retrain_table
 
-    recipe = retrain_recipe(options)
     keep_freed_memory()
     source = read_source(options, options.model, session)
     check_storable(source.program)  # what no file can hold is found before hours of training
     if options.adopt is not None:
         source = _adopted(options.adopt, source, options, session)
     needed = "retraining" if recipe is not None or options.request(Healing).recovery else gates.needs_data
-    teacher = _teacher(options, session)
+    teacher = _teacher(options, source.program, session)
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates, dense=teacher)
     only_adopts = needed != "retraining"
     program, report = _trained(source.program, recipe, data, task, only_adopts, teacher, options, session)
@@ -172,13 +171,13 @@ def retrain_recipe(options: RetrainOptions) -> Recipe | None:
     return options.request(Recipe, epochs=options.epochs, distill=distill)
 
 
-def _teacher(options: RetrainOptions, session: Session) -> Program | None:
-    """The teacher; it shares --arch with the model when it is a bare state dict."""
+def _teacher(options: RetrainOptions, program: Program, session: Session) -> Program | None:
+    """The teacher; a bare state dict is taken to be of the architecture that the model was made from."""
     if options.teacher is None:
         return None
     if options.teacher == options.model == "-":
         raise UsageError("--teacher - : standard input already holds MODEL; name a file")
-    return read_source(options, options.teacher, session).program
+    return read_source(options, options.teacher, session, like=program).program
 
 
 def _metrics(report: RetrainReport) -> dict[str, Any]:

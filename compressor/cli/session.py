@@ -14,6 +14,7 @@ import typer
 from compressor.cli.origins import Origin, Origins
 from compressor.cli.standard import writing_result
 from compressor.printable import printable
+from compressor.terminal import is_movable, prefix
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -76,7 +77,7 @@ class Session:
         """One line that the user should know but that stops nothing; once."""
         if self.is_main and not self.options.quiet and text not in self._noted:
             self._noted.add(text)
-            typer.echo(f"{typer.style('note:', fg='yellow')} {printable(text)}", err=True)
+            typer.echo(f"{prefix('note:', 'yellow', sys.stderr)} {printable(text)}", err=True)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -94,10 +95,24 @@ class Session:
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """A sign of life on a terminal for work of some seconds that has no steps to count; silent in a log."""
-        if self.options.quiet or not self.is_main or not sys.stderr.isatty():
+        if self.options.quiet or not self.is_main or not is_movable(sys.stderr):
             yield
             return
-        from compressor.report.console import SafeConsole
+        from compressor.report.console import console_on
 
-        with SafeConsole(stderr=True).status(f"{what} …"):
+        with console_on(sys.stderr).status(f"{what} …"):
             yield
+
+    def load_torch(self) -> None:
+        """Imports PyTorch, which takes seconds, under a line that says so on a terminal."""
+        told = not self.options.quiet and self.is_main and "torch" not in sys.modules and sys.stderr.isatty()
+        erased = is_movable(sys.stderr)
+        if told:
+            sys.stderr.write("loading PyTorch …" + ("" if erased else "\n"))
+            sys.stderr.flush()
+        try:
+            import torch  # noqa: F401
+        finally:
+            if told and erased:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()

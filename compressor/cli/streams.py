@@ -77,8 +77,9 @@ class Target:
             raise OutputError(f"standard output: {error.strerror}; the model was not written whole") from error
 
 
-def read_source(options: SourceOptions, model: str, session: Session) -> Source:
-    """The program in `model`, which is a path, `-` or `init`.
+def read_source(options: SourceOptions, model: str, session: Session, *, like: Program | None = None) -> Source:
+    """The program in `model`, which is a path, `-` or `init`; if it holds weights alone, they are of the architecture
+    and take the inputs that `like` remembers, where options say nothing else.
 
     Raises:  UsageError for a terminal as input; ModelError and relatives from the formats.
     """
@@ -89,12 +90,15 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
     for plugin in options.plugin or ():
         load_module(plugin, field="plugin", **session.origin("plugin", plugin)._asdict())
     inputs = [parse_input(text, position) for position, text in enumerate(options.input or ())]
-    arguments = parse_arch_args(options.arch_arg or ())
+    arch, arguments = options.arch, parse_arch_args(options.arch_arg or ())
+    if like is not None and holds_weights_alone(model):
+        arguments = arguments if arch is not None else {**like.record.arch_args, **arguments}
+        arch, inputs = arch or like.record.arch, inputs or list(like.inputs)
     content, sha256 = _content(model)
     with session.working(f"reading {model}"):
         program = formats.load(
             content,
-            arch=options.arch,
+            arch=arch,
             arch_args=arguments,
             inputs=inputs,
             data=options.data,
@@ -102,12 +106,20 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
             trust_pickle=options.trust_pickle,
             seed=options.seed,
             weights=options.weights,
+            trust_data=session.origin("data", options.data).trust_code,
             **session.origin("arch", options.arch)._asdict(),
         )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made
         for note in program.record.notes:
             session.note(note)
     return Source("standard input" if model == STREAM else model, program, sha256)
+
+
+def holds_weights_alone(model: str) -> bool:
+    """Whether a file may be a state dict: neither ONNX, which is a network whole, nor a folder."""
+    from compressor import formats
+
+    return Path(model).is_file() and not formats.is_onnx(model)
 
 
 def device_name(options: RunOptions) -> str:
@@ -273,10 +285,9 @@ def known_data(
              DataError if it cannot be opened or does not fit.
     """
     from compressor.analysis.first_batch import first_metrics
-    from compressor.data import open_data, open_task
-    from compressor.data.folders import FolderSource
+    from compressor.data import Wanted, fitted, open_data, open_task
     from compressor.data.text import TextSource
-    from compressor.data.tokens import fitted
+    from compressor.data.tokens import tokenized
     from compressor.formats.text_form import task_of, text_form
     from compressor.training import is_measurable
 
@@ -294,10 +305,9 @@ def known_data(
             raise
         session.note(f"not measured on data: {error}")
         return None, task
-    if isinstance(data, FolderSource):
-        data = data.fitted(tuple(spec.shape[1:] for spec in program.inputs))
     if isinstance(data, TextSource):
-        data = fitted(data, text_form(program, task.name))
+        data = tokenized(data, text_form(program, task.name))
+    data = fitted(data, [Wanted(s.name, s.shape[1:], s.torch_dtype.is_floating_point) for s in program.inputs])
     data, task = _with_answers(data, task, dense, session, gates)
     if not is_measurable(data, task):
         return data, task

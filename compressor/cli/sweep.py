@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from compressor.cli import provenance
 from compressor.cli.latency import network_speedup
 from compressor.cli.memory import keep_freed_memory
+from compressor.cli.named import check_named
 from compressor.cli.streams import default_name, device_name, known_data, read_source
 from compressor.errors import OutputError, UsageError
 
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
 
 def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> None:
     """Writes a checkpoint and a row for each ratio; run again, it goes on where it stopped."""
-    from compressor import formats
     from compressor.cli.pruning import measured_for_record, needed_for, prune_settings, stopwatch_of
-    from compressor.pruning import sweep as prune_to_all
-    from compressor.report.pruning import sweep_table
     from compressor.units import parse_ratio
 
     _refuse(options)
     folder = Path(options.output or default_name(options, ".sweep"))
     if folder.is_file():
         raise OutputError(f"{folder}: is a file; a sweep writes a folder, name another with -o")
-    settings = replace(prune_settings(_at(options, ratios[0])), device=device_name(options))
+    settings = prune_settings(_at(options, ratios[0]))
+    check_named(options, session)
+    from compressor import formats
+    from compressor.pruning import sweep as prune_to_all
+    from compressor.report.pruning import sweep_table
+
+    settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     source = read_source(options, options.model, session)
     formats.check_storable(source.program)

@@ -1,43 +1,47 @@
-"""Batches from a user's own pair of torch data sets, returned by a function of theirs.
+"""Batches from a user's own pair of map-style torch data sets, as a function of theirs returns it.
 
 It must never hold a file format, nor leave the global random number generator changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from torch.utils.data import default_collate
+from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.data.digests import digest_of, file_digest
+from compressor.data.items import Wanted, as_batch, choose_inputs, named_inputs
 from compressor.data.order import mixed_seed
 from compressor.data.passes import NumberedSource, Pass
-from compressor.data.source import Batch
+from compressor.data.source import Batch, Split
 from compressor.errors import DataError, first_line
-from compressor.reference import load_reference, resolve_path, split_reference
+from compressor.reference import split_reference
+from compressor.users_code import called, line_of
 
 _SAMPLES, _TRIES = 32, 3
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetSource(NumberedSource):
-    """A DataSource over two map-style data sets whose items are (input, ..., target).
+    """A DataSource over two map-style data sets whose items are (input, ..., target), or dictionaries.
 
     `augment` is the data set's own affair and ignored here; what it draws from torch's generator in `train`
-    is seeded per position, so it is the same for every batch size and number of processes.
+    is seeded per position, so it is the same for every batch size and number of processes. `collate` makes a batch of
+    a list of items, one for each split; `chosen` names the inputs, where these have names.
     """
 
     ref: str
     train: Any
     val: Any
+    collate: tuple[Callable[[list[Any]], Any], Callable[[list[Any]], Any]]
     n_classes: int | None
     input_shapes: tuple[tuple[int, ...], ...]
+    chosen: tuple[str, ...] | None = None
 
     @property
     def augments(self) -> bool:
@@ -51,21 +55,35 @@ class DatasetSource(NumberedSource):
     def n_val(self) -> int:
         return len(self.val)
 
+    def fitted(self, wanted: Sequence[Wanted]) -> DatasetSource:
+        """The same with the inputs that a model takes, in its order, where they have names.
+
+        Raises:  DataError if there is no telling which these are.
+        """
+        known = self.named("train")
+        if not known:
+            return self
+        chosen = choose_inputs(known, wanted, self.ref)
+        return replace(self, chosen=chosen, input_shapes=tuple(tuple(known[name].shape[1:]) for name in chosen))
+
+    def named(self, split: Split) -> dict[str, Tensor]:
+        """The inputs of the first sample, as a batch of one, where they have names."""
+        return named_inputs(self.collated(split, [0]), self.ref)
+
     def content_digest(self) -> str:
         """See `identity.identity_of_data`: the code, the counts, and a spread of validation samples.
 
         Not the training samples, which their data set may draw anew each time.
         """
-        source = split_reference(self.ref)
-        code = "" if source is None or not source[0].endswith(".py") else file_digest(Path(source[0]))
-        return digest_of(code, self.n_train, self.n_val, self.n_classes, self.input_shapes, *self._lasting())
+        counts = (self.n_train, self.n_val, self.n_classes, self.input_shapes)
+        return digest_of(code_digest(self.ref), *counts, *self._lasting())
 
     def _lasting(self) -> list[Any]:
         """Leaves of samples over the whole split; none where fetching one again gives something else."""
         found: list[Any] = []
         for i in range(0, self.n_val, -(-self.n_val // _SAMPLES)):
             with torch.random.fork_rng(devices=[]):
-                tries = [list(filter(_is_value, tree_leaves(self.val[i]))) for _ in range(_TRIES)]
+                tries = [list(filter(_is_value, tree_leaves(self._item("val", i)))) for _ in range(_TRIES)]
             if any(digest_of(*other) != digest_of(*tries[0]) for other in tries[1:]):
                 return []
             found += tries[0]
@@ -73,31 +91,66 @@ class DatasetSource(NumberedSource):
 
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         """Targets may be any structure of tensors."""
-        dataset, order = self.train if asked.split == "train" else self.val, asked.order
+        order = asked.order
         for part in asked.slices:
             items: list[Any] = []
+            numbers = order.sample_N[part].tolist()
             with torch.random.fork_rng(devices=[]):
-                pairs = zip(order.sample_N[part].tolist(), order.position_N[part].tolist(), strict=True)
-                for sample, position in pairs:
+                for sample, position in zip(numbers, order.position_N[part].tolist(), strict=True):
                     # Not torch.manual_seed, which reseeds the accelerators too, and with them dropout.
                     torch.default_generator.manual_seed(mixed_seed("sample", asked.seed, asked.epoch, position))
-                    items.append(dataset[sample])
-            yield _to_device(_as_batch(_collated(items, self.ref), self.ref), asked.device)
+                    items.append(self._item(asked.split, sample))
+            collated = self._made_one(asked.split, items, numbers)
+            yield to_device(as_batch(collated, self.ref, self.chosen), asked.device)
+
+    def _item(self, split: Split, number: int) -> Any:
+        with called(f"{self.ref}: sample {number:,} of the {split} data set", DataError):
+            return (self.train if split == "train" else self.val)[number]
+
+    def collated(self, split: Split, numbers: list[int]) -> Any:
+        """Items as the data set and its `collate` give them."""
+        with torch.random.fork_rng(devices=[]):
+            return self._made_one(split, [self._item(split, number) for number in numbers], numbers)
+
+    def _made_one(self, split: Split, items: list[Any], numbers: list[int]) -> Any:
+        return collated_by(self.collate[split == "val"], items, f"{self.ref}: {split} samples {_some(numbers)}")
 
 
-def _collated(items: list[Any], ref: str) -> Any:
-    """Raises:  DataError for items that make no batch: the data set's own fault."""
+def collated_by(collate: Callable[[list[Any]], Any], items: list[Any], what: str) -> Any:
+    """One structure of all items.
+
+    Raises:  DataError naming the samples, and the user's line if it is their function that cannot.
+    """
     try:
-        return default_collate(items)
-    except (RuntimeError, TypeError) as error:
-        shapes = [[tuple(x.shape) for x in tree_leaves(item) if isinstance(x, Tensor)] for item in items]
-        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
-        if other is None:
-            raise DataError(f"{ref}: items of its data set make no batch: {first_line(error)}") from error
-        raise DataError(
-            f"{ref}: items of its data set have different sizes, {shapes[0]} and {shapes[other]}, and make no batch\n"
-            f"let it return tensors of one size: pad texts (with a mask as an input), resize images"
-        ) from error
+        return collate(items)
+    except Exception as error:
+        line = line_of(error)
+        if line is None and (sizes := _unlike(items)) is not None:
+            raise DataError(
+                f"{what} have different sizes, {sizes[0]} and {sizes[1]}, and make no batch\n"
+                "let the data set return tensors of one size: pad texts (with a mask as an input), resize images"
+            ) from error
+        told = f"do not make a batch: {type(error).__name__}: {first_line(error)}"
+        advice = f"in {line}" if line else "return tensors or numbers, of one size for all samples"
+        raise DataError(f"{what} {told}\n{advice}") from error
+
+
+def _unlike(items: list[Any]) -> tuple[Any, Any] | None:
+    """Sizes of the tensors in the first item, and in another one where they differ."""
+    shapes = [[tuple(x.shape) for x in tree_leaves(item) if isinstance(x, Tensor)] for item in items]
+    return next(((shapes[0], shape) for shape in shapes if shape != shapes[0]), None)
+
+
+def code_digest(ref: str) -> str:
+    """Of the file that a reference names."""
+    source = split_reference(ref)
+    return "" if source is None or not source[0].endswith(".py") else file_digest(Path(source[0]))
+
+
+def to_device(batch: Batch, device: str) -> Batch:
+    """The batch with all its tensors there."""
+    moved = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, batch.target)
+    return Batch(tuple(x.to(device) for x in batch.inputs), moved)
 
 
 def _is_value(leaf: object) -> bool:
@@ -105,62 +158,5 @@ def _is_value(leaf: object) -> bool:
     return isinstance(leaf, (Tensor, bool, int, float, str))
 
 
-def open_function(ref: str, base: Path | None, *, trust_code: bool) -> DatasetSource:
-    """The two data sets that the function named by `ref` returns.
-
-    Raises:  UntrustedCodeError without `trust_code`; DataError if it cannot be loaded or called, or returns no pair of
-             map-style data sets.
-    """
-    function = load_reference(ref, field="data", trust_code=trust_code, base=base, error=DataError)
-    if not callable(function):
-        raise DataError(f"{ref}: not a function but a {type(function).__name__}")
-    try:
-        pair = function()
-    except Exception as cause:
-        raise DataError(f"{ref}: calling it raised {type(cause).__name__}: {cause}") from cause
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise DataError(f"{ref}: must return two data sets (train, val), got {type(pair).__name__}")
-    train, val = pair
-    for name, dataset in (("train", train), ("val", val)):
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise DataError(f"{ref}: the {name} data set needs __len__ and __getitem__ (no iterable data sets)")
-        if len(dataset) == 0:
-            raise DataError(f"{ref}: the {name} data set is empty")
-    with torch.random.fork_rng(devices=[]):
-        first = _as_batch(_collated([train[0]], ref), ref)
-    shapes = tuple(tuple(x.shape[1:]) for x in first.inputs)
-    classes = getattr(train, "classes", None)
-    return DatasetSource(_absolute(ref, base), train, val, len(classes) if classes else None, shapes)
-
-
-def _absolute(ref: str, base: Path | None) -> str:
-    parts = split_reference(ref)
-    if parts is None or not parts[0].endswith(".py"):
-        return ref
-    return f"{resolve_path(parts[0], base)}:{parts[1]}"
-
-
-def _as_batch(collated: Any, ref: str) -> Batch:
-    if not isinstance(collated, tuple | list) or len(collated) < 2:
-        raise DataError(f"{ref}: an item must be a tuple (input, ..., target)")
-    *inputs, target = collated
-    if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
-        inputs = list(inputs[0])
-    if not all(isinstance(x, Tensor) for x in inputs):
-        kinds = ", ".join(type(x).__name__ for x in inputs)
-        raise DataError(f"{ref}: inputs must be tensors or numbers, got {kinds}")
-    return Batch(tuple(inputs), target)
-
-
-def _to_device(batch: Batch, device: str) -> Batch:
-    return Batch(tuple(x.to(device) for x in batch.inputs), _moved(batch.target, device))
-
-
-def _moved(target: Any, device: str) -> Any:
-    if isinstance(target, Tensor):
-        return target.to(device)
-    if isinstance(target, dict):
-        return {key: _moved(value, device) for key, value in target.items()}
-    if isinstance(target, tuple | list):
-        return [_moved(value, device) for value in target]
-    return target
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:4])) + (" …" if len(numbers) > 4 else "")

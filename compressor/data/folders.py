@@ -173,7 +173,7 @@ def _require_pillow(directory: Path) -> None:
         import PIL.Image  # noqa: F401
     except ImportError as cause:
         raise DataError(
-            f"{directory}: reading image folders needs Pillow; install it with pip install 'compressor[vision]'"
+            f"{directory}: reading image folders needs Pillow; install it with pip install pillow"
         ) from cause
 
 

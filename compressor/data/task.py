@@ -16,8 +16,9 @@ from torch import Tensor
 
 from compressor.data.source import Batch
 from compressor.errors import DataError
-from compressor.reference import load_reference
+from compressor.reference import complete_reference, load_reference
 from compressor.units import format_dtype
+from compressor.users_code import called
 
 _MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
 
@@ -145,16 +146,22 @@ def open_task(ref: str | None, *, base: Path | None = None, trust_code: bool = F
         return Classification()
     if ref in (MASKED, CAUSAL):
         return LanguageModelling(ref)
+    if ref.endswith(".py"):
+        ref = complete_reference(
+            ref, field="task", trust_code=trust_code, base=base, error=DataError, fits=(_is_task,)
+        )  # fmt: skip
     found = load_reference(ref, field="task", trust_code=trust_code, base=base, error=DataError)
     if isinstance(found, type):
-        try:
+        with called(f"{ref}: creating it", DataError):
             found = found()
-        except Exception as cause:
-            raise DataError(f"{ref}: creating it raised {type(cause).__name__}: {cause}") from cause
     missing = [member for member in _MEMBERS if not hasattr(found, member)]
     if missing:
         raise DataError(f"{ref}: not a task, it lacks {', '.join(missing)}; a task has {', '.join(_MEMBERS)}")
     return cast(Task, found)
+
+
+def _is_task(found: object) -> bool:
+    return isinstance(found, type) and all(hasattr(found, member) for member in _MEMBERS)
 
 
 def _logits(outputs: Any, batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class TextSource:
-    """Texts that still need the tokenizer of a model: `tokens.fitted` makes a DataSource of them."""
+    """Texts that still need the tokenizer of a model: `tokens.tokenized` makes a DataSource of them."""
 
     ref: str
     train: tuple[Sample, ...]

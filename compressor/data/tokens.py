@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from compressor.data.datasets import DatasetSource
 from compressor.data.task import CAUSAL, IGNORED, MASKED
@@ -33,7 +34,7 @@ class TextForm:
     task: str
 
 
-def fitted(source: TextSource, form: TextForm) -> DatasetSource:
+def tokenized(source: TextSource, form: TextForm) -> DatasetSource:
     """The texts as tensors for a model, cut and padded to `form.length` tokens.
 
     Raises:  DataError if it reads what texts do not have, or labels are missing or unknown.
@@ -49,7 +50,8 @@ def fitted(source: TextSource, form: TextForm) -> DatasetSource:
     else:
         kind = _Masked if form.task == MASKED else _Causal
         train, val = (kind(form, part, source.ref) for part in (source.train, source.val))
-    return DatasetSource(source.ref, train, val, n_classes, ((form.length,),) * len(form.names))
+    together = (default_collate, default_collate)
+    return DatasetSource(source.ref, train, val, together, n_classes, ((form.length,),) * len(form.names))
 
 
 def _numbered(source: TextSource) -> dict[str, int]:

@@ -10,11 +10,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 import onnx_ir as ir
 
+from compressor.cost import count_macs
 from compressor.data.source import DataSource
 from compressor.errors import UsageError
 from compressor.program import Program, all_lengths
@@ -53,6 +53,7 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         "steps": [asdict(step) for step in record.steps],
         "params": program.n_parameters,
         "kept_params": n_kept,
+        "macs": count_macs(program),
         "dense_params": record.dense_params,
         "dense_macs": record.dense_macs,
         "lengths": all_lengths(program.inputs) or None,
@@ -70,11 +71,10 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
 
 
 def tool_version() -> str:
-    """Version of the installed tool; `0+unknown` when it runs from a checkout that was never installed."""
-    try:
-        return metadata.version("compressor")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
+    """Version of this tool."""
+    from compressor import __version__
+
+    return __version__
 
 
 def _doc(program: Program) -> str:

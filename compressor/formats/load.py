@@ -6,8 +6,8 @@ It must never hold the reading of a format itself, nor run what a file holds unl
 from __future__ import annotations
 
 import contextlib
-import difflib
-import errno
+import copy
+import inspect
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, fx, nn
 
+from compressor.data import first_inputs, open_data
 from compressor.errors import ModelError, UsageError
 from compressor.formats.archive import open_archive, open_exported, open_safetensors
 from compressor.formats.checkpoint import check_sizes, is_checkpoint, read_checkpoint, with_references
@@ -28,8 +29,9 @@ from compressor.formats.names import shown
 from compressor.formats.state_dict import check_filled, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, InputHint, build, fill, keep_every_head, takes_by_name
-from compressor.program import InputSpec, Program, Record, capture
+from compressor.model_file import open_model_file
+from compressor.models import Built, InputHint, build, fill, keep_every_head, taking_by_name
+from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture
 from compressor.units import format_dtype
 
 INITIAL = "init"
@@ -50,6 +52,7 @@ class _Request:
     weights: str | None = None
     trust_code: bool = True
     base: Path | None = None
+    trust_data: bool = True
 
     def build(self) -> Built:
         """The module of the architecture that was asked for."""
@@ -59,7 +62,19 @@ class _Request:
     def record(self, notes: Sequence[str] = (), built: Built | None = None) -> Record:
         arch_args = dict(self.arch_args) if self.arch is not None else {}
         configuration = dict(built.configuration) if built is not None else {}
-        return Record(self.arch, arch_args, self.data, self.task, notes=tuple(notes), configuration=configuration)
+        arch = self.arch if built is None else built.arch or self.arch
+        chosen = [] if arch == self.arch else [f"--arch {self.arch}: {arch} was taken"]
+        told = (*notes, *chosen)
+        return Record(arch, arch_args, self.data, self.task, notes=told, configuration=configuration)
+
+    def inputs_of_data(self, module: nn.Module) -> tuple[InputSpec, ...]:
+        """What goes into the module, by the first sample of the data; empty where there are none."""
+        if self.data is None:
+            return ()
+        found = first_inputs(open_data(self.data, base=self.base, trust_code=self.trust_data))
+        taken = [name for name in inspect.signature(module.forward).parameters if name in found]
+        specs = as_specs({name: found[name] for name in taken or found})
+        return specs if taken else tuple(replace(spec, name=f"input_{i}") for i, spec in enumerate(specs))
 
 
 @dataclass(frozen=True)
@@ -70,26 +85,29 @@ class _Opened:
 
 
 def load(
-    source: str | Path | BinaryIO,
+    source: str | Path | BinaryIO | nn.Module,
+    inputs: Inputs = (),
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
-    inputs: Sequence[InputSpec] = (),
     data: str | None = None,
     task: str | None = None,
     trust_pickle: bool = False,
     seed: int = 0,
     weights: str | None = None,
     trust_code: bool = True,
+    trust_data: bool | None = None,
     base: Path | None = None,
 ) -> Program:
-    """The program in a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
+    """The program of a module, of a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
     directory of the transformers library.
 
-    `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what
-    it remembers. A stream is read whole. `trust_pickle` opens files that can run code. `weights` is the key of the
-    state dict in a file that holds several. An `arch` that is code is the caller's own word: where it is not,
-    `trust_code` must be False. Its file or module is looked for below `base` first.
+    `inputs` are example batches, texts as `"1x28x28"`, or `InputSpec`s; where they are needed and not given, the first
+    sample of `data` says what goes in. `arch` and `inputs` are not needed, and not used, for a checkpoint of ours;
+    `data` and `task` replace what it remembers. A stream is read whole. `trust_pickle` opens files that can run code.
+    `weights` is the key of the state dict in a file that holds several. An `arch` that is code is the caller's own
+    word: where it is not, `trust_code` must be False, and `trust_data` for `data`, where that differs. A file or module
+    is looked for below `base` first.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
@@ -97,8 +115,11 @@ def load(
     """
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
     request = _Request(
-        arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed, weights, trust_code, base
-    )
+        arch, dict(arch_args or {}), as_specs(inputs), data, task, trust_pickle, seed, weights, trust_code, base,
+        trust_code if trust_data is None else trust_data,
+    )  # fmt: skip
+    if isinstance(source, nn.Module):
+        return _from_module(source, f"this {type(source).__name__}", request)
     if source == INITIAL:
         return _initial(request)
     if isinstance(source, (str, Path)) and is_model_folder(source):
@@ -202,22 +223,28 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
-    return _captured(built.module, inputs, request.record([*notes, *said]))
+    return _captured(built.module, inputs, request.record([*notes, *said], built))
 
 
 def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()) -> Program:
-    inputs = request.inputs or known
+    inputs = request.inputs or known or request.inputs_of_data(module)
     if not inputs:
-        raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
-    return _captured(module.cpu(), inputs, request.record())
+        raise UsageError(
+            f"{name}: is a module that does not say what goes in; give --input, such as 3x224x224, or --data "
+            '(in Python: an example batch, or "3x224x224")'
+        )
+    if any(tensor.device.type != "cpu" for tensor in (*module.parameters(), *module.buffers())):
+        module = copy.deepcopy(module).cpu()
+    return _captured(module, inputs, request.record())
 
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
-    if not isinstance(module, fx.GraphModule):
-        names = [spec.name for spec in inputs]
-        keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
-        takes_by_name(module, names)
-    return capture(module, inputs, record=record)
+    if isinstance(module, fx.GraphModule):
+        return capture(module, inputs, record=record)
+    names = [spec.name for spec in inputs]
+    keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
+    with taking_by_name(module, names):
+        return capture(module, inputs, record=record)
 
 
 def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:
@@ -225,8 +252,12 @@ def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:
         return request.inputs
     if built.inputs:
         return tuple(_spec_of(hint) for hint in built.inputs)
+    if not built.input_shapes and (found := request.inputs_of_data(built.module)):
+        return found
     if not built.input_shapes:
-        raise UsageError(f"--arch {request.arch}: does not say what goes in; give --input, such as 3x224x224")
+        raise UsageError(
+            f"--arch {request.arch}: does not say what goes in; give --input, such as 3x224x224, or --data"
+        )
     names = ["input", *(f"input_{i}" for i in range(1, len(built.input_shapes)))]
     return tuple(InputSpec(name, (None, *shape)) for name, shape in zip(names, built.input_shapes, strict=True))
 
@@ -252,38 +283,16 @@ def opened_file(source: str | Path | BinaryIO) -> Iterator[_Opened]:
     if not isinstance(source, (str, Path)):
         yield _Opened(BytesIO(source.read()), _stream_name(source), None)
         return
-    with _raw_file(Path(source)) as file:
+    with open_model_file(Path(source)) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield _Opened(file, str(source), Path(os.path.realpath(source)).parent)
         else:
             yield _Opened(BytesIO(file.read()), str(source), None)
 
 
-def _raw_file(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ModelError(_unreadable(path, error)) from error
-    except ValueError as error:  # a null character
-        raise ModelError(f"{shown(path)}: is no path: {error}") from error
-
-
 def _stream_name(stream: BinaryIO) -> str:
     name = getattr(stream, "name", None)
     return name if isinstance(name, str) and name != "<stdin>" else "standard input"
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENAMETOOLONG:
-        return f"{str(path)[:60]}…: {error.strerror}"
-    if isinstance(error, IsADirectoryError) or path.is_dir():
-        return f"{path}: is a directory; name the model file in it"
-    if not isinstance(error, FileNotFoundError):
-        return f"{path}: cannot be read: {error.strerror}"
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=2, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
-    return f"{path}: no such file{hint or '; for initial weights give the word init and --arch'}"
 
 
 def _found(content: Any) -> str:

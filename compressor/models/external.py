@@ -5,7 +5,6 @@ It must never hold an import of either outside a function, nor start a download.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressError, ModelError, UsageError
+from compressor.nearest import did_you_mean
 from compressor.sealed import sealed
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -71,7 +71,7 @@ def _imported(module: str, package: str) -> Any:
     except (ImportError, RuntimeError) as cause:  # RuntimeError: a torchvision built for another torch
         raise ModelError(
             f"--arch {package}:...: {package} cannot be imported ({cause}); "
-            f"install one that fits torch with pip install 'compressor[vision]'"
+            f"install one that fits torch with pip install {package}"
         ) from cause
     return imported
 
@@ -118,6 +118,5 @@ def _made(arch: str, make: Any) -> nn.Module:
 
 
 def _unknown(arch: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"--arch {arch}: unknown name{hint}"
+    hint = did_you_mean(name, known)
+    return f"--arch {arch}: unknown name{f'; {hint}' if hint else ''}"

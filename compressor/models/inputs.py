@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -18,6 +19,20 @@ class InputHint(NamedTuple):
     dtype: str = "float32"
     high: int | None = None
     free: tuple[str, ...] = ()
+
+
+@contextmanager
+def taking_by_name(module: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """As `takes_by_name`, for the block only: the module is somebody else's."""
+    own = vars(module).get("forward")
+    takes_by_name(module, names)
+    try:
+        yield
+    finally:
+        if own is not None:
+            module.forward = own
+        else:
+            vars(module).pop("forward", None)
 
 
 def takes_by_name(module: nn.Module, names: Sequence[str]) -> None:

@@ -5,9 +5,8 @@ It must never hold weights, nor import torchvision or timm before their prefix a
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import CompressError, ModelError, UsageError
+from compressor.architectures import ALIASES, check_architecture
+from compressor.errors import ModelError, UsageError
 from compressor.models.alexnet import AlexNet, CaffeNet
 from compressor.models.external import build_timm, build_torchvision
 from compressor.models.huggingface import build_transformers, fill_transformers
@@ -24,7 +24,8 @@ from compressor.models.inputs import InputHint
 from compressor.models.lenet import LeNet5, LeNet300100
 from compressor.models.resnet_cifar import ResNetCifar
 from compressor.models.vgg import VGG16, VGG16Cifar
-from compressor.reference import load_reference, split_reference
+from compressor.reference import complete_reference, load_reference, split_reference, takes
+from compressor.users_code import called
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -40,12 +41,13 @@ class Architecture(NamedTuple):
 
 class Built(NamedTuple):
     """A new module and, where known, the shapes of its inputs without N; `configuration` is what a library built it
-    from."""
+    from, `arch` the name in full where a part of it was left out."""
 
     module: nn.Module
     input_shapes: Shapes | None
     inputs: tuple[InputHint, ...] = ()
     configuration: Mapping[str, Any] = MappingProxyType({})
+    arch: str | None = None
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -72,8 +74,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 """Every bundled name. ImageNet ResNets are `torchvision:resnet50` and the like."""
 
-ALIASES: Mapping[str, str] = MappingProxyType({"lenet300100": "lenet-300-100", "lenet-5": "lenet5"})
-
 _EXTERNAL: Mapping[str, Callable[..., tuple[Any, ...]]] = MappingProxyType(
     {"torchvision": build_torchvision, "timm": build_timm, "transformers": build_transformers}
 )
@@ -89,9 +89,10 @@ def build(
 ) -> Built:
     """The module that `arch` names, with its initial weights.
 
-    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable` or
-    `path/to/net.py:Net`. `seed` makes the initial weights reproducible and leaves the global random number generator
-    as it was. `trust_code=False` is for a name that a file chose, and not the caller; `base` as for `open_data`.
+    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable`,
+    `path/to/net.py:Net`, or `path/to/net.py` where there is one class in it that can be built. `seed` makes the initial
+    weights reproducible and leaves the global random number generator as it was. `trust_code=False` is for a name that
+    a file chose, and not the caller; `base` as for `open_data`.
 
     Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails;
              UntrustedCodeError if it is code and not trusted.
@@ -120,26 +121,8 @@ def fill(
     return Built(*found), trouble
 
 
-def parse_arch_args(pairs: Sequence[str]) -> dict[str, object]:
-    """`["width=2", "fast=false"]` -> `{"width": 2, "fast": False}`; int, float, bool, None, else text.
-
-    Raises:  UsageError if a pair has no `=`, no name before it, or a name comes twice.
-    """
-    values: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"--arch-arg {pair}: write it as name=value")
-        if name in values:
-            raise UsageError(f"--arch-arg {pair}: {name} was given before")
-        values[name] = value = _value(text.strip())
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(f"--arch-arg {name}: a number beyond 64 bits")
-    return values
-
-
 def _build(arch: str, arch_args: Mapping[str, object], trust_code: bool, base: Path | None) -> Built:
+    check_architecture(arch)
     name = ALIASES.get(arch.lower(), arch.lower())
     if name in ARCHITECTURES:
         entry = ARCHITECTURES[name]
@@ -147,9 +130,19 @@ def _build(arch: str, arch_args: Mapping[str, object], trust_code: bool, base: P
     prefix, colon, rest = arch.partition(":")
     if colon and prefix in _EXTERNAL:
         return Built(*_EXTERNAL[prefix](rest, arch_args))
+    if arch.endswith(".py"):
+        whole = complete_reference(
+            arch, field="arch", trust_code=trust_code, base=base, error=ModelError,
+            fits=(lambda found: _is_network(found) and takes(found, arch_args), _is_network, inspect.isfunction),
+        )  # fmt: skip
+        return Built(_from_reference(whole, arch_args, trust_code, base), None, arch=whole)
     if split_reference(arch) is not None:
         return Built(_from_reference(arch, arch_args, trust_code, base), None)
-    raise UsageError(f"--arch {arch}: {_unknown(arch)}")
+    raise AssertionError(f"{arch}: a known name without a network")
+
+
+def _is_network(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def _from_reference(arch: str, arch_args: Mapping[str, object], trust_code: bool, base: Path | None) -> nn.Module:
@@ -171,31 +164,8 @@ def _call(constructor: Callable[..., object], arch: str, arch_args: Mapping[str,
         raise UsageError(f"--arch {arch}: {cause}; its --arch-arg names: {known}") from cause
     except ValueError:
         known = ""  # some callables written in C have no signature: then the call itself decides
-    try:
+    with called(f"{arch}: building it", ModelError):
         module = constructor(**arch_args)
-    except CompressError:
-        raise
-    except Exception as cause:
-        raise ModelError(f"{arch}: building it raised {type(cause).__name__}: {cause}") from cause
     if not isinstance(module, nn.Module):
         raise ModelError(f"{arch}: returned {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-def _unknown(arch: str) -> str:
-    near = difflib.get_close_matches(arch.lower(), [*ARCHITECTURES, *ALIASES], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(ARCHITECTURES)}"
-    others = "torchvision:NAME, timm:NAME, transformers:DIR, package.module:Net, path/to/net.py:Net"
-    return f"unknown architecture; {hint}\nothers: {others}"
-
-
-def _value(text: str) -> object:
-    word = {"true": True, "false": False, "none": None}
-    if text.lower() in word:
-        return word[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -15,12 +15,13 @@ from compressor.program.program import Program
 from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
-from compressor.program.spec import InputSpec, all_lengths, misfit, other_lengths, parse_input
+from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs, misfit, other_lengths, parse_input
 
 __all__ = [
     "CONTRACTIONS",
     "Excerpt",
     "InputSpec",
+    "Inputs",
     "Layer",
     "Program",
     "ProgramModule",
@@ -29,6 +30,7 @@ __all__ = [
     "TensorShape",
     "all_lengths",
     "arguments",
+    "as_specs",
     "between",
     "capture",
     "default_type",

@@ -7,6 +7,7 @@ evaluation leaves to chance or to the batch, is written into the record's notes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ from compressor.program.record import Record
 from compressor.program.regions import inline_regions
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
-from compressor.program.spec import InputSpec, all_lengths
+from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs
 from compressor.program.trace import NoTraceError, trace
 
 _TRACED_BATCH = 2
@@ -46,9 +47,10 @@ class _UnlikeError(Exception):
     """What was captured is not the module; the message says in what."""
 
 
-def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | None = None) -> Program:
+def capture(model: nn.Module, inputs: Inputs, *, record: Record | None = None) -> Program:
     """The program of a module; the module itself is left in evaluation mode and otherwise untouched.
 
+    `inputs` say what goes in: an example batch, a text as `"1x28x28"`, an `InputSpec`, or several of these.
     Both are called on random inputs at batches 1 and 3, and at other sizes that the module's code asks for; they must
     return the same. Dimensions that are free in `inputs` are compared at other lengths too, and fixed, with a note,
     where no program for any length does; if none for any batch does, one for batch 1 is tried, and a note says why.
@@ -59,13 +61,22 @@ def capture(model: nn.Module, inputs: Sequence[InputSpec], *, record: Record | N
              earlier calls, or on random numbers that are not torch's.
     """
     model.eval()
-    original = Original(model, inputs)
+    original = Original(model, _in_order(model, inputs))
     try:
         program = _faithful(original)
     finally:
         original.restore()
     start = record or Record()
     return program.replace(record=replace(start, notes=(*start.notes, *program.record.notes)))
+
+
+def _in_order(model: nn.Module, inputs: Inputs) -> tuple[InputSpec, ...]:
+    """The specifications; those given by name in the order of `forward`, where it has these names."""
+    specs = as_specs(inputs)
+    places = {name: i for i, name in enumerate(inspect.signature(model.forward).parameters)}
+    if isinstance(inputs, Mapping) and all(spec.name in places for spec in specs):
+        return tuple(sorted(specs, key=lambda spec: places[spec.name]))
+    return specs
 
 
 def _faithful(original: Original) -> Program:
@@ -88,7 +99,8 @@ def _faithful(original: Original) -> Program:
             original.check_repeatable()
             what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
             raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
-        return _noted(program, f"exported with the batch fixed at 1: {first}", in_front=True)
+        why = original.own_limit or str(first)
+        return _noted(program, f"exported with the batch fixed at 1: {why}", in_front=True)
 
 
 def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Program:

@@ -8,7 +8,6 @@ reshapes instead of views, and a short source location at `node.meta["where"]`.
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from compressor.program.arguments import arguments, set_argument
 from compressor.program.memory import views_of
 from compressor.program.mutation import write_slices_out
 from compressor.program.purity import shield, unshield, written_tensors
+from compressor.users_code import innermost_line
 
 aten = torch.ops.aten
 
@@ -33,7 +33,6 @@ _CHECKS = (
     "sym_constrain_range_for_size",
 )
 _NOT_THE_USERS = ("/torch/", "/compressor/program/")
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
 SIZE_ARITHMETIC = frozenset(
     {
         operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv,
@@ -94,13 +93,7 @@ def _keep_where(graph: fx.Graph) -> None:
 
 def users_line(stack_trace: str) -> str:
     """`net.py:12 x = self.conv(x)`: the innermost frame that is the user's and not torch's; "" if there is none."""
-    frames = [m.groupdict() for m in _FRAME.finditer(stack_trace)]
-    own = [f for f in frames if not any(part in f["file"].replace("\\", "/") for part in _NOT_THE_USERS)]
-    if not own:
-        return ""
-    frame = own[-1]
-    file = frame["file"].replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{file}:{frame['line']} {frame['code'].strip()}"[:160]
+    return innermost_line(stack_trace, lambda file: not any(part in file.replace("\\", "/") for part in _NOT_THE_USERS))
 
 
 def _refuse_foreign_operators(graph: fx.Graph) -> None:

@@ -6,6 +6,7 @@ Every call starts from the state that the module was given in: its buffers, and 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
 from compressor.program.calls import Answer, ask, difference
+from compressor.program.likely_inputs import likely_input, shown
 from compressor.program.precision import default_type
 from compressor.program.spec import InputSpec, other_lengths
 
@@ -81,9 +83,10 @@ class Original:
         refused = [batch for batch in _BATCHES if self.answer(At(batch)).error is not None]
         sizes = (*_BATCHES, *_EVEN_BATCHES) if refused else _BATCHES
         if all(self.answer(At(batch)).error is not None for batch in sizes):
+            given = ", ".join(shown(spec, bare=len(self.inputs) == 1) for spec in self.inputs)
             raise ModelError(
-                f"the model does not run on random inputs: {self.answer(At(sizes[0])).error}\n"
-                f"its inputs were taken to be {', '.join(map(_shown, self.inputs))}; say otherwise with --input"
+                f"--input {given}: the model does not run on that: {self._refusal(sizes[0])}\n"
+                f"{self._meant() or 'say what it takes with --input, without the batch'}"
             )
         return sizes
 
@@ -97,6 +100,46 @@ class Original:
         """The same module, no dimension of its inputs free but the batch."""
         self.restore()
         return Original(self.module, [spec.fixed(spec.lengths) for spec in self.inputs])
+
+    @property
+    def own_limit(self) -> str | None:
+        """Why the module itself runs with one sample only, in its own words; None if it runs with more.
+
+        Raises:  ModelError if another shape is likelier, with which it runs with any: the batch was its channels.
+        """
+        errors = [self.answer(At(batch)).error for batch in self.batches if batch != 1]
+        if any(error is None for error in errors):
+            return None
+        if meant := self._meant():
+            given = ", ".join(shown(spec, bare=len(self.inputs) == 1) for spec in self.inputs)
+            raise ModelError(f"--input {given}: the model takes one sample of that only: {errors[0]}\n{meant}")
+        return f"the model itself takes no other: {errors[0]}"
+
+    def _refusal(self, batch: int) -> str:
+        """What is wrong with the call: the number of inputs, or what the module raised."""
+        error, signature = self.answer(At(batch)).error or "", inspect.signature(self.module.forward)
+        try:
+            signature.bind(*self.inputs)
+        except TypeError:
+            takes = [
+                f"{p.name} (optional)" if p.default is not p.empty else p.name for p in signature.parameters.values()
+            ]
+            return f"it takes {', '.join(takes)}; give --input once for each"
+        return error
+
+    def _meant(self) -> str | None:
+        meant = likely_input(self.inputs, self._would_run)
+        return None if meant is None else f"did you mean --input {meant}?"
+
+    def _would_run(self, inputs: Sequence[InputSpec]) -> bool:
+        """Whether the module gives as many results as there are samples."""
+        for batch in _BATCHES:
+            self._start.restore()
+            examples = [self._fitting(spec, spec.example(batch)) for spec in inputs]
+            answer = ask(self.module, examples)
+            if answer.error is not None or not any(v.dim() and len(v) == batch for v in answer.values):
+                return False
+        return True
 
     def exact_answer(self, at: At) -> Answer:
         """The same computed in float64."""
@@ -246,8 +289,3 @@ def _version(tensor: Tensor) -> int:
 def _of_any_batch(spec: InputSpec) -> InputSpec:
     """The input with its first dimension open, unless that is 1: what a caller fixes there is an example."""
     return spec if not spec.shape or spec.shape[0] in (None, 1) else replace(spec, shape=(None, *spec.shape[1:]))
-
-
-def _shown(spec: InputSpec) -> str:
-    sizes = "x".join(map(str, spec.shape[1:])) or "()"
-    return f"{spec.name}:{spec.dtype}:{sizes}"

@@ -9,27 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
-from compressor.program.element_types import ELEMENT_TYPES
+from compressor.input_text import INPUT_TYPES, read_input
 from compressor.schema import read_as
 
-_DTYPES = tuple(kind.name for kind in ELEMENT_TYPES if kind.is_input)
-# A type in front of the shape is no name: float16:3x4.
-_TEXT = re.compile(
-    rf"^(?:(?P<name>(?!(?:{'|'.join(_DTYPES)}):)[A-Za-z_]\w*)[:=])?"
-    r"(?:(?P<dtype>[a-z]+\d*):)?(?P<dims>\(\)|SIZE(?:[x,]SIZE)*)(?:<(?P<high>\d+))?$".replace(
-        "SIZE", r"(?:\d+|[A-Za-wyz_][A-Za-wyz_0-9]*(?:@\d+)?)"
-    )
-)
-_EXAMPLE_LENGTH, _EXAMPLE_SIDE = 128, 224
-"""Sizes of a dimension with a name where the user gives none: of a text, and of each of several (an image)."""
 _NAME = re.compile(r"[A-Za-z_]\w{0,40}")
 _NO_LENGTHS: Mapping[str, int] = {}
+Inputs: TypeAlias = "InputSpec | str | Tensor | Mapping[str, str | Tensor] | Sequence[InputSpec | str | Tensor]"
 
 
 @dataclass(frozen=True)
@@ -47,9 +38,10 @@ class InputSpec:
     free: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
+        if self.dtype not in INPUT_TYPES:
             raise ModelError(
-                f"input {self.name}: element type {self.dtype[:20]} is not supported; use one of {', '.join(_DTYPES)}"
+                f"input {self.name}: element type {self.dtype[:20]} is not supported; "
+                f"use one of {', '.join(INPUT_TYPES)}"
             )
         if self.high is not None and self.high < 1:
             raise ModelError(f"input {self.name}: values below {self.high} are none; the bound must be 1 or more")
@@ -153,6 +145,38 @@ def misfit(inputs: Sequence[InputSpec], samples: Sequence[Sequence[int]]) -> Inp
     return None
 
 
+def as_specs(inputs: Inputs) -> tuple[InputSpec, ...]:
+    """Input specifications from what people have: a batch, `"1x28x28"`, a specification, or several of these.
+
+    A tensor's first dimension is the batch. Integers may be as large as in the example. Names come from a dictionary.
+
+    Raises:  UsageError for what says no shape.
+    """
+    if isinstance(inputs, Mapping):
+        return tuple(_as_spec(value, i, name) for i, (name, value) in enumerate(inputs.items()))
+    if isinstance(inputs, (InputSpec, str, Tensor)):
+        inputs = (inputs,)
+    return tuple(_as_spec(value, i) for i, value in enumerate(inputs))
+
+
+def _as_spec(given: object, position: int, name: str | None = None) -> InputSpec:
+    usual = name or ("input" if position == 0 else f"input_{position}")
+    if isinstance(given, InputSpec):
+        return given
+    if isinstance(given, str):
+        return parse_input(given if name is None else f"{name}:{given}", position)
+    if not isinstance(given, Tensor):
+        raise UsageError(
+            f"input {usual}: got {type(given).__name__}; give a tensor with a batch in front, or a text without one, "
+            'as "1x28x28"'
+        )
+    if given.dim() == 0:
+        raise UsageError(f"input {usual}: is a single number; give a tensor whose first dimension is the batch")
+    whole = not given.is_floating_point() and given.dtype != torch.bool
+    high = int(given.max()) + 1 if whole and given.numel() else None
+    return InputSpec(usual, (None, *given.shape[1:]), str(given.dtype).removeprefix("torch."), high)
+
+
 def parse_input(text: str, position: int = 0) -> InputSpec:
     """An input from `3x224x224`, `ids:int64:128<30522`, `x=1,28,28`, with a name for what takes any size, as in
     `ids:int64:seq<30522` or `3xheight@224xwidth@224`, or `t:float32:()` for one value a sample; the batch dimension is
@@ -160,29 +184,8 @@ def parse_input(text: str, position: int = 0) -> InputSpec:
 
     Raises:  UsageError if the text is not a shape.
     """
-    match = _TEXT.match(text.replace(" ", ""))
-    if match is None:
-        raise UsageError(
-            f"--input {text}: not a shape; write it without the batch, as 3x224x224 or ids:int64:128<30522\n"
-            f"a name is a dimension of any size, as ids:int64:seq@128<30522 (no x in it); () is one value a sample"
-        )
-    names, sizes = _dimensions(match["dims"])
-    if 0 in sizes:
-        raise UsageError(f"--input {text}: a dimension of size 0")
-    dtype = match["dtype"] or ("int64" if match["high"] else "float32")
-    if dtype not in _DTYPES:
-        raise UsageError(f"--input {text}: unknown type {dtype}; use one of {', '.join(_DTYPES)}")
-    name = match["name"] or ("input" if position == 0 else f"input_{position}")
-    free = ("", *names) if any(names) else ()
-    return InputSpec(name, (None, *sizes), dtype, int(match["high"]) if match["high"] else None, free)
-
-
-def _dimensions(text: str) -> tuple[list[str], list[int]]:
-    """Names ("" for a number) and sizes of `3xheight@224xwidth@224`."""
-    parts = [] if text == "()" else re.split("[x,]", text)
-    split = [("", part) if part.isdigit() else (part.partition("@")[0], part.partition("@")[2]) for part in parts]
-    usual = _EXAMPLE_SIDE if sum(bool(name) for name, _ in split) > 1 else _EXAMPLE_LENGTH
-    return [name for name, _ in split], [int(size) if size else usual for _, size in split]
+    found = read_input(text, position)
+    return InputSpec(found.name, (None, *found.sizes), found.dtype, found.high, found.free)
 
 
 def _is_free(name: str) -> bool:

@@ -36,7 +36,8 @@ def plan(settings: PruneSettings) -> tuple[Phase, ...]:
     phases = []
     for i, ratio in enumerate(ratios, 1):
         recipe = settings.retrain_recipe if i == len(ratios) else settings.prune_recipe
-        name = "prune + retrain" if len(ratios) == 1 else f"step {i}/{len(ratios)}"
+        once = "prune" if recipe is None else "prune + retrain"
+        name = once if len(ratios) == 1 else f"step {i}/{len(ratios)}"
         phases.append(Phase(name, "masked", ratio, recipe))
     return tuple(phases)
 

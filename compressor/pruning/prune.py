@@ -39,6 +39,7 @@ from compressor.pruning.result import LayerCut, PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
+from compressor.pruning.worsened import worsened
 from compressor.sparsity import (
     Budget,
     Choice,
@@ -110,7 +111,10 @@ def prune(
     pruned, stages = run.execute(resume)
     pruned = remember(pruned, program, settings)
     measured = timed(program, pruned) if timed is not None else None
-    return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds, measured)
+    report = _report(program, pruned, units, selector, settings, stages, clock.seconds, measured)
+    last = settings.retrain_recipe
+    lost = worsened(stages, run.task, keeps_best=last is not None and last.keep == "best")
+    return pruned, replace(report, warnings=(*report.warnings, *lost))
 
 
 def _closed(program: Program, selector: Selector, asked: float, speedup: Speedup, progress: Progress) -> float:
@@ -183,7 +187,7 @@ class _Run:
             self.progress.note(f"resumed from {self.file.path}")
         else:
             self.settings = replace(self.settings, ratio=self.aim())
-            self._record("dense", 1.0, 0, 0.0, {})
+            self._record("dense", 0, 0.0, {})
         for number, phase in enumerate(plan(self.settings)):
             if point is None or number >= point.phase:
                 self._phase(number, phase, point if point is not None and number == point.phase else None)
@@ -215,8 +219,7 @@ class _Run:
         residuals = searched.residuals if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
         extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
-        ratio = phase.ratio if phase.kind == "masked" else 1.0
-        self._record(phase.name, ratio, len(history), clock.seconds, extra, epoch_rows(history), residuals)
+        self._record(phase.name, len(history), clock.seconds, extra, epoch_rows(history), residuals)
         if phase.kind == "masked" and self.on_step is not None:
             self.on_step(self.stages[-1], self.program)
 
@@ -262,17 +265,18 @@ class _Run:
         if settings.reinit and phase.recipe is not None and phase.recipe is settings.retrain_recipe:
             reinitialise(self.program, settings.seed)
         if settings.recovery and self.trainer is not None and self.program.n_zeroed > before.n_zeroed:
-            self._record(f"{phase.name}: cut", phase.ratio, 0, 0.0, {})
+            self._record(f"{phase.name}: cut", 0, 0.0, {})
             clock = Clock()
             found = self.trainer.recover(self.program, settings.recovery, before)
-            self._record(f"{phase.name}: recovered", phase.ratio, 0, clock.seconds, found)
+            self._record(f"{phase.name}: recovered", 0, clock.seconds, found)
 
     def _record(
-        self, name: str, ratio: float, epochs: int, seconds: float, extra: dict[str, float],
+        self, name: str, epochs: int, seconds: float, extra: dict[str, float],
         history: tuple[dict[str, float], ...] = (), residuals: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         metrics = self.trainer.evaluate(self.program) if self.trainer is not None else None
         kept = Params(self.program.n_parameters - self.program.n_zeroed)
+        ratio = _reached(self.program, self.units, self.selector)
         self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))
 
 
@@ -287,10 +291,10 @@ def _report(
     kept_params, kept_macs = compact_params, compact_macs
     if not pattern.is_physical:
         kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
-    got = selector.dense / selector.kept_cost(pruned.masks, keep)
+    got = _reached(pruned, units, selector)
     liked = settings.likes_widths and pattern.weights is None
     warnings = [*selector.notes, *_unsettled(stages)]
-    before = selector.dense / selector.kept_cost(dense.masks, kept_units(units, dense.masks, dense.parameters))
+    before = _reached(dense, units, selector)
     asked = None if settings.decides_alone and settings.ratio == 1 else settings.ratio
     if asked is None:
         warnings += [] if got > 1 else ["nothing was cut: every layer keeps all it has"]
@@ -331,6 +335,11 @@ def _report(
         seconds=seconds,
         uncounted_operators=uncounted_operators(pruned),
     )
+
+
+def _reached(program: Program, units: UnitMap, selector: Selector) -> float:
+    """Dense ÷ kept of what the masks cut now, in what the budget counts."""
+    return selector.dense / selector.kept_cost(program.masks, kept_units(units, program.masks, program.parameters))
 
 
 def _thing(pattern: Pattern) -> str:

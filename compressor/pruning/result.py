@@ -24,7 +24,7 @@ class LayerCut:
 class StageRow:
     """One stage of the run: `dense`, `admm`, `hard prune`, `retrain`, `step 2/4` … with what was measured after it.
 
-    `ratio` is dense ÷ kept in the unit the budget was asked in; `metrics` is None without data;
+    `ratio` is dense ÷ kept of what is cut by then, in the unit the budget was asked in; `metrics` is None without data;
     `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, `sparsity` (cut ÷ all parameters; during a
     search, what it would cut now) where anything is cut, and what else the search told: `penalty` is the term that
     `train_loss` leaves out. `residuals` say of every tensor that a search draws how far it is from its aim,
@@ -77,3 +77,4 @@ class RetrainReport:
     n_zeroed: int
     stopped: str | None = None
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()

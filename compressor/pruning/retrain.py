@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.result import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
+from compressor.pruning.worsened import worsened
 from compressor.training import StepHook, evaluate_where_possible, with_targets
 from compressor.units import Params
 
@@ -67,17 +68,32 @@ def retrain(
         row = StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found)
         stages.append(row)
     if recipe is None:
-        return tuned, RetrainReport(tuple(stages), (), tuned.n_zeroed, None, clock.seconds)
+        return tuned, _report(stages, tuned, trainer, None, clock.seconds)
     tuned.module.to(device)
-    hooks: list[StepHook] = [MaskHook(tuned.module, tuned.masks), *([AlternateHook(tuned)] if alternate else [])]
-    hooks += [FreezeHook(tuned, freeze)] if freeze else []
     result = trainer.train(
-        "retrain", tuned, recipe, hooks, point.fit if point else None,
+        "retrain", tuned, recipe, _hooks(tuned, alternate, freeze), point.fit if point else None,
         lambda state: file.write(0, state, tuned, stages, {}),
     )  # fmt: skip
-    stages.append(StageRow("retrain", ratio, _left(tuned), len(result.history), clock.seconds, trainer.evaluate(tuned)))
-    history = epoch_rows(result.history)
-    return tuned, RetrainReport(tuple(stages), history, tuned.n_zeroed, result.stopped, clock.seconds)
+    history, metrics = epoch_rows(result.history), trainer.evaluate(tuned)
+    last = StageRow("retrain", ratio, _left(tuned), len(history), clock.seconds, metrics, history=history)
+    keeps_best = recipe.keep == "best"
+    return tuned, _report([*stages, last], tuned, trainer, result.stopped, clock.seconds, keeps_best=keeps_best)
+
+
+def _hooks(program: Program, alternate: bool, freeze: Sequence[str]) -> list[StepHook]:
+    hooks: list[StepHook] = [MaskHook(program.module, program.masks)]
+    hooks += [AlternateHook(program)] if alternate else []
+    return [*hooks, *([FreezeHook(program, freeze)] if freeze else [])]
+
+
+def _report(
+    stages: Sequence[StageRow], tuned: Program, trainer: Trainer, stopped: str | None, seconds: float,
+    *, keeps_best: bool = False,
+) -> RetrainReport:  # fmt: skip
+    """The history stands once, beside the stages."""
+    rows = tuple(replace(row, history=()) for row in stages)
+    lost = worsened(stages, trainer.task, keeps_best=keeps_best)
+    return RetrainReport(rows, stages[-1].history, tuned.n_zeroed, stopped, seconds, lost)
 
 
 def _checked(data: DataSource | None, recipe: Recipe | None, recovery: Recovery, teacher: Program | None) -> DataSource:

@@ -7,8 +7,8 @@ blank, so that `grep`, `cut` and a golden file see what they expect.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.printable import printable
+from compressor.terminal import is_coloured
 
 WIDTH = 100
-"""Columns of every table; a terminal that has less wraps."""
+"""Columns of every table; on a terminal that has less its lines are broken by the terminal, prose at words."""
 
 
 class SafeConsole(Console):
@@ -33,13 +34,29 @@ class SafeConsole(Console):
             yield part if part.control else part._replace(text=printable(part.text))
 
 
+def console_on(stream: TextIO) -> SafeConsole:
+    """A console with the colours that the stream has and the columns of its terminal."""
+    system: Literal["auto"] | None = "auto" if is_coloured(stream) else None
+    return SafeConsole(file=stream, color_system=system, highlight=False, markup=False, emoji=False)
+
+
 def print_to(stream: TextIO, body: RenderableType) -> None:
     """Prints in the manner that fits the stream."""
-    if stream.isatty():
-        width = max(WIDTH, SafeConsole(file=stream).width)
-        SafeConsole(file=stream, width=width, highlight=False, markup=False, emoji=False).print(body)
-    else:
+    if not stream.isatty():
         stream.write(plain_text(body))
+        return
+    console = console_on(stream)
+    for part in _parts(body):
+        console.print(part, width=console.width if isinstance(part, Text) else max(WIDTH, console.width), crop=False)
+
+
+def _parts(body: RenderableType) -> Iterator[RenderableType]:
+    """Prose and tables one by one: they do not take the same width."""
+    if isinstance(body, Group):
+        for part in body.renderables:
+            yield from _parts(part)
+    else:
+        yield body
 
 
 def plain_text(body: RenderableType) -> str:

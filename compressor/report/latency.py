@@ -15,12 +15,21 @@ def latency_line(latency: CutLatency | None) -> str | None:
     if latency is None:
         return None
     if latency.before_s is None or latency.after_s is None:
-        return f"latency: about {format_ratio(latency.speedup)} by the widths alone; not measured, {latency.estimated}"
+        told = f"latency: about {format_ratio(latency.speedup)} by the widths alone; not measured, {latency.estimated}"
+        return told + _against_macs(latency)
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
     return (
         f"latency {format_seconds(latency.before_s)} -> {format_seconds(latency.after_s)}: {speedup(latency)}, "
-        f"onnxruntime, {threads}, batch {latency.batch}; `compress bench` measures longer"
+        f"onnxruntime, {threads}, batch {latency.batch}; `compress bench` measures longer" + _against_macs(latency)
     )
+
+
+def _against_macs(latency: CutLatency) -> str:
+    """A second line: how many MACs went for it, and where the rest is."""
+    if latency.macs_ratio is None:
+        return ""
+    rest = f"; the rest: {'; '.join(latency.missing)}" if latency.missing else ""
+    return f"\nfor {format_ratio(latency.macs_ratio)} fewer MACs{rest}"
 
 
 def speedup(latency: CutLatency) -> str:

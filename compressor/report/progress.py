@@ -12,34 +12,40 @@ from rich.progress import (
     MofNCompleteColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 from compressor.printable import printable
 from compressor.progress import Progress
-from compressor.report.console import SafeConsole
-from compressor.report.text import duration, metric
+from compressor.report.console import console_on
+from compressor.report.text import duration, metric, shorten
+from compressor.terminal import is_movable
 
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
 def open_progress(stream: TextIO) -> Iterator[Progress]:
-    """Bars if the stream is a terminal, else lines; a bar never outlives the block, whatever ends it."""
-    if not stream.isatty():
+    """Bars if the stream is a terminal, else lines; a bar never outlives the block, whatever ends it.
+
+    What is looked for stands first; what is measured comes last and takes the columns that are left.
+    """
+    if not is_movable(stream):
         yield Lines(stream)
         return
+    console = console_on(stream)
+    whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("{task.description}", style="bold"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}  {task.fields[values]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", style="bold", table_column=whole),
+        BarColumn(bar_width=min(24, max(console.width // 8, 4)), table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[unit]}", table_column=whole),
+        TimeRemainingColumn(compact=True, table_column=whole),
+        TextColumn("{task.fields[values]}", table_column=rest),
     )
-    with RichProgress(*columns, console=SafeConsole(file=stream), transient=True, redirect_stdout=False) as bars:
+    with RichProgress(*columns, console=console, transient=True, redirect_stdout=False, expand=True) as bars:
         yield Bars(bars)
 
 
@@ -54,7 +60,7 @@ class Bars:
     def start(self, stage: str, total: int, unit: str) -> None:
         self._drop()
         self._started_s = time.monotonic()
-        self._task = self._bars.add_task(stage, total=total, unit=unit, values="")
+        self._task = self._bars.add_task(shorten(stage, 20), total=total, unit=unit, values="")
 
     def advance(self, n: int = 1, **values: float) -> None:
         if self._task is None:

@@ -149,7 +149,10 @@ def retrain_table(
     return group(
         _stages(report.stages),
         _epochs(report.history) if every_row and report.history else None,
-        lines(f"stopped early: {report.stopped}" if report.stopped else None),
+        lines(
+            *(f"warning: {warning}" for warning in report.warnings),
+            f"stopped early: {report.stopped}" if report.stopped else None,
+        ),
         lines(_written(output, size_bytes, report.seconds)),
     )
 

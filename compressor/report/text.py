@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
-_SHARES = ("accuracy", "agreement", "sparsity", "top1", "top5", "top-1", "top-5")
-"""Names whose values are shares of 1, shown as percentages."""
+from compressor.units import format_metric as metric
+from compressor.units import format_share as percent
+
+__all__ = [
+    "cut", "decided", "duration", "few", "metric", "metrics", "percent", "plural", "shape", "shorten", "without_counts",
+]  # fmt: skip
 
 
 def shorten(text: str, width: int) -> str:
@@ -53,24 +56,6 @@ def few(names: Sequence[str], most: int = 6) -> str:
 def shape(sizes: Sequence[int | None]) -> str:
     """`(None, 20, 24, 24)` -> `N×20×24×24`; a scalar is `1`."""
     return "×".join("N" if size is None else str(size) for size in sizes) or "1"
-
-
-def percent(share: float) -> str:
-    """`0.9231` -> `92.3 %`; what is not quite all or nothing never looks like it."""
-    if share in (0, 1):
-        return f"{share * 100:.0f} %"
-    return f"{min(max(share * 100, 0.1), 99.9):.1f} %"
-
-
-def metric(name: str, value: float) -> str:
-    """`accuracy 0.98765` -> `98.77 %`, `loss 0.0345678` -> `0.03457`, a count as it is."""
-    if math.isnan(value):
-        return "nan"
-    if name.lower().endswith(_SHARES):
-        return f"{value * 100:.2f} %"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:.4g}"
 
 
 def metrics(values: Mapping[str, float] | None) -> str:

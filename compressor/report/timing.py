@@ -11,6 +11,7 @@ from rich.table import Table
 from compressor.report.console import group, lines, make_table
 from compressor.report.profiles import profile_tables
 from compressor.report.text import metric, plural, shorten
+from compressor.timing.missing import why_missing
 from compressor.units import format_bytes, format_ratio, format_seconds
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def bench_table(
     """A table and a summary per configuration, profiles, requirements, warnings, and where it was measured."""
     parts = [part for timings in configurations(report.timings) for part in _configuration(timings)]
     return group(
+        lines(*_summary(report.timings)),
         *parts,
         *profile_tables(report.profiles, every_row=every_row),
         lines(*(f"{'met' if met else 'NOT MET'}: {text}" for text, met in (requirements or {}).items())),
@@ -53,7 +55,6 @@ def configuration_name(timings: Sequence[Timing]) -> str:
 def _configuration(timings: list[Timing]) -> Iterator[RenderableType | None]:
     yield lines(configuration_name(timings), style="bold")
     yield _latencies(timings)
-    yield lines(*(_compared(timing, timings[0]) for timing in timings[1:]))
 
 
 def _latencies(timings: list[Timing]) -> Table:
@@ -84,6 +85,27 @@ def _latencies(timings: list[Timing]) -> Table:
             *cells,
         )
     return table
+
+
+def _summary(timings: Sequence[Timing]) -> Iterator[str]:
+    """What the bench is run for, first: every model against the reference, in every configuration."""
+    found = list(configurations(timings))
+    for rows in found:
+        where = f"{configuration_name(rows)}: " if len(found) > 1 else ""
+        for timing in rows[1:]:
+            yield where + _compared(timing, rows[0])
+            if rest := against_macs(timing, rows[0]):
+                yield f"  {rest}"
+
+
+def against_macs(timing: Timing, first: Timing) -> str:
+    """`for 3.45x fewer MACs; the rest: …`; empty where MACs are not known or did not get fewer."""
+    before, after = first.subject.macs, timing.subject.macs
+    if not before or not after or before <= after:
+        return ""
+    reasons = why_missing(timing.speedup, before / after, after_s=timing.median_s, batch=timing.batch)
+    rest = f"; the rest: {'; '.join(reasons)}" if reasons else ""
+    return f"for {format_ratio(before / after)} fewer MACs{rest}"
 
 
 def _compared(timing: Timing, first: Timing) -> str:

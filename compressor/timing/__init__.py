@@ -4,6 +4,7 @@ model."""
 from compressor.timing.bench import bench
 from compressor.timing.glance import glance, side_by_side
 from compressor.timing.measure import RoundProgress
+from compressor.timing.missing import why_missing
 from compressor.timing.operators import OperatorClock, default_cache
 from compressor.timing.providers import available_providers
 from compressor.timing.require import GateResult, require
@@ -41,4 +42,5 @@ __all__ = [
     "glance",
     "require",
     "side_by_side",
+    "why_missing",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.data import DataSource, Task, open_data, open_task
+from compressor.data import DataSource, Task, Wanted, fitted, open_data, open_task
 from compressor.errors import DataError, UsageError
 from compressor.program import InputSpec, misfit
 from compressor.timing.onnx_runner import OnnxRunner
@@ -42,12 +42,14 @@ class Question:
     task: Task
 
 
-def questions(opened: Sequence[Opened], data: DataSource | None, task: Task | None) -> list[Question]:
+def questions(
+    opened: Sequence[Opened], data: DataSource | None, task: Task | None, *, trust_code: bool = False
+) -> list[Question]:
     """What to measure each subject on, found before anything is timed.
 
     Without `data` a program is measured on the data that it remembers, and an ONNX file on those of the
     programs beside it if they agree; the same for `task`, which is classification where nothing is
-    remembered.
+    remembered. What is remembered as code is run with `trust_code` only.
 
     Raises:  UsageError if there are no data for a subject; DataError if they cannot be opened.
     """
@@ -57,8 +59,8 @@ def questions(opened: Sequence[Opened], data: DataSource | None, task: Task | No
     return [
         Question(
             entry,
-            data if data is not None else _remembered(entry, shared, sources),
-            task if task is not None else _task_of(entry, opened),
+            data if data is not None else _remembered(entry, shared, sources, trust_code),
+            task if task is not None else _task_of(entry, opened, trust_code),
         )
         for entry in opened
     ]
@@ -79,6 +81,7 @@ def accuracy(question: Question, provider: Provider, *, threads: int, inputs: Se
         if runner.fixed_batch is not None:  # such a file cannot take the last, short batch
             batch = runner.fixed_batch
             limit = data.n_val - data.n_val % batch
+    data = fitted(data, [Wanted(spec.name, spec.shape[1:], spec.torch_dtype.is_floating_point) for spec in specs])
     wanted = tuple(tuple(spec.shape[1:]) for spec in specs)
     if len(data.input_shapes) != len(wanted) or misfit(specs, data.input_shapes) is not None:
         raise DataError(f"{data.ref}: its samples are {data.input_shapes}, {entry.subject.name} reads {wanted}")
@@ -86,17 +89,17 @@ def accuracy(question: Question, provider: Provider, *, threads: int, inputs: Se
     return metrics[question.task.primary]
 
 
-def _remembered(entry: Opened, shared: str | None, sources: dict[str, DataSource]) -> DataSource:
+def _remembered(entry: Opened, shared: str | None, sources: dict[str, DataSource], trust_code: bool) -> DataSource:
     ref = entry.program.record.data if entry.program is not None else shared
     if ref is None:
         raise UsageError(f"no data: {entry.subject.name} remembers none to measure its accuracy on; give --data")
     if ref not in sources:
-        sources[ref] = open_data(ref)
+        sources[ref] = open_data(ref, trust_code=trust_code)
     return sources[ref]
 
 
-def _task_of(entry: Opened, opened: Sequence[Opened]) -> Task:
+def _task_of(entry: Opened, opened: Sequence[Opened], trust_code: bool) -> Task:
     if entry.program is not None:
-        return open_task(entry.program.record.task)
+        return open_task(entry.program.record.task, trust_code=trust_code)
     refs = {o.program.record.task for o in opened if o.program is not None}
-    return open_task(refs.pop() if len(refs) == 1 else None)
+    return open_task(refs.pop() if len(refs) == 1 else None, trust_code=trust_code)

@@ -46,6 +46,7 @@ def bench(
     with_memory: bool = DEFAULTS.memory,
     with_gzip: bool = DEFAULTS.gzip,
     with_profile: bool = DEFAULTS.profile,
+    trust_code: bool = False,
     inputs: Sequence[InputSpec] = (),
     on_round: Callable[[RoundProgress], None] | None = None,
 ) -> BenchReport:
@@ -55,7 +56,7 @@ def bench(
     large the dimensions are that an ONNX file leaves open behind the batch. On a device with a memory of its
     own the inputs are there beforehand; what it costs to bring them is measured apart. Peak memory starts a
     process per model and configuration, and the profiler runs the model for another second, so both are only
-    on request.
+    on request. `trust_code` runs what a checkpoint remembers as the code of its data or task.
 
     Units:   seconds per inference of a whole batch; throughput in samples per second.
     Raises:  ModelError if a file is no model or cannot run; ProviderError if the provider is not there;
@@ -70,7 +71,7 @@ def bench(
     opened = open_subjects(models, chosen)
     for entry in opened:
         _ = require_torch(chosen) if entry.program is not None else require_onnxruntime(chosen)
-    asked = questions(opened, data, task) if with_accuracy else []
+    asked = questions(opened, data, task, trust_code=trust_code) if with_accuracy else []
     setting = _Setting(opened, chosen, plan, seed, tuple(inputs), where)
     timings, profiles, reasons = setting.run(threads, batches, on_round, with_memory, with_profile)
     if asked:

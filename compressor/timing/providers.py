@@ -3,13 +3,13 @@ model."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import onnxruntime as ort
 import torch
 
 from compressor.errors import ProviderError, UsageError
+from compressor.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def find_provider(name: str) -> Provider:
     known = _TABLE | {provider.name: provider for provider in _unnamed()}
     if wanted in known:
         return known[wanted]
-    near = difflib.get_close_matches(wanted, [*known, *_ALIASES], n=1)
-    advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+    advice = did_you_mean(wanted, [*known, *_ALIASES], most=1, cutoff=0.6) or f"use one of {', '.join(known)}"
     raise UsageError(f"--provider {name}: no such provider; {advice}")
 
 

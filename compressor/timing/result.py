@@ -18,7 +18,8 @@ class CutLatency:
     """How many times faster one inference is after a cut, in onnxruntime on the CPU.
 
     Measured, with the 95 % interval and the medians before and after; or, where `estimated` says why it could not be
-    measured, by the widths alone.
+    measured, by the widths alone. `macs_ratio` is how many times fewer MACs there are, `missing` why it is
+    not as many times faster.
     """
 
     speedup: float
@@ -30,6 +31,8 @@ class CutLatency:
     threads: int = 1
     batch: int = 1
     estimated: str | None = None
+    macs_ratio: float | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def is_faster(self) -> bool:
@@ -52,6 +55,8 @@ class Subject:
     n_params: int
     gzip_bytes: int | None = None
     """What travels when it is downloaded; None where that was not asked for."""
+    macs: int | None = None
+    """Of one sample, as the program counts them or the export noted them; None for a file of others."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from compressor.cost import count_macs
 from compressor.errors import ModelError, UsageError, first_line
 from compressor.formats import is_onnx, load
 from compressor.formats.onnx_weights import count_onnx_parameters
@@ -89,9 +90,9 @@ def _program_subject(program: Program, name: str, provider: Provider, path: Path
     program.check_masks()
     kind: Kind = "torch-compile" if provider.torch_compile else "torch"
     if path is not None:
-        return Subject(name, str(path), kind, path.stat().st_size, program.n_parameters)
+        return Subject(name, str(path), kind, path.stat().st_size, program.n_parameters, macs=count_macs(program))
     size = sum(tensor.nbytes for tensor in program.module.tensors().values())
-    return Subject(name, None, kind, size, program.n_parameters)
+    return Subject(name, None, kind, size, program.n_parameters, macs=count_macs(program))
 
 
 def _onnx_subject(path: Path, name: str) -> Subject:
@@ -106,7 +107,9 @@ def _onnx_subject(path: Path, name: str) -> Subject:
         if not beside.is_file():
             raise ModelError(f"{path}: its weights are in {location}, which is not there; keep the two files together")
         size += beside.stat().st_size
-    return Subject(name, str(path), "onnx", size, count_onnx_parameters(model))
+    noted = next((entry.value for entry in model.metadata_props if entry.key == "compress.macs"), "")
+    macs = int(noted) if noted.isdecimal() else None
+    return Subject(name, str(path), "onnx", size, count_onnx_parameters(model), macs=macs)
 
 
 def gzip_bytes(entry: Opened) -> int | None:

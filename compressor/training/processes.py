@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 from torch import nn
 
+from compressor.errors import ProviderError
 from compressor.training.devices import resolve_device
 
 if TYPE_CHECKING:
@@ -76,12 +77,17 @@ def share_state(module: nn.Module, device: str | torch.device) -> None:
 def open_processes(device: str | torch.device) -> Processes:
     """This process's place, from the WORLD_SIZE that `torchrun` and `accelerate launch` set.
 
-    Raises:  ProviderError if the device is not there.
+    Raises:  ProviderError if the device is not there, or accelerate is not where there are several.
     """
     found = resolve_device(str(device))
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return Processes(found)
-    from accelerate import Accelerator
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ProviderError(
+            f"training in several processes needs accelerate: pip install accelerate ({error})"
+        ) from error
 
     # Precision is the loop's own matter: accelerate would patch the module's forward for it.
     accelerator = Accelerator(cpu=found.type == "cpu", mixed_precision="no")

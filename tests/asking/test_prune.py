@@ -56,7 +56,7 @@ def test_the_ratio_that_is_meant(said: dict[str, Any], ratio: float) -> None:
         ({"sparsity": 1.5}, "--sparsity 1.5: must lie between 0 and 1"),
         ({"ratio": "1"}, "--ratio 1: a ratio is dense"),
         ({"ratio": "3x", "pattern": "2:4"}, "--pattern 2:4: means --ratio 2.00x"),
-        ({"pattern": "2:4", "steps": 2, "method": "magnitude"}, "--pattern 2:4: has one ratio"),
+        ({"pattern": "2:4", "steps": 2, "method": "magnitude"}, "--steps 2: approaches a ratio, and --pattern 2:4"),
         (
             {"ratio": "2x", "round_to": "8", "pattern": "unstructured"},
             "--round-to 8: --pattern unstructured ch",

@@ -207,7 +207,8 @@ def test_an_interrupted_run_resumed_is_the_uninterrupted_one(
 
 
 def test_a_teacher_needs_a_name_and_brings_a_share(run: Any) -> None:
-    from compressor.cli.retrain import DISTILL_WITH_TEACHER, RetrainOptions, retrain_recipe
+    from compressor.asking.recipe import DISTILL_WITH_TEACHER
+    from compressor.cli.retrain import RetrainOptions, retrain_recipe
 
     done = run("retrain", "model.pt", "--distill", "0.5", *TRAIN)
     assert done.code == 2

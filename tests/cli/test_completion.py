@@ -42,6 +42,12 @@ def complete(line: str, shell: str = "bash", *, loaded: bool = False) -> str:
         ("compress export model.pt --int8 ", ["dynamic", "static"]),
         ("compress bench m.onnx --provider o", ["openvino"]),
         ("compress bench m.onnx --table ", ["text", "markdown", "csv"]),
+        ("compress prune model.pt --pattern ch", ["channel", "channel+shape"]),
+        ("compress prune model.pt --preset ", ["quick", "balanced", "best"]),
+        ("compress analyze m.pth --arch resnet5", ["resnet56"]),
+        ("compress analyze m.pth --arch t", ["torchvision:", "timm:", "transformers:"]),
+        ("compress analyze m.pt --data fash", ["fashion-mnist:"]),
+        ("compress analyze m.pt --data sample_models/mn", ["sample_models/mnist_5k.npz"]),
         ("compress analyze mod", []),
     ],
 )

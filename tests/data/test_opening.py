@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.data import open_data, relocate
-from compressor.errors import DataError
+from compressor.errors import DataError, UntrustedCodeError
 
 
 def write_mnist(folder: Path) -> None:
@@ -57,7 +57,8 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
     data = open_data("mine.py:both", base=tmp_path, trust_code=True)
     assert data.ref == f"{tmp_path}/mine.py:both"
     assert open_data(data.ref, trust_code=True).n_val == 4
-    with pytest.raises(DataError, match=r"name the function that returns the two data sets"):
+    assert open_data(f"{tmp_path}/mine.py", trust_code=True).n_val == 4
+    with pytest.raises(UntrustedCodeError, match=r"mine\.py to run that code, or give --trust-code"):
         open_data(f"{tmp_path}/mine.py")
 
 

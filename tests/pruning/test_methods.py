@@ -66,7 +66,7 @@ def test_recovery_gives_accuracy_back_without_a_step(trained: Program, data: Arr
     settings = replace(ONE_SHOT, ratio=2.5, recovery=Recovery(reconstruct=2, recalibrate=3))
     pruned, report = prune(trained, settings, data=data)
     names = [row.name for row in report.stages]
-    assert names == ["dense", "prune + retrain: cut", "prune + retrain: recovered", "prune + retrain"]
+    assert names == ["dense", "prune: cut", "prune: recovered", "prune"]
     cut, healed = report.stages[1], report.stages[2]
     assert cut.metrics is not None and healed.metrics is not None
     assert healed.metrics["loss"] < cut.metrics["loss"]
@@ -200,7 +200,10 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
             {"sensitivity": SCAN, "max_loss": 0.1, "ratio": 1.0},
             "--sensitivity: was measured with --pattern unstructured, which says little about --pattern channel; scan",
         ),
-        ({"layers": (("one", 0.5),), "pattern": "shape"}, "count filters or single weights; --pattern shape cuts neit"),
+        (
+            {"layers": (("one", 0.5),), "pattern": "shape"},
+            "--layer: counts filters or single weights, and --pattern shape cuts neither; leave it out, or",
+        ),
         ({"ratio": 1.0}, "--ratio 1: a ratio is dense ÷ kept and must be above 1"),
     ],
 )

@@ -82,8 +82,11 @@ def test_stages_may_be_retrained_between() -> None:
         ({"pattern": "rows"}, "--pattern rows: no such pattern; choose one of"),
         ({"pattern": "filter+2:4"}, "these do not combine"),
         ({"pattern": "2:4", "ratio": 3.0}, "--pattern 2:4: means --ratio 2.00x of the layers it fits; leave --ratio 3"),
-        ({"pattern": "2:4", "steps": 2}, "--pattern 2:4: has one ratio, so --steps and --stages must be 1"),
-        ({"pattern": "2:4", "admm": Admm(stages=2)}, "has one ratio"),
+        (
+            {"pattern": "2:4", "steps": 2},
+            "--steps 2: approaches a ratio, and --pattern 2:4 has only one, 2.00x; leave it",
+        ),
+        ({"pattern": "2:4", "admm": Admm(stages=2)}, "--stages 2: approaches a ratio"),
         ({"pattern": "unstructured", "round_to": 8}, "--round-to 8: --pattern unstructured changes no width"),
         ({"of": "bytes"}, "--of bytes: choose one of params, macs"),
         ({"allocation": "fair"}, "--allocation fair: choose one of"),

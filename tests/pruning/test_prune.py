@@ -72,7 +72,7 @@ def test_steps_end_at_the_asked_ratio(tiny: Program, data: ArraySource) -> None:
     assert [row.name for row in report.stages] == ["dense", "step 1/3", "step 2/3", "step 3/3"]
     sizes = [row.params for row in report.stages]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] == pruned.n_parameters - pruned.n_zeroed
-    assert report.stages[-1].ratio == 3.0 and report.got >= 3.0
+    assert report.stages[-1].ratio == report.got >= 3.0
 
 
 class Listener(Silent):

@@ -41,7 +41,7 @@ def test_shape_shows_the_batch_as_n() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0 %"), (1.0, "100 %"), (0.9231, "92.3 %"), (0.00001, "0.1 %"), (0.99999, "99.9 %")],
+    [(0.0, "0 %"), (1.0, "100 %"), (0.9231, "92.3 %"), (0.00001, "<0.1 %"), (0.99999, ">99.9 %"), (0.999, "99.9 %")],
 )
 def test_percent_of_nearly_all_is_not_all(share: float, text: str) -> None:
     assert percent(share) == text

@@ -166,10 +166,13 @@ def _hairlines(marks: Sequence[Mark], frame: _Frame) -> list[Markup]:
     return drawn
 
 
-def point_chart(title: str, description: str, points: Sequence[Point], x: Axis, y: Axis) -> Markup:
-    """Named points in their order, joined by a thin line: the way a model took."""
+def point_chart(
+    title: str, description: str, points: Sequence[Point], x: Axis, y: Axis, *, joined: bool = True
+) -> Markup:
+    """Named points in their order, joined by a thin line where they are the way that one model took."""
     frame = _Frame(x, y, [p.x for p in points], [p.y for p in points], 0)
     way = " ".join(f"{frame.x(p.x):.1f},{frame.y(p.y):.1f}" for p in points)
+    line = [tag("polyline", points=way, class_="way")] if joined else []
     places = [(frame.x(p.x), frame.y(p.y)) for p in points]
     within = (_LEFT + 2.0, float(_TOP), frame.right, frame.bottom)
     dots = [
@@ -182,7 +185,7 @@ def point_chart(title: str, description: str, points: Sequence[Point], x: Axis, 
             class_=f"name {points[label.point].style}")
         for label in place_names(places, [p.name for p in points], within, [p.radius for p in points])
     ]  # fmt: skip
-    return picture(title, description, _HEIGHT, frame.axes(), tag("polyline", points=way, class_="way"), dots, names)
+    return picture(title, description, _HEIGHT, frame.axes(), *line, dots, names)
 
 
 @dataclass(frozen=True)

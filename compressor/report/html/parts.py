@@ -98,7 +98,7 @@ def training(stages: Sequence[tuple[str, Sequence[Mapping[str, float]]]], lead: 
     if not rows:
         return None
     names = [n for n in dict.fromkeys(key for row in rows for key in row) if n not in ("epoch", "seconds", "n", "lr")]
-    told = [name for name in names if name not in _LOSSES and name not in _BEHIND]
+    told = [name for name in names if name not in _LOSSES and name not in _BEHIND and _varies(name, rows)]
     ends = (0.5, len(rows) + 0.5)
     figures = [_losses(rows, marks, ends), *(_curve(name, rows, marks, ends) for name in told)]
     columns = [Column("Epoch", "name"), *(Column(_titled(name)) for name in (*names, "lr"))]
@@ -107,6 +107,11 @@ def training(stages: Sequence[tuple[str, Sequence[Mapping[str, float]]]], lead: 
         for row in rows
     ]
     return section("Training", lead, charts(*figures), folded("Values of every epoch", table(columns, cells)))
+
+
+def _varies(name: str, rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a picture of it would show more than one number."""
+    return name != "sparsity" or len({row[name] for row in rows if name in row}) > 1
 
 
 _LOSSES = {"train_loss": ("training", "s2"), "loss": ("validation", "s3")}
@@ -207,10 +212,13 @@ def provenance(about: About) -> Markup:
     """This run and every command that made the model, with seeds, versions and digests."""
     steps = about.record.steps if about.record is not None else ()
     told_by_step = bool(steps) and steps[-1].command == about.command and about.output is not None
-    items = [_step(step, about.versions) for step in steps]
+    record = about.record if steps else None
+    items = [_step(step, about, record, is_last=told_by_step and step is steps[-1]) for step in steps]
     if not told_by_step:
         now = [f"seed {about.seed}"] if about.seed is not None else []
-        items.append(_item(command_line(about.command, about.options), [*now, f"of {about.model}"]))
+        items.append(
+            _item(command_line(about.command, about.options, _shell(about.model)), [*now, f"of {about.model}"])
+        )
     sources = []
     if about.record is not None:
         sources = [text for text in (
@@ -222,7 +230,16 @@ def provenance(about: About) -> Markup:
                    tag("ol", items, class_="history"))  # fmt: skip
 
 
-def _step(step: Step, now: Mapping[str, str]) -> Markup:
+def _shell(model: str) -> str:
+    """MODEL as it is typed; of several, each by itself."""
+    return " ".join(shlex.quote(part) for part in model.split(", "))
+
+
+def _step(step: Step, about: About, record: Record | None, *, is_last: bool) -> Markup:
+    now = about.versions
+    where = {"data": record.data, "task": record.task} if record is not None else {}
+    said = {**step.options, **{name: text for name, text in where.items() if text}, "seed": step.seed or None}
+    typed = command_line(step.command, said, _shell(about.model) if is_last else "MODEL")
     told = [
         step.time_utc.replace("T", " ").replace("+00:00", " UTC"),
         f"seed {step.seed}" if step.seed is not None else "",
@@ -230,16 +247,16 @@ def _step(step: Step, now: Mapping[str, str]) -> Markup:
         metrics({k: v for k, v in step.metrics.items() if isinstance(v, float) and k not in ("asked", "got")}),
         " ".join(f"{name} {v}" for name, v in step.versions.items() if now.get(name) != v),
     ]
-    return _item(command_line(step.command, step.options), [text for text in told if text])
+    return _item(typed, [text for text in told if text])
 
 
 def _item(command: str, told: Sequence[str]) -> Markup:
     return tag("li", tag("pre", tag("code", command)), tag("div", " · ".join(told), class_="aside"))
 
 
-def command_line(command: str, options: Mapping[str, Any]) -> str:
-    """`compress prune --ratio 13x --steps 1`: what was asked in full, as one could type it."""
-    words = ["compress", command]
+def command_line(command: str, options: Mapping[str, Any], model: str = "") -> str:
+    """`compress prune net.pt --ratio 13x --steps 1`: what was asked in full, as one can type it."""
+    words = ["compress", command, *([model] if model else [])]
     for name, value in options.items():
         flag = f"--{name}"
         if value is False or value is None:
@@ -251,6 +268,16 @@ def command_line(command: str, options: Mapping[str, Any]) -> str:
         else:
             words += [flag, shlex.quote(str(value))]
     return " ".join(words)
+
+
+def gates(found: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """What was required, and what was there instead where it was not met."""
+    rows = [
+        (str(gate["text"]), tag("span", "met" if gate["passed"] else str(gate["message"] or "not met"),
+                                class_=None if gate["passed"] else "bad"))
+        for gate in found
+    ]  # fmt: skip
+    return section("Requirements", "", table((Column("Required", "name"), Column("", "text")), rows)) if rows else None
 
 
 def before_after(before: int, after: int) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from compressor.report.html.markup import Child, Markup
 from compressor.report.html.page import About, Column, Tile, note, page, section, table
 from compressor.report.html.parts import (
     LayerSizes,
     before_after,
+    gates,
     layer_sizes,
     primary,
     provenance,
@@ -17,23 +18,31 @@ from compressor.report.html.parts import (
     trade_off,
     training,
 )
+from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, plural
 from compressor.units import format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
     from compressor.analysis import LayerCost
     from compressor.pruning import PruneReport, RetrainReport, StageRow
+    from compressor.timing import CutLatency
 
 
 _LAYERS = "What each layer had (grey) and what is left of it once the model is compacted."
 
 
-def prune_page(report: PruneReport, about: About, costs: Sequence[LayerCost] = ()) -> str:
-    """Asked and got, stage by stage, the course of training, layer by layer."""
+def prune_page(
+    report: PruneReport, about: About, costs: Sequence[LayerCost] = (), latency: CutLatency | None = None,
+    would: str | None = None, required: Sequence[Mapping[str, Any]] = (),
+) -> str:  # fmt: skip
+    """The speed-up, asked and got, stage by stage, the course of training, layer by layer; `would` is a dry run's."""
     title = about.title
     asked = f"asked {format_ratio(report.asked)} in {report.of}" if report.asked is not None else f"in {report.of}"
     lead = f"{report.method}, {report.pattern}: {asked}, got {format_ratio(report.got)}, in {duration(report.seconds)}."
+    if would is not None:
+        lead = f"Dry run, nothing written: by the weights as they are. {lead}"
     tiles = [
+        *speedup_tile(latency),
         Tile("Ratio", format_ratio(report.got), asked),
         Tile("Parameters", format_count(report.kept_params), before_after(report.dense_params, report.kept_params)),
         Tile("MACs", format_macs(report.kept_macs), _macs(report.dense_macs, report.kept_macs)),
@@ -44,6 +53,8 @@ def prune_page(report: PruneReport, about: About, costs: Sequence[LayerCost] = (
     rows = [LayerSizes(c.name, (c.params, c.kept_params), (c.macs, c.kept_macs), kept.get(c.name, "")) for c in costs]
     sections: list[Child] = [
         [note(f"Warning: {text}") for text in report.warnings],
+        note(line.replace("\n", "; ")) if (line := latency_line(latency)) else None,
+        gates(required),
         _stages(report.stages),
         training([(row.name, row.history) for row in report.stages], "Every epoch of this run, stage after stage."),
         layer_sizes(rows, _LAYERS, _kept_what(report)),
@@ -51,6 +62,14 @@ def prune_page(report: PruneReport, about: About, costs: Sequence[LayerCost] = (
         provenance(about),
     ]
     return page(about, title, lead, tiles, sections)
+
+
+def speedup_tile(latency: CutLatency | None) -> list[Tile]:
+    """How many times faster, against how many times fewer MACs; none where nobody measured."""
+    if latency is None:
+        return []
+    against = f"for {format_ratio(latency.macs_ratio)} fewer MACs" if latency.macs_ratio is not None else ""
+    return [Tile("Speed-up", format_ratio(latency.speedup), against or "estimated by the widths")]
 
 
 def _kept_what(report: PruneReport) -> str:
@@ -115,6 +134,7 @@ def retrain_page(report: RetrainReport, about: About) -> str:
         tiles.append(Tile("Loss", metric("loss", loss), "on the validation data"))
     way = stations(about.record) if about.record is not None else []
     sections = [
+        [note(f"Warning: {text}") for text in report.warnings],
         note(f"Stopped early: {report.stopped}.") if report.stopped else None,
         training([("retrain", report.history)], "Every epoch."),
         _stages(report.stages, way),

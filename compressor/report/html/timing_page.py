@@ -16,7 +16,8 @@ from compressor.report.html.parts import axis_of, provenance
 from compressor.report.html.timing_charts import latency_chart, plain_name, speedup_chart, style_of
 from compressor.report.profiles import row_times
 from compressor.report.text import metric, plural
-from compressor.report.timing import configuration_name, configurations
+from compressor.report.timing import against_macs, configuration_name, configurations
+from compressor.timing.require import looked_at
 from compressor.units import format_bytes, format_count, format_ratio, format_seconds
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def bench_page(report: BenchReport, about: About, requirements: Mapping[str, boo
         f"torch {where.torch}, onnxruntime {where.onnxruntime}, Python {where.python}, {where.system}."
     )
     sections: list[Child] = [
-        _requirements(requirements or {}),
+        [note(f"Warning: {warning.message}; {warning.hint}.") for warning in report.warnings],
+        _requirements(report, requirements or {}),
+        _summary(report.timings),
         [_configuration(timings) for timings in configurations(report.timings)],
         list(_profiles(report.profiles)) or _hint(report),
-        [note(f"Warning: {warning.message}; {warning.hint}.") for warning in report.warnings],
         provenance(about),
     ]
     names = [plain_name(timing.subject.name) for timing in next(iter(configurations(report.timings)), [])]
@@ -52,28 +54,57 @@ def _tiles(timings: Sequence[Timing]) -> list[Tile]:
         return []
     first, last = first_group[0], first_group[-1]
     compared = len(first_group) > 1
+    what = f"{plain_name(last.subject.name)}, {plural(last.threads, 'thread')}, batch {last.batch}"
     latency, size = f"from {format_seconds(first.median_s)}", f"from {format_bytes(first.subject.size_bytes)}"
     tiles = [
-        Tile("Latency", format_seconds(last.median_s), latency if compared else "median"),
+        Tile("Latency", format_seconds(last.median_s), f"{latency if compared else 'median'}; {what}"),
         Tile("Size", format_bytes(last.subject.size_bytes), size if compared else "of the file"),
     ]  # fmt: skip
     if compared:
         interval = f"95 %: {format_ratio(last.speedup_low)} to {format_ratio(last.speedup_high)}"
-        tiles.insert(0, Tile("Speed-up", format_ratio(last.speedup), interval))
+        against = against_macs(last, first).partition(";")[0]
+        tiles.insert(
+            0, Tile("Speed-up", format_ratio(last.speedup), "; ".join(filter(None, (what, interval, against))))
+        )
     if last.accuracy is not None:
         aside = f"from {metric('accuracy', first.accuracy)}" if compared and first.accuracy is not None else ""
         tiles.append(Tile("Accuracy", metric("accuracy", last.accuracy), aside))
     return tiles
 
 
-def _requirements(requirements: Mapping[str, bool]) -> Markup | None:
+def _requirements(report: BenchReport, requirements: Mapping[str, bool]) -> Markup | None:
+    """Every requirement with each model and configuration that it was looked at on, and the value there."""
     if not requirements:
         return None
     rows = [
-        (text, tag("span", "met" if met else "not met", class_=None if met else "bad"))
-        for text, met in requirements.items()
+        (
+            found.gate.text, tag("span", "met" if found.passed else "not met", class_=None if found.passed else "bad"),
+            found.shown, plain_name(found.timing.subject.name),
+            f"{plural(found.timing.threads, 'thread')}, batch {found.timing.batch}",
+        )
+        for found in looked_at(report, tuple(requirements))
+    ]  # fmt: skip
+    columns = (
+        Column("Required", "name"), Column("", "left"), Column("Value"), Column("Model", "left"),
+        Column("Configuration", "left", less=True),
+    )  # fmt: skip
+    return section("Requirements", "", table(columns, rows))
+
+
+def _summary(timings: Sequence[Timing]) -> Markup | None:
+    """Speed-ups over threads and batches, a row for each model, where there is more than one configuration."""
+    found = list(configurations(timings))
+    if len(found) < 2 or len(found[0]) < 2:
+        return None
+    columns = [
+        Column("Model", "name"),
+        *(Column(f"{plural(r[0].threads, 'thread')}, batch {r[0].batch}") for r in found),
     ]
-    return section("Requirements", "", table((Column("Required", "name"), Column("", "text")), rows))
+    rows = [
+        [found[0][i].subject.name, *(format_ratio(rows[i].speedup) for rows in found)] for i in range(1, len(found[0]))
+    ]
+    lead = f"How many times as fast as {plain_name(found[0][0].subject.name)}."
+    return section("Speed-up over threads and batches", lead, table(columns, rows))
 
 
 def _configuration(timings: list[Timing]) -> Markup:
@@ -119,7 +150,7 @@ def _against(timings: list[Timing]) -> Iterator[Markup]:
             ", ".join(filter(None, (f"{p.name}: {y.format(p.y)} at {x.format(p.x)}", p.told))) for p in points
         )
         caption = f"{unit}; {aside}" if aside else unit
-        yield figure("Accuracy", caption, point_chart(f"Accuracy {unit}", said, points, x, y))
+        yield figure("Accuracy", caption, point_chart(f"Accuracy {unit}", said, points, x, y, joined=False))
 
 
 def _radii(timings: Sequence[Timing]) -> list[float]:
@@ -155,10 +186,11 @@ def _bytes(value: float) -> str:
 
 def _values(timings: list[Timing]) -> Markup:
     has_accuracy = any(t.accuracy is not None for t in timings)
-    has_memory = any(t.peak_memory_bytes is not None for t in timings)
+    has_memory, compares = any(t.peak_memory_bytes is not None for t in timings), len(timings) > 1
     columns = [
-        Column("Model", "name"), Column("Via", "left", less=True), Column("Median"), Column("± MAD", less=True),
-        Column("p90", less=True), Column("p99"), Column("Samples/s", less=True), Column("Size"),
+        Column("Model", "name"), Column("Via", "left", less=True), Column("Median"),
+        *[Column("Speed-up")] * compares, Column("± MAD", less=True),
+        Column("p99", less=True), Column("Samples/s", less=True), Column("Size"),
         Column("Parameters", less=True), *[Column("Accuracy")] * has_accuracy,
         *[Column("Memory", less=True)] * has_memory, Column("Runs", less=True),
     ]  # fmt: skip
@@ -166,8 +198,9 @@ def _values(timings: list[Timing]) -> Markup:
     for t in timings:
         peak = format_bytes(t.peak_memory_bytes) if t.peak_memory_bytes is not None else ""
         rows.append([
-            t.subject.name, t.subject.kind, format_seconds(t.median_s), format_seconds(t.mad_s),
-            format_seconds(t.p90_s), format_seconds(t.p99_s), f"{t.throughput_per_s:,.0f}",
+            t.subject.name, t.subject.kind, format_seconds(t.median_s),
+            *[format_ratio(t.speedup) if t is not timings[0] else ""] * compares, format_seconds(t.mad_s),
+            format_seconds(t.p99_s), f"{t.throughput_per_s:,.0f}",
             format_bytes(t.subject.size_bytes), format_count(t.subject.n_params),
             *[metric("accuracy", t.accuracy) if t.accuracy is not None else ""] * has_accuracy,
             *[peak] * has_memory, f"{t.n_runs} × {t.n_inner}",

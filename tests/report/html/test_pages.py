@@ -15,13 +15,28 @@ from compressor.report.html import About, analysis_page, bench_page, compact_pag
 from compressor.report.html.markup import Markup, escape
 from compressor.report.html.page import page
 from compressor.report.html.style import SCRIPT
+from compressor.timing import CutLatency
 from compressor.timing.result import BenchWarning, WarningKind
 from tests.report.html import values
 
+FASTER = CutLatency(
+    1.83, 1.75, 1.9, "faster", 4.5e-3, 2.5e-3, macs_ratio=3.45, missing=("an inference this short is mostly starts",)
+)
 PAGES: dict[str, Callable[[], str]] = {
     "analyze": lambda: analysis_page(values.analysis(), values.about("analyze", output=None), values.scan()),
     "analyze, many layers": lambda: analysis_page(values.analysis(27), values.about("analyze"), values.scan(55)),
     "prune": lambda: prune_page(values.pruning(), values.about("prune"), values.costs()),
+    "prune, dry": lambda: prune_page(
+        values.pruning(),
+        values.about("prune", output=None),
+        values.costs(),
+        FASTER,
+        "admm",
+        [
+            {"text": "ratio>=13", "passed": True, "message": None},
+            {"text": "size<=1KiB", "passed": False, "message": "no"},
+        ],
+    ),
     "retrain": lambda: retrain_page(values.retraining(), values.about("retrain")),
     "compact": lambda: compact_page(
         values.compaction(), values.about("compact"), values.costs(), values.costs()[:1], values.latencies(), 2
@@ -138,13 +153,35 @@ def test_a_page_shows_its_numbers(name: str, words: tuple[str, ...]) -> None:
 
 def test_provenance_names_commands_seeds_versions_and_digests() -> None:
     text = shown("compact")
-    for word in ("compress prune --ratio 13x", "compress compact", "seed 7", "2026-01-03", "compressor 0.0.9",
+    for word in ("compress prune MODEL --ratio 13x", "compress compact", "seed 7", "2026-01-03", "compressor 0.0.9",
                  "9d4d93700481fa78", "torch 2.13.0", "zoo/model.pt -> out/model.small.pt", "mnist.npz"):  # fmt: skip
         assert word in text, word
 
 
+def test_a_dry_run_its_gates_and_the_speed_up_are_told() -> None:
+    text = shown("prune, dry")
+    for word in (
+        "Dry run, nothing written",
+        "Speed-up",
+        "1.83x",
+        "for 3.45x fewer MACs",
+        "ratio>=13",
+        "met",
+        "size<=1KiB",
+    ):
+        assert word in text, word
+    assert "Dry run" not in shown("prune") and "Requirements" not in shown("prune")
+
+
+def test_every_requirement_has_its_models_and_values() -> None:
+    text = shown("bench")
+    assert "Speed-up over threads and batches" in text or len({*re.findall(r"batch \d+", text)}) == 1
+    assert re.search(r"ratio>=20 not met \d+\.\d+x", text)
+    assert text.index("Warning:") < text.index("Requirements")
+
+
 def test_a_run_without_a_step_of_its_own_is_told_too() -> None:
-    assert "compress bench --ratio 13x --scope 'conv*' --scope 'fc 1' --heads" in shown("bench")
+    assert re.search(r"compress bench \S.* --ratio 13x --scope 'conv\*' --scope 'fc 1' --heads", shown("bench"))
     assert "compress compact --ratio" not in shown("compact"), "the last step of the history is this run"
 
 
