@@ -17,6 +17,8 @@ from torch.utils import _pytree as pytree
 from compressor.errors import ModelError
 from compressor.program.batches import fixed_at, is_open, open_batch, turning_points
 from compressor.program.faithful import find_difference
+from compressor.program.items import OpenReadError, fold_reads
+from compressor.program.known import constants_of
 from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
 from compressor.program.module import ProgramModule, of_same_kind
 from compressor.program.normalise import foreign_operators, normalise, users_line
@@ -71,7 +73,8 @@ def _faithful(original: Original) -> Program:
         except (NoTraceError, _UnlikeError) as second:
             original.check_repeatable()
             what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
-            raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
+            tried = "" if str(first) == str(second) else f"\nfirst try, with a dynamic batch: {first}"
+            raise ModelError(f"the model {what}: {second}{tried}") from second
         return _noted(program, f"exported with the batch fixed at 1: {first}", in_front=True)
 
 
@@ -89,7 +92,7 @@ def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Progr
         raise _UnlikeError(f"its code fixes the batch size{f' ({line})' if line else ''}")
     if not any_batch and (error := original.answer(1).error) is not None:
         raise _UnlikeError(f"at batch 1 the model itself raises {error}")
-    program = _program(source, original.inputs)
+    program = _program(source, original)
     asked = {b: line for b, line in turning_points(exported).items() if b not in sizes} if any_batch else {}
     affordable = [b for b in asked if b * original.sample_elements <= _MOST_ELEMENTS]
     if difference := find_difference(program, original, (*sizes, *affordable)):
@@ -100,11 +103,12 @@ def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Progr
     )
 
 
-def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
+def _program(source: fx.GraphModule, original: Original) -> Program:
     """The export as a program that does in evaluation all that the module does; what was left out is in its notes."""
     plain = _plain_graph(source)
     inline_regions(plain, source)
     _refuse_objects(plain, source)
+    _fold_reads(plain, source, original.module)
     graph, aliases, written = normalise(plain, _named_tensors(source))
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
@@ -120,7 +124,7 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
             shape=(None if is_open(node) else 1, *spec.shape[1:]),
             dtype=str(node.meta["val"].dtype).removeprefix("torch."),
         )
-        for spec, node in zip(inputs, placeholders, strict=True)
+        for spec, node in zip(original.inputs, placeholders, strict=True)
     )
     written = {name: line for name, line in written.items() if name.rpartition(".")[0] not in in_training}
     notes = _left_out(graph, dropped, written)
@@ -215,6 +219,17 @@ def _refuse_objects(graph: fx.Graph, source: nn.Module) -> None:
             where = users_line(reader.meta.get("stack_trace") or "") or reader.name
             kind = type(getattr(source, str(node.target), None)).__name__
             raise ModelError(f"{where}: reads an object of type {kind}; a graph holds tensors and numbers only")
+
+
+def _fold_reads(graph: fx.Graph, source: nn.Module, module: nn.Module) -> None:
+    """Raises:  NoTraceError if a number is read out of what is not constant: it may be, with the batch fixed."""
+    kept = constants_of(module)
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    changing = {name for name, _ in named if name not in kept}
+    try:
+        fold_reads(graph, {name: t for name, t in _named_tensors(source).items() if name not in changing})
+    except OpenReadError as error:
+        raise NoTraceError(str(error)) from error
 
 
 def _plain_structure(value: Any) -> Any:
