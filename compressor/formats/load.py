@@ -25,10 +25,11 @@ from compressor.formats.checkpoint import check_sizes, is_checkpoint, read_check
 from compressor.formats.detect import Kind, detect
 from compressor.formats.folder import is_model_folder, read_model_folder
 from compressor.formats.names import shown
-from compressor.formats.state_dict import check_filled, find_state_dict, load_into, suggest
+from compressor.formats.pickled_module import MODULE_KEYS, fit_to_train
+from compressor.formats.state_dict import check_filled, choice, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, build, fill, takes_by_name
+from compressor.models import Built, as_exported, build, fill, image_of, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
 from compressor.units import format_dtype
 
@@ -175,15 +176,14 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     if is_checkpoint(content):
         program = read_checkpoint(content, opened.name, opened.folder)
         return with_references(program, request.data, request.task)
+    content = chosen_weights(content, opened.name, request.weights)
     if isinstance(content, nn.Module):
-        return _from_module(content, opened.name, request)
-    state, note = find_state_dict(chosen_weights(content, opened.name, request.weights))
+        return _from_pickled(content, opened.name, request)
+    state, note = find_state_dict(content)
     if state is None and isinstance(content, Mapping):
-        module = next(
-            (content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None
-        )
-        if module is not None:
-            return _from_module(module, opened.name, request)
+        held = [key for key in MODULE_KEYS if isinstance(content.get(key), nn.Module)]
+        if held:
+            return _from_pickled(content[held[0]], opened.name, request, [choice(held)] if held[1:] else [])
     if state is None:
         raise ModelError(f"{opened.name}: holds no weights by name{_found(content)}; give a state dict or a checkpoint")
     return _from_state_dict(state, opened.name, request, [] if note is None else [note])
@@ -204,11 +204,21 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     return _captured(built.module, inputs, request.record([*notes, *said]))
 
 
-def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()) -> Program:
+def _from_module(
+    module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = (), notes: Sequence[str] = ()
+) -> Program:
     inputs = request.inputs or known
     if not inputs:
         raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
-    return _captured(module.cpu(), inputs, request.record())
+    return _captured(module.cpu(), inputs, request.record(notes))
+
+
+def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequence[str] = ()) -> Program:
+    """The program of a module as its author's code saved it, in full precision and as something to train."""
+    module, said = fit_to_train(as_exported(module))
+    image = image_of(module)
+    known = () if image is None else (InputSpec("input", (None, *image)),)
+    return _from_module(module, name, request, known, (*notes, *said))
 
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:

@@ -5,6 +5,7 @@ It must never hold data sets, training, or a graph of a network.
 
 from compressor.models.inputs import InputHint, takes_by_name
 from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, fill, parse_arch_args
+from compressor.models.ultralytics import as_exported, fixed_for_good, image_of, import_ultralytics
 
 __all__ = [
     "ALIASES",
@@ -12,8 +13,12 @@ __all__ = [
     "Architecture",
     "Built",
     "InputHint",
+    "as_exported",
     "build",
     "fill",
+    "fixed_for_good",
+    "image_of",
+    "import_ultralytics",
     "parse_arch_args",
     "takes_by_name",
 ]

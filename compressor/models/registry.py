@@ -23,6 +23,7 @@ from compressor.models.huggingface import build_transformers, fill_transformers
 from compressor.models.inputs import InputHint
 from compressor.models.lenet import LeNet5, LeNet300100
 from compressor.models.resnet_cifar import ResNetCifar
+from compressor.models.ultralytics import build_ultralytics
 from compressor.models.vgg import VGG16, VGG16Cifar
 from compressor.reference import load_reference, split_reference
 
@@ -73,7 +74,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 ALIASES: Mapping[str, str] = MappingProxyType({"lenet300100": "lenet-300-100", "lenet-5": "lenet5"})
 
 _EXTERNAL: Mapping[str, Callable[..., tuple[Any, ...]]] = MappingProxyType(
-    {"torchvision": build_torchvision, "timm": build_timm, "transformers": build_transformers}
+    {
+        "torchvision": build_torchvision,
+        "timm": build_timm,
+        "transformers": build_transformers,
+        "ultralytics": build_ultralytics,
+    }
 )
 
 
@@ -87,9 +93,10 @@ def build(
 ) -> Built:
     """The module that `arch` names, with its initial weights.
 
-    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable` or
-    `path/to/net.py:Net`. `seed` makes the initial weights reproducible and leaves the global random number generator
-    as it was. `trust_code=False` is for a name that a file chose, and not the caller; `base` as for `open_data`.
+    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `ultralytics:NAME`,
+    `package.module:callable` or `path/to/net.py:Net`. `seed` makes the initial weights reproducible and leaves the
+    global random number generator as it was. `trust_code=False` is for a name that
+    a file chose, and not the caller; `base` as for `open_data`.
 
     Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails;
              UntrustedCodeError if it is code and not trusted.
@@ -183,7 +190,7 @@ def _call(constructor: Callable[..., object], arch: str, arch_args: Mapping[str,
 def _unknown(arch: str) -> str:
     near = difflib.get_close_matches(arch.lower(), [*ARCHITECTURES, *ALIASES], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(ARCHITECTURES)}"
-    others = "torchvision:NAME, timm:NAME, transformers:DIR, package.module:Net, path/to/net.py:Net"
+    others = "torchvision:NAME, timm:NAME, transformers:DIR, ultralytics:NAME, package.module:Net, path/to/net.py:Net"
     return f"unknown architecture; {hint}\nothers: {others}"
 
 

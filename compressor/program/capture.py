@@ -73,8 +73,7 @@ def _faithful(original: Original) -> Program:
         except (NoTraceError, _UnlikeError) as second:
             original.check_repeatable()
             what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
-            tried = "" if str(first) == str(second) else f"\nfirst try, with a dynamic batch: {first}"
-            raise ModelError(f"the model {what}: {second}{tried}") from second
+            raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
         return _noted(program, f"exported with the batch fixed at 1: {first}", in_front=True)
 
 

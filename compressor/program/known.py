@@ -72,6 +72,8 @@ class _KnownValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, torch._ops.OperatorBase):  # torch's own work under a call of the code
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__" and getattr(func.__self__, "__name__", "") not in ("T", "mT", "data"):
             return func(*args, **kwargs)
@@ -106,12 +108,12 @@ class _KnownValues(TorchFunctionMode):
             before = torch.get_rng_state()
             try:
                 value = func(*given_args, **given_kwargs)
+                draws = not torch.equal(before, torch.get_rng_state())
             except Exception:  # the call itself comes next, and raises it where the user's code asked for it
                 return _UNKNOWN
-            if not torch.equal(before, torch.get_rng_state()):
+            if draws:
                 torch.set_rng_state(before)
-                return _UNKNOWN
-        return value
+        return _UNKNOWN if draws else value
 
     def _is_known(self, tensor: Tensor) -> bool:
         """Whether there is a value; that of a tensor which no trace has seen is itself."""

@@ -217,13 +217,18 @@ class Pruner:
         n_cut = sum(int((~mask).sum()) for mask in self._masks.values())
         return LiveReport(self._settings.ratio, got, self._step, n_cut, residual, self.untouched)
 
-    def program(self) -> Program:
-        """The model as it is now, as a masked `Program`: the way on to `compact` and `export`.
+    def program(self, of: nn.Module | None = None) -> Program:
+        """The model as it is now, or the copy `of` it that an average keeps, as a masked `Program`: the way on to
+        `compact` and `export`.
 
-        Raises:  ModelError if the model computes something else than when the Pruner was made.
+        Raises:  ModelError if the model computes something else than when the Pruner was made, or the copy does not
+                 fit it.
         """
         self._live.check_unchanged()
-        return self._record(self._live.program(self._dense, self._masks))
+        live = self._live if of is None else LiveModel(of)
+        live.check_fits(self._dense)
+        live.mask(self._masks)
+        return self._record(live.program(self._dense, self._masks))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint of the user's needs beside the model and the optimizer; tensors and plain values."""
