@@ -29,7 +29,7 @@ def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for name in [name for name in sys.modules if name.partition(".")[0] == "ultralytics"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ultralytics", None)
-    with pytest.raises(ModelError, match="ultralytics:yolov8n: ultralytics cannot be imported.*\npip install"):
+    with pytest.raises(ModelError, match=r"ultralytics:yolov8n: ultralytics cannot be imported.*\npip install"):
         build("ultralytics:yolov8n", {})
     assert "YOLO_OFFLINE" not in os.environ
 
