@@ -114,7 +114,7 @@ class SourceOptions(RunOptions):
             metavar="NAME",
             panel=_MODEL,
             help="Architecture of a state dict: lenet5, resnet56 …, torchvision:NAME, timm:NAME, "
-            "file.py:Net, package.module:callable.",
+            "ultralytics:NAME, file.py:Net, package.module:callable.",
         ),
     ] = None
     arch_arg: Annotated[

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageE
 from compressor.reference import load_module
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.asking.gates import Gates, Verdicts
     from compressor.cli.options import ModelOptions, RunOptions, SourceOptions
     from compressor.cli.session import Session
@@ -76,8 +78,10 @@ class Target:
             raise OutputError(f"standard output: {error.strerror}; the model was not written whole") from error
 
 
-def read_source(options: SourceOptions, model: str, session: Session) -> Source:
-    """The program in `model`, which is a path, `-` or `init`.
+def read_source(
+    options: SourceOptions, model: str, session: Session, on_module: Callable[[nn.Module], None] | None = None
+) -> Source:
+    """The program in `model`, which is a path, `-` or `init`; `on_module` as of `formats.load`.
 
     Raises:  UsageError for a terminal as input; ModelError and relatives from the formats.
     """
@@ -101,6 +105,7 @@ def read_source(options: SourceOptions, model: str, session: Session) -> Source:
             trust_pickle=options.trust_pickle,
             seed=options.seed,
             weights=options.weights,
+            on_module=on_module,
             **session.origin("arch", options.arch)._asdict(),
         )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made

@@ -10,7 +10,7 @@ import difflib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -51,6 +51,7 @@ class _Request:
     weights: str | None = None
     trust_code: bool = True
     base: Path | None = None
+    on_module: Callable[[nn.Module], None] | None = None
 
     def build(self) -> Built:
         """The module of the architecture that was asked for."""
@@ -82,6 +83,7 @@ def load(
     weights: str | None = None,
     trust_code: bool = True,
     base: Path | None = None,
+    on_module: Callable[[nn.Module], None] | None = None,
 ) -> Program:
     """The program in a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
     directory of the transformers library.
@@ -89,7 +91,8 @@ def load(
     `arch` and `inputs` are not needed, and not used, for a checkpoint of ours; `data` and `task` replace what
     it remembers. A stream is read whole. `trust_pickle` opens files that can run code. `weights` is the key of the
     state dict in a file that holds several. An `arch` that is code is the caller's own word: where it is not,
-    `trust_code` must be False. Its file or module is looked for below `base` first.
+    `trust_code` must be False. Its file or module is looked for below `base` first. `on_module` gets the module that
+    the program was captured from, where there is one: of an `arch`, or out of a pickle.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
@@ -97,7 +100,17 @@ def load(
     """
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
     request = _Request(
-        arch, dict(arch_args or {}), tuple(inputs), data, task, trust_pickle, seed, weights, trust_code, base
+        arch,
+        dict(arch_args or {}),
+        tuple(inputs),
+        data,
+        task,
+        trust_pickle,
+        seed,
+        weights,
+        trust_code,
+        base,
+        on_module,
     )
     if source == INITIAL:
         return _initial(request)
@@ -118,7 +131,7 @@ def _initial(request: _Request) -> Program:
         raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
     built = request.build()
     note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
-    return _captured(built.module, _inputs(request, built), request.record([note]))
+    return _captured(built.module, _inputs(request, built), request, [note])
 
 
 def _load(opened: _Opened, request: _Request) -> Program:
@@ -197,11 +210,11 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     filled = fill(request.arch, request.arch_args, state)
     if filled is not None:
         check_filled(filled[0].module, state, filled[1], name, request.arch)
-        return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes))
+        return _captured(filled[0].module, _inputs(request, filled[0]), request, notes)
     built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
-    return _captured(built.module, inputs, request.record([*notes, *said]))
+    return _captured(built.module, inputs, request, [*notes, *said])
 
 
 def _from_module(
@@ -210,7 +223,7 @@ def _from_module(
     inputs = request.inputs or known
     if not inputs:
         raise UsageError(f"{name}: holds a module that does not say what goes in; give --input, such as 3x224x224")
-    return _captured(module.cpu(), inputs, request.record(notes))
+    return _captured(module.cpu(), inputs, request, notes)
 
 
 def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequence[str] = ()) -> Program:
@@ -221,10 +234,16 @@ def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequen
     return _from_module(module, name, request, known, (*notes, *said))
 
 
-def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
+def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str]) -> Program:
+    own = dict(vars(module))
     if not isinstance(module, fx.GraphModule):
         takes_by_name(module, [spec.name for spec in inputs])
-    return capture(module, inputs, record=record)
+    program = capture(module, inputs, record=request.record(notes))
+    if request.on_module is not None and not isinstance(module, fx.GraphModule):
+        if "forward" not in own:
+            vars(module).pop("forward", None)  # whoever trains it calls it as its author wrote it
+        request.on_module(module)
+    return program
 
 
 def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:

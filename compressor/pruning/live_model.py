@@ -86,6 +86,11 @@ class LiveModel:
             takes_by_name(copied, [spec.name for spec in specs])
         return capture(copied, specs)
 
+    def call_as(self, program: Program) -> None:
+        """Calls it with inputs by the names that the program gives them, where `forward` knows these."""
+        known = inspect.signature(self._module.forward).parameters
+        self._by_name = all(spec.name in known for spec in program.inputs)
+
     def view(self, program: Program) -> View:
         """The live parameters by the program's names."""
         return View({name: self._homes[name][2] for name in program.parameters})

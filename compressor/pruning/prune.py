@@ -101,7 +101,7 @@ def prune(
         run.on_step = lambda row, reached: on_step(row, remember(reached.clone(), program, settings))
     pruned, stages = run.execute(resume)
     pruned = remember(pruned, program, settings)
-    return pruned, _report(program, pruned, units, selector, settings, stages, clock.seconds)
+    return pruned, report_of(program, pruned, units, selector, settings, stages, clock.seconds)
 
 
 def _why_data(settings: PruneSettings) -> str | None:
@@ -248,7 +248,7 @@ class _Run:
         self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))
 
 
-def _report(
+def report_of(
     dense: Program, pruned: Program, units: UnitMap, selector: Selector, settings: PruneSettings,
     stages: tuple[StageRow, ...], seconds: float,
 ) -> PruneReport:  # fmt: skip
