@@ -29,7 +29,7 @@ from compressor.formats.pickled_module import MODULE_KEYS, fit_to_train
 from compressor.formats.state_dict import check_filled, choice, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, as_exported, build, fill, image_of, takes_by_name
+from compressor.models import Built, as_exported, build, fill, image_of, left_outside, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
 from compressor.units import format_dtype
 
@@ -228,20 +228,23 @@ def _from_module(
 
 def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequence[str] = ()) -> Program:
     """The program of a module as its author's code saved it, in full precision and as something to train."""
-    module, said = fit_to_train(as_exported(module))
+    module, said = fit_to_train(module)
     image = image_of(module)
     known = () if image is None else (InputSpec("input", (None, *image)),)
     return _from_module(module, name, request, known, (*notes, *said))
 
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str]) -> Program:
-    own = dict(vars(module))
-    if not isinstance(module, fx.GraphModule):
-        takes_by_name(module, [spec.name for spec in inputs])
+    own_forward = vars(module).get("forward")
+    if isinstance(module, fx.GraphModule):
+        return capture(module, inputs, record=request.record(notes))
+    notes = [*notes, *left_outside(module)]
+    takes_by_name(as_exported(module), [spec.name for spec in inputs])
     program = capture(module, inputs, record=request.record(notes))
-    if request.on_module is not None and not isinstance(module, fx.GraphModule):
-        if "forward" not in own:
-            vars(module).pop("forward", None)  # whoever trains it calls it as its author wrote it
+    if request.on_module is not None:
+        vars(module).pop("forward", None)  # whoever trains it calls it as its author wrote it
+        if own_forward is not None:
+            module.forward = own_forward
         request.on_module(module)
     return program
 

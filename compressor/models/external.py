@@ -37,12 +37,19 @@ def build_torchvision(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Mo
     models = _imported("torchvision.models", "torchvision")
     if name not in models.list_models():
         raise UsageError(_unknown(f"torchvision:{name}", name, models.list_models()))
-    kwargs: dict[str, object] = {"weights": None, **arch_args}
+    builder = models.get_model_builder(name)
+    kwargs: dict[str, object] = {"weights": None, **_no_backbone_weights(builder), **arch_args}
     module = made(f"torchvision:{name}", lambda: models.get_model(name, **kwargs))
-    if models.get_model_builder(name).__module__.count(".") != 2:
-        return module, None
+    if builder.__module__.count(".") != 2:
+        fixed: Any = getattr(getattr(module, "transform", None), "fixed_size", None)
+        return module, None if fixed is None else ((3, int(fixed[1]), int(fixed[0])),)
     side = _TORCHVISION_SIDE.get(name, _TORCHVISION_DEFAULT_SIDE)
     return module, ((3, side, side),)
+
+
+def _no_backbone_weights(builder: Any) -> dict[str, None]:
+    """Detectors and segmentation networks would download their backbone's."""
+    return {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
 
 
 def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:

@@ -43,8 +43,8 @@ _QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
 
 
 def build_ultralytics(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:
-    """The network of a YAML file of the package, such as `yolo11n` or `yolov8n-seg`, with random weights, in the form
-    in which it is exported; and the shape of its image.
+    """The network of a YAML file of the package, such as `yolo11n` or `yolov8n-seg`, with random weights, and the shape
+    of its image.
 
     Raises:  ModelError if the package is missing or fails; UsageError for an unknown name or argument.
     """
@@ -60,7 +60,7 @@ def build_ultralytics(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Mo
             raise UsageError(f"--arch {arch}: has no --arch-arg {key}; its names: {', '.join(known)}")
     with quiet():
         module = made(arch, lambda: constructor(content, verbose=False, **arch_args))
-    return as_exported(module), (_image(module),)
+    return module, (_image(module),)
 
 
 def import_ultralytics(what: str) -> ModuleType:
@@ -98,16 +98,14 @@ def is_of_ultralytics(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] == "ultralytics"
 
 
-def as_exported(module: nn.Module) -> nn.Module:
-    """The same module; of a network of Ultralytics, its heads return what `yolo export` writes: the decoded results
-    and not the raw maps beside them, which its losses read in training."""
-    if is_of_ultralytics(module):
-        for part in module.modules():
-            if hasattr(part, "export"):
-                part.export = True  # type: ignore[assignment]
-                if hasattr(part, "format"):
-                    part.format = "onnx"  # type: ignore[assignment]
-    return module
+def set_heads_to_export(module: nn.Module) -> None:
+    """Lets heads return what `yolo export` writes: the decoded results, and not the raw maps beside them, which losses
+    read in training."""
+    for part in module.modules():
+        if hasattr(part, "export"):
+            part.export = True  # type: ignore[assignment]
+            if hasattr(part, "format"):
+                part.format = "onnx"  # type: ignore[assignment]
 
 
 def fixed_for_good(module: nn.Module) -> tuple[str, ...]:

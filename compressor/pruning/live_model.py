@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UsageError
-from compressor.models import as_exported, takes_by_name
+from compressor.models import as_exported, part_with_weights, takes_by_name
 from compressor.program import InputSpec, Program, capture, parse_input
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -146,6 +146,8 @@ class LiveModel:
 
     def _called(self, program: Program, inputs: list[Tensor]) -> Any:
         """The live model on inputs in the program's order, by name where it takes them by name."""
+        if (part := part_with_weights(self._module)) is not None:
+            return part(*inputs)
         names = [spec.name for spec in program.inputs]
         parameters = list(inspect.signature(self._module.forward).parameters)
         if self._by_name and parameters[: len(names)] != names:

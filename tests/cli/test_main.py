@@ -124,7 +124,7 @@ def test_the_check_for_torch_can_fail() -> None:
         (["prune"], "compress prune: Missing argument 'MODEL'.\nsee compress prune --help\n"),
         (
             ["prune", "m.pt", "--ratoi", "3"],
-            "compress prune: No such option: --ratoi (Possible options: --data, ",
+            "compress prune: No such option: --ratoi (Possible options: --ratio, ",
         ),
         (
             ["prune", "m.pt", "--method", "x"],
