@@ -24,6 +24,8 @@ FIRST, SECOND = 1, 2
 
 
 class Sentences(Dataset[dict[str, torch.Tensor]]):
+    """Sentences of random words with both words in them, and their labels."""
+
     def __init__(self, n: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._ids = torch.randint(3, WORDS, (n, LENGTH), generator=generator)

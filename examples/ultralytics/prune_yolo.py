@@ -22,6 +22,8 @@ from compressor.models.external import imported_beside_any_torch
 
 
 class Stage(NamedTuple):
+    """What the network was worth after a stage. Units: seconds."""
+
     name: str
     map50: float
     seconds: float
