@@ -29,7 +29,7 @@ from compressor.formats.pickled_module import MODULE_KEYS, fit_to_train
 from compressor.formats.state_dict import check_filled, choice, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
-from compressor.models import Built, as_exported, build, fill, image_of, left_outside, takes_by_name
+from compressor.models import Built, build, exported_form, fill, image_of, left_outside, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
 from compressor.units import format_dtype
 
@@ -235,16 +235,12 @@ def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequen
 
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str]) -> Program:
-    own_forward = vars(module).get("forward")
     if isinstance(module, fx.GraphModule):
         return capture(module, inputs, record=request.record(notes))
-    notes = [*notes, *left_outside(module)]
-    takes_by_name(as_exported(module), [spec.name for spec in inputs])
-    program = capture(module, inputs, record=request.record(notes))
+    with exported_form(module):
+        takes_by_name(module, [spec.name for spec in inputs])
+        program = capture(module, inputs, record=request.record([*notes, *left_outside(module)]))
     if request.on_module is not None:
-        vars(module).pop("forward", None)  # whoever trains it calls it as its author wrote it
-        if own_forward is not None:
-            module.forward = own_forward
         request.on_module(module)
     return program
 

@@ -3,7 +3,7 @@
 It must never hold data sets, training, or a graph of a network.
 """
 
-from compressor.models.exported import as_exported, left_outside, part_with_weights
+from compressor.models.exported import exported_form, left_outside, part_with_weights
 from compressor.models.inputs import InputHint, takes_by_name
 from compressor.models.registry import ALIASES, ARCHITECTURES, Architecture, Built, build, fill, parse_arch_args
 from compressor.models.ultralytics import fixed_for_good, image_of, import_ultralytics
@@ -14,8 +14,8 @@ __all__ = [
     "Architecture",
     "Built",
     "InputHint",
-    "as_exported",
     "build",
+    "exported_form",
     "fill",
     "fixed_for_good",
     "image_of",

@@ -6,7 +6,8 @@ weights comes before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,18 +15,29 @@ from torch import Tensor, nn
 from compressor.models.ultralytics import is_of_ultralytics, set_heads_to_export
 
 _DETECTORS = "torchvision.models.detection"
+_CHANGED = ("forward", "export", "format")
+"""Attributes that the form sets on modules, or that whoever calls them in it does."""
 Part = Callable[[Tensor], dict[str, Tensor]]
 
 
-def as_exported(module: nn.Module) -> nn.Module:
-    """The same module, with a `forward` that is a graph: heads of Ultralytics as `yolo export` has them, detectors of
-    torchvision up to their heads."""
-    if is_of_ultralytics(module):
-        set_heads_to_export(module)
-    part = part_with_weights(module)
-    if part is not None:
-        module.forward = part  # type: ignore[method-assign]
-    return module
+@contextmanager
+def exported_form(module: nn.Module) -> Iterator[None]:
+    """For the time of the block, a `forward` that is a graph: heads of Ultralytics return what `yolo export` writes,
+    detectors of torchvision end at their heads. Whoever trains the module gets it as its author wrote it."""
+    parts = list(module.modules()) if is_of_ultralytics(module) else [module]
+    before = [(part, {name: vars(part)[name] for name in _CHANGED if name in vars(part)}) for part in parts]
+    try:
+        if is_of_ultralytics(module):
+            set_heads_to_export(module)
+        part = part_with_weights(module)
+        if part is not None:
+            module.forward = part  # type: ignore[method-assign]
+        yield
+    finally:
+        for changed, values in before:
+            for name in _CHANGED:
+                vars(changed).pop(name, None)
+            vars(changed).update(values)
 
 
 def left_outside(module: nn.Module) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UsageError
-from compressor.models import as_exported, part_with_weights, takes_by_name
+from compressor.models import exported_form, part_with_weights, takes_by_name
 from compressor.program import InputSpec, Program, capture, parse_input
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -80,11 +80,12 @@ class LiveModel:
             copied = copy.deepcopy(self._module)
         except Exception as error:  # a module may hold anything
             raise ModelError(f"Pruner: the model cannot be copied: {type(error).__name__}: {error}") from error
-        copied = as_exported(copied.cpu())
+        copied = copied.cpu()
         self._by_name = isinstance(inputs, Mapping)
-        if self._by_name:
-            takes_by_name(copied, [spec.name for spec in specs])
-        return capture(copied, specs)
+        with exported_form(copied):
+            if self._by_name:
+                takes_by_name(copied, [spec.name for spec in specs])
+            return capture(copied, specs)
 
     def call_as(self, program: Program) -> None:
         """Calls it with inputs by the names that the program gives them, where `forward` knows these."""

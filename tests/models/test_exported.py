@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import compressor
-from compressor.models import as_exported, build, left_outside, part_with_weights
+from compressor.models import build, exported_form, left_outside, part_with_weights
 from compressor.models.external import imported_beside_any_torch
 from compressor.program import Program, parse_input
 
@@ -43,7 +43,8 @@ def small(detection: Any, kind: str) -> nn.Module:
 
 
 def captured(module: nn.Module) -> Program:
-    return compressor.capture(as_exported(module), [parse_input(f"3x{SIDE}x{SIDE}")])
+    with exported_form(module):
+        return compressor.capture(module, [parse_input(f"3x{SIDE}x{SIDE}")])
 
 
 @pytest.mark.parametrize(
@@ -109,4 +110,14 @@ def test_by_name_without_a_download_and_its_module_as_it_was(detection: Any) -> 
 def test_no_other_network_is_touched() -> None:
     module = nn.Sequential(nn.Linear(2, 2))
     assert part_with_weights(module) is None and left_outside(module) == ()
-    assert "forward" not in vars(as_exported(module))
+    with exported_form(module):
+        assert "forward" not in vars(module)
+
+
+def test_what_was_set_on_a_module_is_put_back() -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    own = module.forward
+    module.forward = own  # type: ignore[method-assign]
+    with exported_form(module):
+        module.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    assert module.forward is own

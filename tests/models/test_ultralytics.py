@@ -112,8 +112,12 @@ def test_of_two_modules_the_first_counts_and_the_other_can_be_asked_for(tmp_path
 def test_a_state_dict_fits_its_architecture(tmp_path: Path) -> None:
     module = build("ultralytics:yolov8n-cls", {"nc": 3}, seed=1).module
     torch.save(module.state_dict(), tmp_path / "w.pt")
+    live: list[Any] = []
     program = compressor.load(
-        tmp_path / "w.pt", arch="ultralytics:yolov8n-cls", arch_args={"nc": 3}, inputs=[parse_input("3x64x64")]
-    )
+        tmp_path / "w.pt", arch="ultralytics:yolov8n-cls", arch_args={"nc": 3}, inputs=[parse_input("3x64x64")],
+        on_module=live.append,
+    )  # fmt: skip
     x = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(program.module(x), module.eval()(x))
+    scores, raw = module.eval()(x)
+    torch.testing.assert_close(program.module(x), scores)
+    assert len(live[0].eval()(x)) == 2 and raw.shape == scores.shape, "its module is as its author wrote it"
