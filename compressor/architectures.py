@@ -15,7 +15,7 @@ BUNDLED = (
 )
 """Every bundled name. ImageNet ResNets are `torchvision:resnet50` and the like."""
 ALIASES: Mapping[str, str] = MappingProxyType({"lenet300100": "lenet-300-100", "lenet-5": "lenet5"})
-LIBRARIES = ("torchvision", "timm", "transformers")
+LIBRARIES = ("torchvision", "timm", "transformers", "ultralytics")
 """What may stand in front of a name that the library knows, or of a directory."""
 
 
@@ -28,7 +28,8 @@ def check_architecture(arch: str) -> None:
     known = ALIASES.get(arch.lower(), arch.lower()) in BUNDLED or (colon and prefix in LIBRARIES)
     if not known and not arch.endswith(".py") and split_reference(arch) is None:
         hint = did_you_mean(arch, [*BUNDLED, *ALIASES]) or f"bundled are {', '.join(BUNDLED)}"
-        others = "torchvision:NAME, timm:NAME, transformers:DIR, package.module:Net, path/to/net.py:Net"
+        libraries = "torchvision:NAME, timm:NAME, transformers:DIR, ultralytics:NAME"
+        others = f"{libraries}, package.module:Net, path/to/net.py:Net"
         raise UsageError(f"--arch {arch}: unknown architecture; {hint}\nothers: {others}")
 
 

@@ -31,6 +31,7 @@ TOGETHER: Mapping[str, str] = {
     ),
     "cli/test_export_forms.py": "cli/export",
     "cli/test_gates.py": "cli/closing",
+    "cli/test_train.py": "cli/your_training",
     "cli/test_config.py": "cli/config_file",
     "cli/test_found_config.py": "cli/allowed cli/origins",
     "cli/test_faults.py": "cli/signals cli/standard exporting/publish",
@@ -73,6 +74,7 @@ TOGETHER: Mapping[str, str] = {
         "program/batches program/modes program/normalise program/original program/purity program/trace"
     ),
     "program/test_replay.py": "program/calls program/decisions",
+    "program/test_known.py": "program/items",
     "program/test_module.py": "program/program",
     # runs, and the selectors of one pattern beside those of another
     "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/run pruning/searching",

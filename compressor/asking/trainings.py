@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from compressor.asking.option import at_least, build, check, option
 from compressor.asking.panels import EXPERIMENTS, SEARCH
 from compressor.asking.recipe import Optimizer, Recipe, Schedule
+from compressor.errors import UsageError
 
 _PREFIX = "search_"
 _LAST_ONLY = ("keep_best", "patience", "distill")
@@ -53,15 +54,39 @@ class Trainings:
         None, "Epochs of the final masked retraining. Default: 20.", metavar="N", panel=SEARCH, range=at_least(1)
     )
     no_retrain: bool = option(False, "Leave out the final retraining.", panel=SEARCH)
+    train: str | None = option(
+        None,
+        "Your own training, file.py:function; it is called with the network and a loop to attach to your optimizer, "
+        "once for every phase.",
+        metavar="REF", panel=SEARCH,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
+        if self.train is not None:
+            self._refuse_lengths()
+
+    def _refuse_lengths(self) -> None:
+        unsaid = Trainings()
+        said = (f.name for f in fields(self) if getattr(self, f.name) != getattr(unsaid, f.name))
+        self._refuse(name for name in said if name != "train")
+
+    def _refuse(self, names: Iterable[str]) -> None:
+        """Raises:  UsageError for the first of what is said about the tool's own trainings, where none takes place."""
+        for name in names:
+            hint = "return at once where loop.phase is retrain" if name == "no_retrain" else "your code says it"
+            flag = name.replace("_", "-")
+            raise UsageError(f"--train {self.train}: --{flag} is of the tool's own training; leave it out, {hint}")
 
     def recipes(self, said: Mapping[str, Any], *, searches: bool) -> Recipes:
         """The trainings, with what was `said` about all of them by option name.
 
         Raises:  UsageError for a value out of range.
         """
+        if self.train is not None:
+            asked, usual = build(Recipe, {**said, "epochs": None}), Recipe()
+            self._refuse(f.name for f in fields(Recipe) if getattr(asked, f.name) != getattr(usual, f.name))
+            return Recipes(None, None, None)
         last = None if self.no_retrain else build(Recipe, {**said, "epochs": self.retrain_epochs})
         between = build(Recipe, {**said, "epochs": self.stage_epochs}) if self.stage_epochs else None
         search = build(Recipe, {**self._for_search(said), "epochs": self.epochs}) if searches else None

@@ -31,7 +31,7 @@ _NEVER = (
 _NEVER_IN_FILES = ("trust_pickle", "trust_code", "allow_config")
 """A file that lies in a cloned repository must not be able to say this."""
 NEVER_IN_FILES = frozenset((*_NEVER, *_NEVER_IN_FILES))
-_REFERENCES = ("arch", "data", "task", "teacher", "plugin")
+_REFERENCES = ("arch", "data", "task", "teacher", "plugin", "train")
 _OWN_VARIABLES = ("COMPRESS_DEBUG",)
 
 Types = Mapping[str, Any]

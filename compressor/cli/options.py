@@ -136,7 +136,7 @@ class SourceOptions(RunOptions):
             panel=_MODEL,
             autocompletion=complete_architecture,
             help="Architecture of a state dict: lenet5, resnet56 …, torchvision:NAME, timm:NAME, "
-            "file.py:Net, package.module:callable.",
+            "ultralytics:NAME, file.py:Net, package.module:callable.",
         ),
     ] = None
     arch_arg: Annotated[

@@ -23,6 +23,7 @@ from compressor.cli.pruning import (
     needed_for,
     prune_settings,
     stopwatch_of,
+    training_of,
 )
 from compressor.cli.session import Session
 from compressor.cli.streams import (
@@ -36,11 +37,14 @@ from compressor.cli.streams import (
     read_source,
 )
 from compressor.cli.sweep import asked_for, sweep
+from compressor.cli.your_training import YourTraining
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from compressor.cost import Stopwatch
+    from compressor.data import DataSource, Task
     from compressor.program import Program
     from compressor.pruning import PruneReport, StageRow
     from compressor.report.html import About
@@ -63,7 +67,10 @@ def prune(options: PruneOptions, session: Session) -> None:
       compress prune ./bert -r 1.3x --data text:train.csv -o bert-small/
       compress prune model.pt -r 13x -o - | compress compact - -o small.pt
     """
+    own_training = training_of(options)
     if ratios := asked_for(options):
+        if own_training is not None:
+            raise UsageError(f"--train {own_training}: takes one --ratio; run it once for each")
         sweep(options, ratios, session)
         return
     settings = prune_settings(options)  # what can be refused without torch is refused without waiting for it
@@ -76,12 +83,13 @@ def prune(options: PruneOptions, session: Session) -> None:
     check_named(options, session)
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
-    source = read_source(options, options.model, session)
+    own = None if own_training is None or target is None else YourTraining.named(own_training, session)
+    source = read_source(options, options.model, session, None if own is None else own.modules.append)
     if target is None:
         _try(options, settings, source, gates, session)
     else:
-        session.resume_point = point
-        _run(options, settings, source, target, gates, session)
+        session.resume_point = None if own is not None else point
+        _run(options, settings, source, target, gates, session, own)
 
 
 def _target(options: PruneOptions, settings: PruneSettings) -> Target:
@@ -126,10 +134,10 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
 
 
 def _run(
-    options: PruneOptions, settings: PruneSettings, source: Source, target: Target, gates: Gates, session: Session
-) -> None:
+    options: PruneOptions, settings: PruneSettings, source: Source, target: Target, gates: Gates, session: Session,
+    own: YourTraining | None,
+) -> None:  # fmt: skip
     from compressor.formats import check_storable
-    from compressor.pruning import prune as cut
     from compressor.report.jsonable import plain
     from compressor.report.pruning import prune_table
 
@@ -137,19 +145,10 @@ def _run(
     needed = needed_for(settings) or gates.needs_data
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates, dense=source.program)
     stopwatch = stopwatch_of(settings)
-    with session.progress() as progress:
-        program, report = cut(
-            source.program,
-            settings,
-            data=data,
-            task=task,
-            progress=progress,
-            resume_file=session.resume_point,
-            resume=options.resume,
-            stopwatch=stopwatch,
-            speedup=network_speedup() if settings.of == "latency" else None,
-            on_step=_saver(options, source, target, session) if options.save_every else None,
-        )
+    if own is not None:
+        program, report = own.cut(source.program, settings, session, data=data, task=task, stopwatch=stopwatch)
+    else:
+        program, report = _cut(options, settings, source, target, session, data, task, stopwatch)
     report = as_compacted(program, report)
     written = provenance.remember(
         program,
@@ -170,6 +169,27 @@ def _run(
         closing.end(written, write_directory(written, target, data, session, gates, _gated(report)), tell)
     else:
         closing.write(written, target, gates, _gated(report), tell)
+
+
+def _cut(
+    options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session,
+    data: DataSource | None, task: Task, stopwatch: Stopwatch | None,
+) -> tuple[Program, PruneReport]:  # fmt: skip
+    from compressor.pruning import prune as cut
+
+    with session.progress() as progress:
+        return cut(
+            source.program,
+            settings,
+            data=data,
+            task=task,
+            progress=progress,
+            resume_file=session.resume_point,
+            resume=options.resume,
+            stopwatch=stopwatch,
+            speedup=network_speedup() if settings.of == "latency" else None,
+            on_step=_saver(options, source, target, session) if options.save_every else None,
+        )
 
 
 def _saver(

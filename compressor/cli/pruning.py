@@ -10,6 +10,7 @@ from compressor.asking.prune import NEEDS_GRADIENTS
 from compressor.cli.html_report import ReportOptions
 from compressor.cli.latency import LatencyOptions, clock
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
+from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.cost import Stopwatch
@@ -41,6 +42,18 @@ def prune_settings(options: PruneOptions) -> PruneSettings:
     settings = options.request(PruneSettings, seed=options.seed)
     trained = options.request(Trainings).recipes(options.said, searches=settings.searches)
     return replace(settings, prune_recipe=trained.search, stage_recipe=trained.between, retrain_recipe=trained.last)
+
+
+def training_of(options: PruneOptions) -> str | None:
+    """The reference of the user's own training, where there is one.
+
+    Raises:  UsageError for what goes with the tool's own training only.
+    """
+    ref = options.request(Trainings).train
+    for flag, is_said in (("--resume", options.resume), ("--save-every", options.save_every)):
+        if ref is not None and is_said:
+            raise UsageError(f"--train {ref}: {flag} is of the tool's own training; save and load in your code")
+    return ref
 
 
 def stopwatch_of(settings: PruneSettings) -> Stopwatch | None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageE
 from compressor.reference import load_module
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.asking.gates import Gates, Verdicts
     from compressor.cli.options import ModelOptions, RunOptions, SourceOptions
     from compressor.cli.session import Session
@@ -77,9 +79,12 @@ class Target:
             raise OutputError(f"standard output: {error.strerror}; the model was not written whole") from error
 
 
-def read_source(options: SourceOptions, model: str, session: Session, *, like: Program | None = None) -> Source:
+def read_source(
+    options: SourceOptions, model: str, session: Session, *, like: Program | None = None,
+    on_module: Callable[[nn.Module], None] | None = None,
+) -> Source:  # fmt: skip
     """The program in `model`, which is a path, `-` or `init`; if it holds weights alone, they are of the architecture
-    and take the inputs that `like` remembers, where options say nothing else.
+    and take the inputs that `like` remembers, where options say nothing else. `on_module` as of `formats.load`.
 
     Raises:  UsageError for a terminal as input; ModelError and relatives from the formats.
     """
@@ -107,6 +112,7 @@ def read_source(options: SourceOptions, model: str, session: Session, *, like: P
             seed=options.seed,
             weights=options.weights,
             trust_data=session.origin("data", options.data).trust_code,
+            on_module=on_module,
             **session.origin("arch", options.arch)._asdict(),
         )
     if not program.record.steps:  # a checkpoint of ours told its notes when it was made

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, UnsafeFileError
 from compressor.formats.pickle_work import check_pickles
+from compressor.models import import_ultralytics
 
 _GLOBAL = re.compile(r"GLOBAL (\S{1,80}) (?:was not an allowed|whose module)")
 _REFUSED = ("Unsupported operand", "unrecognized function", "Can only create", "Can only build")
@@ -55,11 +56,24 @@ def open_archive(file: BinaryIO, name: str, *, trust_pickle: bool = False) -> An
         if not trust_pickle:
             raise UnsafeFileError(
                 f"{name}: holds pickled Python objects ({unsafe}); opening it could run any code\n"
-                f"save only the weights, with torch.save(model.state_dict(), path), and give --arch;\n"
+                f"save only the weights, with {_saving(unsafe)};\n"
                 f"or, if you trust its author, --trust-pickle"
             ) from error
     file.seek(0)
+    if _is_of_ultralytics(unsafe):
+        import_ultralytics(name)
     return _open_trusted(file, name)
+
+
+def _is_of_ultralytics(unsafe: str) -> bool:
+    return unsafe.startswith("ultralytics.")
+
+
+def _saving(unsafe: str) -> str:
+    """How weights are saved without the pickle that holds an object of that class."""
+    if _is_of_ultralytics(unsafe):
+        return "torch.save(YOLO(path).model.state_dict(), 'w.pt'), and give --arch ultralytics:NAME"
+    return "torch.save(model.state_dict(), path), and give --arch"
 
 
 def without_attributes(content: Any) -> Any:
@@ -190,7 +204,7 @@ def _open_trusted(file: BinaryIO, name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ModelError(
             f"{name}: its class cannot be imported: {first_line(error)}\n"
-            f"run from the folder of the code that saved it, with PYTHONPATH=."
+            f"install its package, or run from the folder of the code that saved it, with PYTHONPATH=."
         ) from error
     except Exception as error:  # a pickle can raise anything
         raise ModelError(f"{name}: cannot be opened: {first_line(error)}") from error

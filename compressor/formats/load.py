@@ -10,7 +10,7 @@ import copy
 import inspect
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +26,22 @@ from compressor.formats.checkpoint import check_sizes, is_checkpoint, read_check
 from compressor.formats.detect import Kind, detect
 from compressor.formats.folder import is_model_folder, read_model_folder
 from compressor.formats.names import shown
-from compressor.formats.state_dict import check_filled, find_state_dict, load_into, suggest
+from compressor.formats.pickled_module import MODULE_KEYS, fit_to_train
+from compressor.formats.state_dict import check_filled, choice, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
 from compressor.model_file import open_model_file
-from compressor.models import Built, InputHint, build, fill, keep_every_head, taking_by_name
+from compressor.models import (
+    Built,
+    InputHint,
+    build,
+    exported_form,
+    fill,
+    image_of,
+    keep_every_head,
+    left_outside,
+    taking_by_name,
+)
 from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture
 from compressor.units import format_dtype
 
@@ -53,6 +64,7 @@ class _Request:
     trust_code: bool = True
     base: Path | None = None
     trust_data: bool = True
+    on_module: Callable[[nn.Module], None] | None = None
 
     def build(self) -> Built:
         """The module of the architecture that was asked for."""
@@ -98,6 +110,7 @@ def load(
     trust_code: bool = True,
     trust_data: bool | None = None,
     base: Path | None = None,
+    on_module: Callable[[nn.Module], None] | None = None,
 ) -> Program:
     """The program of a module, of a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
     directory of the transformers library.
@@ -107,7 +120,8 @@ def load(
     `data` and `task` replace what it remembers. A stream is read whole. `trust_pickle` opens files that can run code.
     `weights` is the key of the state dict in a file that holds several. An `arch` that is code is the caller's own
     word: where it is not, `trust_code` must be False, and `trust_data` for `data`, where that differs. A file or module
-    is looked for below `base` first.
+    is looked for below `base` first. `on_module` gets the module that the program was captured from, where there is
+    one: of an `arch`, or out of a pickle.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
@@ -116,7 +130,7 @@ def load(
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
     request = _Request(
         arch, dict(arch_args or {}), as_specs(inputs), data, task, trust_pickle, seed, weights, trust_code, base,
-        trust_code if trust_data is None else trust_data,
+        trust_code if trust_data is None else trust_data, on_module,
     )  # fmt: skip
     if isinstance(source, nn.Module):
         return _from_module(source, f"this {type(source).__name__}", request)
@@ -139,7 +153,7 @@ def _initial(request: _Request) -> Program:
         raise UsageError(f"{INITIAL}: needs --arch, to know which architecture's initial weights are meant")
     built = request.build()
     note = f"initial weights of {request.arch}, seed {request.seed}: not trained"
-    return _captured(built.module, _inputs(request, built), request.record([note], built))
+    return _captured(built.module, _inputs(request, built), request, [note], built)
 
 
 def _load(opened: _Opened, request: _Request) -> Program:
@@ -197,15 +211,14 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     if is_checkpoint(content):
         program = read_checkpoint(content, opened.name, opened.folder)
         return with_references(program, request.data, request.task)
+    content = chosen_weights(content, opened.name, request.weights)
     if isinstance(content, nn.Module):
-        return _from_module(content, opened.name, request)
-    state, note = find_state_dict(chosen_weights(content, opened.name, request.weights))
+        return _from_pickled(content, opened.name, request)
+    state, note = find_state_dict(content)
     if state is None and isinstance(content, Mapping):
-        module = next(
-            (content[key] for key in ("model", "net", "ema") if isinstance(content.get(key), nn.Module)), None
-        )
-        if module is not None:
-            return _from_module(module, opened.name, request)
+        held = [key for key in MODULE_KEYS if isinstance(content.get(key), nn.Module)]
+        if held:
+            return _from_pickled(content[held[0]], opened.name, request, [choice(held)] if held[1:] else [])
     if state is None:
         raise ModelError(f"{opened.name}: holds no weights by name{_found(content)}; give a state dict or a checkpoint")
     return _from_state_dict(state, opened.name, request, [] if note is None else [note])
@@ -219,14 +232,16 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
     filled = fill(request.arch, request.arch_args, state)
     if filled is not None:
         check_filled(filled[0].module, state, filled[1], name, request.arch)
-        return _captured(filled[0].module, _inputs(request, filled[0]), request.record(notes, filled[0]))
+        return _captured(filled[0].module, _inputs(request, filled[0]), request, notes, filled[0])
     built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
-    return _captured(built.module, inputs, request.record([*notes, *said], built))
+    return _captured(built.module, inputs, request, [*notes, *said], built)
 
 
-def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = ()) -> Program:
+def _from_module(
+    module: nn.Module, name: str, request: _Request, known: tuple[InputSpec, ...] = (), notes: Sequence[str] = ()
+) -> Program:
     inputs = request.inputs or known or request.inputs_of_data(module)
     if not inputs:
         raise UsageError(
@@ -235,16 +250,31 @@ def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[I
         )
     if any(tensor.device.type != "cpu" for tensor in (*module.parameters(), *module.buffers())):
         module = copy.deepcopy(module).cpu()
-    return _captured(module, inputs, request.record())
+    return _captured(module, inputs, request, notes)
 
 
-def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
+def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequence[str] = ()) -> Program:
+    """The program of a module as its author's code saved it, in full precision and as something to train."""
+    module, said = fit_to_train(module)
+    image = image_of(module)
+    known = () if image is None else (InputSpec("input", (None, *image)),)
+    return _from_module(module, name, request, known, (*notes, *said))
+
+
+def _captured(
+    module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str],
+    built: Built | None = None,
+) -> Program:  # fmt: skip
     if isinstance(module, fx.GraphModule):
-        return capture(module, inputs, record=record)
+        return capture(module, inputs, record=request.record(notes, built))
     names = [spec.name for spec in inputs]
-    keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
-    with taking_by_name(module, names):
-        return capture(module, inputs, record=record)
+    with exported_form(module):
+        keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
+        with taking_by_name(module, names):
+            program = capture(module, inputs, record=request.record([*notes, *left_outside(module)], built))
+    if request.on_module is not None:
+        request.on_module(module)
+    return program
 
 
 def _inputs(request: _Request, built: Built) -> tuple[InputSpec, ...]:

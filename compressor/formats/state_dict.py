@@ -42,12 +42,13 @@ def find_state_dict(content: Any) -> tuple[dict[str, Tensor] | None, str | None]
             return None, None
         if len(wrapped) > 1:
             found, _ = find_state_dict(content[wrapped[0]])
-            return found, _choice(wrapped)
+            return found, choice(wrapped)
         content = content[wrapped[0]]
     return None, None
 
 
-def _choice(keys: list[str]) -> str:
+def choice(keys: list[str]) -> str:
+    """What to say of a file with weights at several keys, of which the first counts."""
     return f"weights taken from {keys[0]}; the file also holds {', '.join(keys[1:])} (--weights {keys[1]})"
 
 

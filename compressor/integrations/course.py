@@ -62,11 +62,18 @@ class Course:
             return None
         return self._pruner.finish()
 
-    def end(self) -> Program:
-        """Finishes, if that has not been, and gives the masked program."""
+    def move(self, optimizer: torch.optim.Optimizer) -> None:
+        """Goes on with another optimizer, which a trainer made after it ran out of memory."""
+        state = self.pruner.state_dict()
+        self.pruner.detach()
+        self.pruner.load_state_dict(state)
+        self.pruner.attach(optimizer)
+
+    def end(self, of: nn.Module | None = None) -> Program:
+        """Finishes, if that has not been, and gives the masked program, or that of a copy which an average keeps."""
         self.pruner.finish()
         self.pruner.detach()
-        return self.pruner.program()
+        return self.pruner.program(of)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._waiting or {}) if self._pruner is None else self._pruner.state_dict()

@@ -37,12 +37,19 @@ def build_torchvision(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Mo
     models = _imported("torchvision.models", "torchvision")
     if name not in models.list_models():
         raise UsageError(_unknown(f"torchvision:{name}", name, models.list_models()))
-    kwargs: dict[str, object] = {"weights": None, **arch_args}
-    module = _made(f"torchvision:{name}", lambda: models.get_model(name, **kwargs))
-    if models.get_model_builder(name).__module__.count(".") != 2:
-        return module, None
+    builder = models.get_model_builder(name)
+    kwargs: dict[str, object] = {"weights": None, **_no_backbone_weights(builder), **arch_args}
+    module = made(f"torchvision:{name}", lambda: models.get_model(name, **kwargs))
+    if builder.__module__.count(".") != 2:
+        fixed: Any = getattr(getattr(module, "transform", None), "fixed_size", None)
+        return module, None if fixed is None else ((3, int(fixed[1]), int(fixed[0])),)
     side = _TORCHVISION_SIDE.get(name, _TORCHVISION_DEFAULT_SIDE)
     return module, ((3, side, side),)
+
+
+def _no_backbone_weights(builder: Any) -> dict[str, None]:
+    """Detectors and segmentation networks would download their backbone's."""
+    return {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
 
 
 def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, Shapes | None]:
@@ -59,7 +66,7 @@ def build_timm(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Module, S
             f"--arch-arg {refused[0]}: says how timm loads weights, and none are loaded here; leave it out"
         )
     kwargs: dict[str, object] = {"pretrained": False, **arch_args}
-    module = _made(f"timm:{name}", lambda: timm.create_model(name, **kwargs))
+    module = made(f"timm:{name}", lambda: timm.create_model(name, **kwargs))
     config: Mapping[str, Any] = getattr(module, "default_cfg", None) or {}
     shape = config.get("input_size")
     return module, None if shape is None else (tuple(shape),)
@@ -104,7 +111,11 @@ def _declare_detection_operators() -> torch.library.Library:
     return library
 
 
-def _made(arch: str, make: Any) -> nn.Module:
+def made(arch: str, make: Any) -> nn.Module:
+    """What `make` returns, made without a process or the network.
+
+    Raises:  ModelError if it raises, or returns no module.
+    """
     try:
         with sealed(f"--arch {arch}"):
             module = make()

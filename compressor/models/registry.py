@@ -23,6 +23,7 @@ from compressor.models.huggingface import build_transformers, fill_transformers
 from compressor.models.inputs import InputHint
 from compressor.models.lenet import LeNet5, LeNet300100
 from compressor.models.resnet_cifar import ResNetCifar
+from compressor.models.ultralytics import build_ultralytics
 from compressor.models.vgg import VGG16, VGG16Cifar
 from compressor.reference import complete_reference, load_reference, split_reference, takes
 from compressor.users_code import called
@@ -75,7 +76,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 """Every bundled name. ImageNet ResNets are `torchvision:resnet50` and the like."""
 
 _EXTERNAL: Mapping[str, Callable[..., tuple[Any, ...]]] = MappingProxyType(
-    {"torchvision": build_torchvision, "timm": build_timm, "transformers": build_transformers}
+    {
+        "torchvision": build_torchvision,
+        "timm": build_timm,
+        "transformers": build_transformers,
+        "ultralytics": build_ultralytics,
+    }
 )
 
 
@@ -89,9 +95,10 @@ def build(
 ) -> Built:
     """The module that `arch` names, with its initial weights.
 
-    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `package.module:callable`,
-    `path/to/net.py:Net`, or `path/to/net.py` where there is one class in it that can be built. `seed` makes the initial
-    weights reproducible and leaves the global random number generator as it was. `trust_code=False` is for a name that
+    A bundled name, `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, `ultralytics:NAME`,
+    `package.module:callable`, `path/to/net.py:Net`, or `path/to/net.py` where there is one class in it that can be
+    built. `seed` makes the initial weights reproducible and leaves the global random number generator as it was.
+    `trust_code=False` is for a name that
     a file chose, and not the caller; `base` as for `open_data`.
 
     Raises:  UsageError if the name is unknown or takes no such arguments; ModelError if building it fails;

@@ -26,6 +26,8 @@ from compressor.program.batches import (
     turning_points,
 )
 from compressor.program.faithful import find_difference
+from compressor.program.items import OpenReadError, fold_reads
+from compressor.program.known import constants_of
 from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
 from compressor.program.module import ProgramModule, of_same_kind
 from compressor.program.normalise import foreign_operators, normalise, users_line
@@ -119,7 +121,7 @@ def _like(original: Original, sizes: Sequence[int], *, any_batch: bool) -> Progr
     if not any_batch and (error := original.answer(At(1)).error) is not None:
         raise _UnlikeError(f"at batch 1 the model itself raises {error}")
     closed = closed_lengths(exported, original.inputs)
-    program = _program(source, [spec.fixed(closed) for spec in original.inputs])
+    program = _program(source, original, [spec.fixed(closed) for spec in original.inputs])
     asked = {b: line for b, line in turning_points(exported).items() if b not in sizes} if any_batch else {}
     affordable = [b for b in asked if original.elements(At(b)) <= _MOST_ELEMENTS]
     if difference := find_difference(program, original, map(At, (*sizes, *affordable))):
@@ -167,11 +169,12 @@ def _fixed_lengths(
         yield f"its code fixes {told}{f' ({line})' if line else ''}"
 
 
-def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
+def _program(source: fx.GraphModule, original: Original, inputs: Sequence[InputSpec]) -> Program:
     """The export as a program that does in evaluation all that the module does; what was left out is in its notes."""
     plain = _plain_graph(source)
     inline_regions(plain, source)
     _refuse_objects(plain, source)
+    _fold_reads(plain, source, original.module)
     graph, aliases, written = normalise(plain, _named_tensors(source))
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
@@ -283,6 +286,17 @@ def _refuse_objects(graph: fx.Graph, source: nn.Module) -> None:
             where = users_line(reader.meta.get("stack_trace") or "") or reader.name
             kind = type(getattr(source, str(node.target), None)).__name__
             raise ModelError(f"{where}: reads an object of type {kind}; a graph holds tensors and numbers only")
+
+
+def _fold_reads(graph: fx.Graph, source: nn.Module, module: nn.Module) -> None:
+    """Raises:  NoTraceError if a number is read out of what is not constant: it may be, with the batch fixed."""
+    kept = constants_of(module)
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    changing = {name for name, _ in named if name not in kept}
+    try:
+        fold_reads(graph, {name: t for name, t in _named_tensors(source).items() if name not in changing})
+    except OpenReadError as error:
+        raise NoTraceError(str(error)) from error
 
 
 def _plain_structure(value: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressor.errors import named_line
+from compressor.program.known import reading_constants
 from compressor.program.normalise import users_line
 
 
@@ -31,7 +32,7 @@ def trace(
     dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims)
     shapes = _by_signature(model, dynamic) if any(dynamic) else None
     try:
-        with _quiet():
+        with _quiet(), reading_constants(model):
             exported = torch.export.export(model, tuple(examples), dynamic_shapes=shapes)
             return exported, exported.module()  # type: ignore[return-value]
     except Exception as error:  # torch.export has no common base class for what it raises

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compressor.asking import PruneSettings, Recipe, build
 from compressor.asking.prune import NEEDS_GRADIENTS, SEARCHING
+from compressor.axes import UnitMap
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
@@ -83,12 +84,31 @@ class Pruner:
         settings = settings or build(PruneSettings, {**asked, "steps": rounds})
         _refuse(settings, steps)
         self._live = LiveModel(model)
-        dense = open_response_norms(self._live.captured(inputs))
+        self._choose(open_response_norms(self._live.captured(inputs)), settings, steps, stopwatch)
+
+    def _choose(self, dense: Program, settings: PruneSettings, steps: int, stopwatch: Stopwatch | None) -> None:
         settings = resolved(settings, stopwatch)
         preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
         self._start(dense, settings, steps)
         self._selector = make_selector(dense, self._units, Choice(settings, stopwatch, preferences))
         self._selector.select(dense.parameters, settings.ratio, dense.masks)  # infeasible is found now
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, program: Program, settings: PruneSettings, *, steps: int = 0,
+        stopwatch: Stopwatch | None = None,
+    ) -> Pruner:  # fmt: skip
+        """As `Pruner`, of a model whose program is known: what `load` captured from it, or whose own module it is.
+
+        Raises:  as `Pruner`; ModelError if the two do not fit.
+        """
+        _refuse(settings, steps)
+        pruner = cls.__new__(cls)
+        pruner._live = LiveModel(model)
+        pruner._live.check_fits(program)
+        pruner._live.call_as(program)
+        pruner._choose(open_response_norms(program), settings, steps, stopwatch)
+        return pruner
 
     @classmethod
     def under_masks(cls, model: nn.Module, program: Program) -> Pruner:
@@ -206,6 +226,29 @@ class Pruner:
             self._search, self._rounds, self._is_finished = None, (), True
         return self.report()
 
+    def over(self, steps: int) -> Pruner:
+        """This one, with a search of so many steps; before it is attached."""
+        self._n_steps = steps
+        return self
+
+    @torch.no_grad()
+    def cut_next(self) -> float:
+        """Makes the next cut of the rounds now, not when its step comes; the ratio that it cut to."""
+        ratio, self._rounds = self._rounds[0], self._rounds[1:]
+        self._cut(ratio)
+        return ratio
+
+    @property
+    def selector(self) -> Selector:
+        """What chooses, and counts what is left."""
+        assert self._selector is not None, "a Pruner under masks chooses nothing"
+        return self._selector
+
+    @property
+    def units(self) -> UnitMap:
+        """What goes together."""
+        return self._units
+
     def report(self) -> LiveReport:
         """Where it stands."""
         got = 1.0
@@ -216,13 +259,19 @@ class Pruner:
         n_cut = sum(int((~mask).sum()) for mask in self._masks.values())
         return LiveReport(self._settings.ratio, got, self._step, n_cut, residual, self.untouched)
 
-    def program(self) -> Program:
-        """The model as it is now, as a masked `Program`: the way on to `compact` and `export`.
+    def program(self, of: nn.Module | None = None) -> Program:
+        """The model as it is now, or the copy `of` it that an average keeps, as a masked `Program`: the way on to
+        `compact` and `export`.
 
-        Raises:  ModelError if the model computes something else than when the Pruner was made.
+        Raises:  ModelError if the model computes something else than when the Pruner was made, or the copy does not
+                 fit it.
         """
         self._live.check_unchanged()
-        return self._record(self._live.program(self._dense, self._masks))
+        live = self._live if of is None else LiveModel(of)
+        if of is not None:
+            live.check_fits(self._dense)
+            live.mask(self._masks)
+        return self._record(live.program(self._dense, self._masks))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint of the user's needs beside the model and the optimizer; tensors and plain values."""
@@ -316,6 +365,7 @@ def _refuse(settings: PruneSettings, steps: int) -> None:
     for name, asked in (
         ("recovery", bool(settings.recovery)),
         ("alternate", settings.alternate),
+        ("freeze", bool(settings.freeze)),
         ("rescale_dropout", settings.rescale_dropout),
         ("reinit", settings.reinit),
         ("select_inputs", settings.select_inputs),

@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UsageError
-from compressor.models.inputs import takes_by_name
+from compressor.models import exported_form, part_with_weights, takes_by_name
 from compressor.program import InputSpec, Program, capture, parse_input
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -82,9 +82,15 @@ class LiveModel:
             raise ModelError(f"Pruner: the model cannot be copied: {type(error).__name__}: {error}") from error
         copied = copied.cpu()
         self._by_name = isinstance(inputs, Mapping)
-        if self._by_name:
-            takes_by_name(copied, [spec.name for spec in specs])
-        return capture(copied, specs)
+        with exported_form(copied):
+            if self._by_name:
+                takes_by_name(copied, [spec.name for spec in specs])
+            return capture(copied, specs)
+
+    def call_as(self, program: Program) -> None:
+        """Calls it with inputs by the names that the program gives them, where `forward` knows these."""
+        known = inspect.signature(self._module.forward).parameters
+        self._by_name = all(spec.name in known for spec in program.inputs)
 
     def view(self, program: Program) -> View:
         """The live parameters by the program's names."""
@@ -141,6 +147,8 @@ class LiveModel:
 
     def _called(self, program: Program, inputs: list[Tensor]) -> Any:
         """The live model on inputs in the program's order, by name where it takes them by name."""
+        if (part := part_with_weights(self._module)) is not None:
+            return part(*inputs)
         names = [spec.name for spec in program.inputs]
         parameters = list(inspect.signature(self._module.forward).parameters)
         if self._by_name and parameters[: len(names)] != names:

@@ -9,25 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from compressor.asking.pattern import Pattern
-from compressor.asking.prune import NEEDS_GRADIENTS, Cut, PruneSettings
-from compressor.axes import Keep, UnitMap
+from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
+from compressor.axes import UnitMap
 from compressor.cost import (
     USUAL,
     Preferences,
     Stopwatch,
-    count_macs,
     find_preferences,
-    uncounted_operators,
-    weight_prices,
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, find_layers, open_response_norms
+from compressor.program import Program, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.choosing import remember, resolved, units_of
-from compressor.pruning.closing import NEAR, Speedup, close
+from compressor.pruning.closing import Speedup, close
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
@@ -35,26 +31,21 @@ from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.rating import rated_tensors
-from compressor.pruning.result import LayerCut, PruneReport, StageRow
+from compressor.pruning.reporting import reached, report_of
+from compressor.pruning.result import PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
 from compressor.pruning.worsened import worsened
 from compressor.sparsity import (
-    Budget,
     Choice,
     Selector,
     apply_masks,
-    kept_units,
     make_selector,
     merge_masks,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
-from compressor.units import Macs, Params, format_ratio
-
-_TOLERANCE = 0.02
-"""Asked = got: how far above the asked ratio a result may lie before the user is told."""
-_SETTLED = 0.1
+from compressor.units import Params, format_ratio
 
 
 def prune(
@@ -111,7 +102,7 @@ def prune(
     pruned, stages = run.execute(resume)
     pruned = remember(pruned, program, settings)
     measured = timed(program, pruned) if timed is not None else None
-    report = _report(program, pruned, units, selector, settings, stages, clock.seconds, measured)
+    report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
     last = settings.retrain_recipe
     lost = worsened(stages, run.task, keeps_best=last is not None and last.keep == "best")
     return pruned, replace(report, warnings=(*report.warnings, *lost))
@@ -276,126 +267,5 @@ class _Run:
     ) -> None:  # fmt: skip
         metrics = self.trainer.evaluate(self.program) if self.trainer is not None else None
         kept = Params(self.program.n_parameters - self.program.n_zeroed)
-        ratio = _reached(self.program, self.units, self.selector)
+        ratio = reached(self.program, self.units, self.selector)
         self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))
-
-
-def _report(
-    dense: Program, pruned: Program, units: UnitMap, selector: Selector, settings: PruneSettings,
-    stages: tuple[StageRow, ...], seconds: float, measured: float | None,
-) -> PruneReport:  # fmt: skip
-    """Asked and got, counted on what compaction will leave, or measured on it where a ratio of time was asked for."""
-    keep = kept_units(units, pruned.masks, pruned.parameters)
-    pattern = settings.pattern
-    compact_params, compact_macs = _compacted(pruned, units, keep, settings)
-    kept_params, kept_macs = compact_params, compact_macs
-    if not pattern.is_physical:
-        kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
-    got = _reached(pruned, units, selector)
-    liked = settings.likes_widths and pattern.weights is None
-    warnings = [*selector.notes, *_unsettled(stages)]
-    before = _reached(dense, units, selector)
-    asked = None if settings.decides_alone and settings.ratio == 1 else settings.ratio
-    if asked is None:
-        warnings += [] if got > 1 else ["nothing was cut: every layer keeps all it has"]
-    elif before > settings.ratio * (1 + _TOLERANCE):
-        warnings.append(
-            f"asked {format_ratio(settings.ratio)}, but {format_ratio(before)} was cut before: nothing to cut"
-        )
-    elif measured is not None and abs(measured / settings.ratio - 1) > NEAR:
-        warnings.append(
-            f"asked {format_ratio(settings.ratio)}, got {format_ratio(measured)} by measurement: no cut came nearer"
-        )
-    elif measured is not None:
-        pass
-    elif got > settings.ratio * (1 + _TOLERANCE) and pattern.implied_ratio is not None:
-        warnings.append(f"{pattern.text} and what was cut before make {format_ratio(got)} together")
-    elif got > settings.ratio * (1 + _TOLERANCE):
-        warnings.append(
-            f"asked {format_ratio(settings.ratio)}, got {format_ratio(got)}: whole {_thing(pattern)}"
-            + (f" in multiples of {settings.round_to}" if settings.round_to > 1 else "")
-            + (" in widths that kernels like come no closer; --round-to 1 does" if liked else " come no closer")
-        )
-    return PruneReport(
-        method=settings.method,
-        pattern=settings.pattern,
-        of=settings.of,
-        asked=asked,
-        got=got if measured is None else measured,
-        dense_params=Params(dense.n_parameters),
-        kept_params=Params(round(kept_params)),
-        dense_macs=count_macs(dense),
-        kept_macs=Macs(round(kept_macs)),
-        compact_params=Params(round(compact_params)),
-        compact_macs=Macs(round(compact_macs)),
-        zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compact_params)),
-        layers=_layer_cuts(pruned, pattern),
-        stages=stages,
-        warnings=tuple(warnings),
-        seconds=seconds,
-        uncounted_operators=uncounted_operators(pruned),
-    )
-
-
-def _reached(program: Program, units: UnitMap, selector: Selector) -> float:
-    """Dense ÷ kept of what the masks cut now, in what the budget counts."""
-    return selector.dense / selector.kept_cost(program.masks, kept_units(units, program.masks, program.parameters))
-
-
-def _thing(pattern: Pattern) -> str:
-    return {"shape": "columns", "block": "blocks", "unstructured": "weights"}.get(pattern.weights or "", "units")
-
-
-def _unsettled(stages: tuple[StageRow, ...]) -> list[str]:
-    """A hint where the last ADMM stage left the weights far from what the hard prune made of them."""
-    residual = next((row.extra["residual"] for row in reversed(stages) if "residual" in row.extra), 0.0)
-    if residual <= _SETTLED:
-        return []
-    return [
-        f"residual {residual:.2g} before the hard prune: the weights had not settled; more --epochs, or a larger"
-        " --rho-max, draws them closer"
-    ]
-
-
-def _compacted(program: Program, units: UnitMap, keep: Keep, settings: PruneSettings) -> tuple[float, float]:
-    """Parameters and MACs once units are removed and, with `shape`, cut columns are left out of every layer."""
-    if settings.pattern.weights != "shape":
-        return Budget.of_params(program, units).cost(keep), Budget.of_macs(program, units).cost(keep)
-    counts = (
-        make_selector(program, units, Choice(Cut(pattern=settings.pattern, of=of, round_to=1)))
-        for of in ("params", "macs")
-    )
-    params, macs = (count.kept_cost(program.masks, keep) for count in counts)
-    return params, macs
-
-
-def _masked_macs(program: Program) -> float:
-    """MACs without those of masked weights."""
-    prices, cut = weight_prices(program), 0.0
-    for layer in find_layers(program):
-        if layer.weight in program.masks:
-            cut += float((~program.masks[layer.weight]).sum()) * prices.get(layer.node, 0.0)
-    return count_macs(program) - cut
-
-
-def _layer_cuts(program: Program, pattern: Pattern) -> tuple[LayerCut, ...]:
-    """Kept and dense filters (or single weights) of each layer with weights to contract, and columns with `shape`."""
-    parameters, by_weight = program.parameters, not pattern.is_physical
-    cuts: list[LayerCut] = []
-    for layer in find_layers(program):
-        weight = parameters.get(layer.weight)
-        if weight is None or layer.in_dim is None:
-            continue
-        mask = program.masks.get(layer.weight)
-        others = [d for d in range(weight.dim()) if d != layer.out_dim]
-        n_dense = weight.numel() if by_weight else weight.shape[layer.out_dim]
-        n_kept = n_dense if mask is None else int((mask if by_weight else mask.any(dim=others)).sum())
-        owned = [name for name in layer.tensors if name in parameters]
-        dense = sum(parameters[name].numel() for name in owned)
-        cut = sum(int((~program.masks[name]).sum()) for name in owned if name in program.masks)
-        columns = None
-        if pattern.weights == "shape":
-            n_columns = weight.numel() // weight.shape[layer.out_dim]
-            columns = (n_columns if mask is None else int(mask.any(dim=layer.out_dim).sum()), n_columns)
-        cuts.append(LayerCut(layer.name, n_kept, n_dense, Params(dense - cut), Params(dense), columns))
-    return tuple(cuts)

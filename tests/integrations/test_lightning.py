@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -10,11 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import compressor
+from compressor.models.external import imported_beside_any_torch
 
-lightning = pytest.importorskip("lightning", reason="lightning is not installed")
 
-
+@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
+@pytest.mark.filterwarnings("default")
 def test_a_trainer_prunes() -> None:
+    if importlib.util.find_spec("torchvision") is not None:  # its metrics ask for it, and may find one of another torch
+        imported_beside_any_torch("torchvision")
+    lightning = imported_beside_any_torch("lightning")
     from compressor.integrations.lightning import PruneCallback
 
     class Module(lightning.LightningModule):  # type: ignore[name-defined, misc]
