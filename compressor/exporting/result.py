@@ -74,7 +74,8 @@ class ExportReport:
     `judgment`, `noise` and `decisions` are those of the check where it was found. `top1_agreement` is the share of up
     to 1,000 validation samples with the same largest output. `n_sparse` tensors are stored as sparse ones;
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
-    were put into the layers before them, `kept_norms` names those that are still operators of their own.
+    were put into the layers before them, `kept_norms` names those that are still operators of their own. `left_out`
+    names what the network returns beside tensors: a number is no output of a file.
     """
 
     path: str | None
@@ -94,6 +95,7 @@ class ExportReport:
     plain_size_bytes: int | None = None
     n_folded_norms: int = 0
     kept_norms: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:

@@ -44,6 +44,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
         ("nodes", format_count(report.n_nodes) + (f", opset {report.opset}" if report.opset is not None else "")),
         ("form", _form(report)),
         ("norms", _norms(report)),
+        ("left out", ", ".join(report.left_out) and f"{', '.join(report.left_out)}: no tensor, so no output of a file"),
         (
             "difference",
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",
