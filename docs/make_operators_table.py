@@ -42,21 +42,20 @@ _COUNTED_ONLY = (
     f.OTHER_MATMUL | f.ADDMV | f.ADDBMM | f.ANY_CONVOLUTION | f.CONV_TBC | f.AFFINE_GRID | f.TENSORDOT | f.BILINEAR
 )  # fmt: skip
 _RECURRENT = f.RECURRENT | f.RECURRENT_CELL
-_UNRULED = _COUNTED_ONLY | _RECURRENT | _UNNORMALISED
+_UNRULED = _COUNTED_ONLY | _UNNORMALISED
 
 _WITHOUT_SIZES = (
     f.LINEAR | f.PRODUCTS | f.ADDED_PRODUCTS | f.EINSUM | f.ATTENTION | f.EMBEDDING | f.CHANNEL_NORMS | f.WEIGHT_NORM
     | f.FLATTEN | f.UNSQUEEZE | f.VIEW_AS | f.TRANSPOSE | f.FLIP | f.EXPAND_AS | f.CAT | f.STACK
-    | f.UNBIND | f.INDEX_SELECT | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU
+    | f.UNBIND | f.INDEX_SELECT | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU | _RECURRENT
 )  # fmt: skip
 
 GAPS = (
     Gap("Axis rule", _COUNTED_ONLY, "rare in exported networks: counted, but what reaches it stays whole"),
-    Gap("Axis rule", _RECURRENT, "the gates' weights are packed along one axis: recurrent layers stay whole"),
     Gap("Axis rule", _UNNORMALISED, "stands only in graphs that are not normalised; left in one, it pins"),
     Gap(
         "Constants",
-        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _UNRULED,
+        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _RECURRENT | _UNRULED,
         "known only where all operands are tensors of the network, because then the operator itself is run on them",
     ),
     Gap("Constants", f.UNFILLED, "its elements are whatever lay in memory"),

@@ -31,7 +31,8 @@ class Context:
     """What a rule may do: make ids, unite them, pin them. Output sizes are known beforehand.
 
     `head_splits` names the dimensions of views that are attention heads; rules put the ids of heads into `heads`,
-    and those of dimensions along which all is equal (stretched from size 1, constants) into `stretched`.
+    and those of dimensions along which all is equal (stretched from size 1, constants) into `stretched`. Widths that
+    must not become equal are in `unequal`: torch tells a projected LSTM from a plain one by its two widths.
     """
 
     ids: IdSpace
@@ -42,6 +43,7 @@ class Context:
     head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
     heads: list[Ids] = field(default_factory=list)
     stretched: set[int] = field(default_factory=set)
+    unequal: list[tuple[Ids, Ids]] = field(default_factory=list)
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)

@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.asking import WalkOptions
-from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce
+from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_recurrent, rules_reduce
 from compressor.axes.heads import find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
@@ -24,7 +24,7 @@ from compressor.axes.table import RULES, Context, values_in
 from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.spec import InputSpec
 
-RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce)
+RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_recurrent, rules_reduce)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Walk:
     """Labels of every value by node name, ids of every tensor axis, and the resolved components.
 
     `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule; `heads` holds
-    the ids that stand for whole attention heads.
+    the ids that stand for whole attention heads, `unequal` pairs of widths of which a cut must not leave as many.
     """
 
     values: Mapping[str, Walked]
@@ -41,6 +41,7 @@ class Walk:
     unknown: Mapping[str, int]
     options: WalkOptions = field(default_factory=WalkOptions)
     heads: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    unequal: tuple[tuple[Ids, Ids], ...] = ()
 
 
 def walk(program: Program, options: WalkOptions | None = None) -> Walk:
@@ -67,7 +68,7 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
         else:
             map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
     heads = np.concatenate([np.zeros(0, dtype=np.int64), *(ids.ravel() for ids in ctx.heads)])
-    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads)
+    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads, tuple(ctx.unequal))
 
 
 def _input(ctx: Context, spec: InputSpec) -> Value:

@@ -24,7 +24,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import Program, ProgramModule, TensorShape, families
+from compressor.program import Program, ProgramModule, TensorShape, arguments, families
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -44,6 +44,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
+    _refuse_projections(program)
     exported = to_exported(program, _of_tensors(program, module), batch)
     try:
         with quiet():
@@ -103,6 +104,22 @@ def _paths(value: object, path: str) -> Iterator[tuple[str, object]]:
             yield from _paths(part, f"{path}.{i}" if path else "")
     elif value is not None:
         yield path, value
+
+
+def _refuse_projections(program: Program) -> None:
+    """Raises:  ModelError for an LSTM with projections, which is written as one without."""
+    for node in program.module.graph.nodes:
+        if node.target in families.RECURRENT and len({size[-1] for size in _state_sizes(program, node)}) > 1:
+            where = node.meta.get("where") or node.name
+            raise ModelError(
+                f"{where}: ONNX has no LSTM with projections (proj_size)\nwrite -o model.pt2 or model.py instead"
+            )
+
+
+def _state_sizes(program: Program, node: Node) -> list[tuple[int, ...]]:
+    states = arguments(node)["hx"]
+    shapes = [program.shapes[state.name] for state in (states if isinstance(states, (list, tuple)) else [states])]
+    return [shape.sizes for shape in shapes if isinstance(shape, TensorShape)]
 
 
 def _of_tensors(program: Program, module: nn.Module) -> nn.Module:

@@ -91,15 +91,22 @@ def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
 def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score: str) -> Callable[[str, int], bool]:
     """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them.
 
+    What no filter produces (a hidden unit of an LSTM, a feature of an embedding) has its own weights in what does.
     A selected input's own weights are its column of the layer that selects it. A score of whole filters says nothing
     about the slices of the layers that read them, whatever the pattern; batch norms have filters, too.
     """
     if score == "filter":
-        of_filters = {(layer.weight, layer.out_dim) for layer in layers}
-        return lambda name, dim: (name, dim) in of_filters
+        every = {(layer.weight, layer.out_dim) for layer in layers}
+        return lambda name, dim: (name, dim) in every
     if kind in ("channel", "head"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
+    of_filters = np.zeros(units.n_units + 1, dtype=bool)
+    for axis in own & units.axes.keys():
+        of_filters[units.axes[axis]] = True
+    of_filters[-1] = True  # pinned
+    others = {(layer.weight, layer.out_dim) for layer in layers} & units.axes.keys()
+    own |= {axis for axis in others if not of_filters[units.axes[axis]].all()}
     own |= {
         (layer.weight, layer.in_dim)
         for layer in layers

@@ -113,14 +113,12 @@ CASES = {
     "LSTM": Case(
         lambda: nets.recurrent(nn.LSTM),
         (TOKENS,),
-        (("hidden.weight", 0),),
-        {("cell.weight_ih_l0", 0): "no axis rule for aten.lstm", ("embed.weight", 0): "no axis rule for aten.lstm"},
+        (("hidden.weight", 0), ("cell.weight_ih_l0", 0), ("embed.weight", 0)),
     ),
     "GRU": Case(
         lambda: nets.recurrent(nn.GRU),
         (TOKENS,),
-        (("hidden.weight", 0),),
-        {("cell.weight_hh_l0", 0): "no axis rule for aten.gru", ("embed.weight", 0): "no axis rule for aten.gru"},
+        (("hidden.weight", 0), ("cell.weight_hh_l0", 1), ("embed.weight", 0)),
     ),
     "embedding": Case(
         nets.words,
