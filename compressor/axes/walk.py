@@ -16,15 +16,26 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.asking import WalkOptions
-from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_recurrent, rules_reduce
-from compressor.axes.heads import find_head_splits
+from compressor.axes import (
+    rules_contract,
+    rules_distance,
+    rules_move,
+    rules_norm,
+    rules_place,
+    rules_pointwise,
+    rules_recurrent,
+    rules_reduce,
+)
+from compressor.axes.heads import find_channel_splits, find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.table import RULES, Context, values_in
 from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.spec import InputSpec
 
-RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_recurrent, rules_reduce)
+RULE_MODULES = (
+    rules_contract, rules_distance, rules_recurrent, rules_move, rules_place, rules_norm, rules_pointwise, rules_reduce,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,9 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
     shapes = program.shapes
     chosen = options or WalkOptions()
     splits = find_head_splits(program) if chosen.keep_heads else {}
-    ctx = Context(IdSpace(), None, options=chosen, head_splits=splits)
-    parameters = program.parameters
+    channels = find_channel_splits(program)
+    ctx = Context(IdSpace(), None, options=chosen, head_splits=splits, channel_splits=channels)
+    parameters, kernels = program.parameters, _kernels(program)
     values: dict[str, Walked] = {}
     axes: dict[tuple[str, int], Ids] = {}
     given = iter(program.inputs)
@@ -62,7 +74,8 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
         if node.op == "placeholder":
             values[node.name] = _input(ctx, next(given))
         elif node.op == "get_attr":
-            values[node.name] = _tensor(ctx, str(node.target), axes, masked=node.target in parameters)
+            name = str(node.target)
+            values[node.name] = _tensor(ctx, name, axes, masked=name in parameters, is_kernel=name in kernels)
         elif node.op == "call_function":
             values[node.name] = _apply(ctx, node, values)
         else:
@@ -80,7 +93,29 @@ def _input(ctx: Context, spec: InputSpec) -> Value:
     return Value(sizes, (Label((1,), ids, False),))
 
 
-def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked: bool) -> Value:
+def _kernels(program: Program) -> set[str]:
+    """Tensors that a convolution has for its weight, or that its weight is made of element by element.
+
+    Their windows may not go, and that has to be known before a network reads them flat (spectral norm does).
+    """
+    found: set[str] = set()
+    for node in program.module.graph.nodes:
+        if node.target not in families.CONVOLUTIONS and node.target not in families.TRANSPOSED_CONVOLUTIONS:
+            continue
+        weight = arguments(node)["weight"]
+        sizes, waiting = program.shapes.get(weight.name), [weight]
+        while waiting:
+            source = waiting.pop()
+            if source.op == "get_attr" and program.shapes.get(source.name) == sizes:
+                found.add(str(source.target))
+            elif source.op == "call_function" and families.works_by_element(source.target):
+                waiting.extend(source.all_input_nodes)
+    return found
+
+
+def _tensor(
+    ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked: bool, is_kernel: bool = False
+) -> Value:
     """Fresh ids for each axis of a parameter or buffer; an axis of one index has nothing to remove.
 
     Masks cut parameters only: what a buffer holds at a removed position is still there in the masked model.
@@ -90,7 +125,10 @@ def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked
     for dim, size in enumerate(sizes):
         ids = axes.get((name, dim))
         if ids is None:
-            ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
+            if is_kernel and dim > 1:
+                ids = ctx.pinned_ids(size, "kernel window")
+            else:
+                ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
             axes[name, dim] = ids
         if size > 1:
             labels.append(Label((dim,), ids, masked))

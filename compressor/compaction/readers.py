@@ -22,7 +22,7 @@ from compressor.axes.table import RULES
 from compressor.compaction.constants import Arguments, Constants, Walked, stretch
 from compressor.compaction.transfer_contract import channel_dim, reads_of
 from compressor.program import Program, TensorShape, arguments, families, layer_name
-from compressor.program.families import OperatorTable
+from compressor.program.family import OperatorTable
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -126,7 +126,7 @@ class Survey:
         reads = reads_of(node, a)
         if reads is not None:
             self.filters.append(Filters(node, rows, ~reads.any(2).reshape(-1).numpy()))
-        if a.get("groups", 1) > 1 and a["weight"].sizes[1] == 1 and node.target in families.CONVOLUTIONS:
+        if node.target not in families.LINEAR and families.is_depthwise(node.target, a["weight"].sizes, a["groups"]):
             return None  # depthwise: every channel goes with its filter
         single = node.target in families.CONVOLUTIONS and all(size == 1 for size in shape.sizes[2:])
         channels = self._units_along(self.labels(given["input"]), dim, x.sizes[dim])
@@ -232,7 +232,6 @@ class Survey:
         if x.sizes[1] != a["num_groups"]:
             self._zeros(node, arguments(node)["input"], x, [1])
 
-
     def _recurrent(self, node: Node, a: Arguments) -> None:
         """Each matrix reads what is below it through the rows of its gates; a state is read through the second one."""
         given = arguments(node)
@@ -273,11 +272,16 @@ READS.register(families.REDUCTIONS)(Survey._reduction)
 READS.register(families.FEATURE_NORMS)(Survey._layer_norm)
 READS.register(families.GROUP_NORM)(Survey._group_norm)
 READS.register(families.RECURRENT, families.RECURRENT_CELL)(Survey._recurrent)
-READS.register(families.EINSUM, families.WEIGHT_NORM)(Survey._needs_zeros)
+READS.register(
+    families.EINSUM, families.WEIGHT_NORM, families.OTHER_MATMUL, families.ADDMV, families.ADDBMM, families.TENSORDOT,
+    families.BILINEAR, families.DISTANCE, families.SIMILARITY,
+)(Survey._needs_zeros)  # fmt: skip
 READS.register(
     families.EMBEDDING, families.VIEWS, families.TRANSPOSE, families.FLIP, families.EXPAND, families.EXPAND_AS,
     families.REPEAT, families.PARTS, families.REPEAT_INTERLEAVE, families.INDEX_SELECT, families.CAT, families.STACK,
     families.PAD, families.PIXEL_SHUFFLE, families.CHANNEL_SHUFFLE, families.DISPLACE, families.INDEX, families.GATHER,
+    families.SCATTER, families.UNPOOL, families.SAMPLE, families.TO_COLUMNS, families.FROM_COLUMNS, families.ROTATE,
+    families.DIFFERENCE, families.OUTER,
     families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.FILLED,
     families.UNFILLED, families.NUMBERS, families.TRIANGLE, *families.UNTAGGED,
 )(_passes)  # fmt: skip

@@ -32,7 +32,7 @@ from compressor.program import (
     of_same_kind,
     set_argument,
 )
-from compressor.program.families import Family, Group, OperatorTable
+from compressor.program.family import Family, Group, OperatorTable
 
 aten = torch.ops.aten
 
@@ -187,6 +187,22 @@ def _split(node: Node, sizes: Sizes) -> None:
         node.args, node.kwargs = (bound["self"], new, dim), {}
 
 
+@rewrites(families.REPEAT)
+def _repeat(node: Node, sizes: Sizes) -> None:
+    """A size of 1 is repeated as often as there are positions left; all others as often as before."""
+    value, bound = sizes.value(node), _bound(node)
+    assert isinstance(value, Value)
+    name = "repeats" if "repeats" in bound else "dims"
+    source, times = sizes.value(bound["self"]), list(bound[name])
+    assert isinstance(source, Value)
+    for i in range(1, min(len(times), value.rank) + 1):  # both are counted from the last dimension
+        is_one = i > source.rank or source.sizes[-i] == 1
+        kept = sizes.kept(value, value.rank - i)
+        if is_one and not kept.all() and isinstance(times[-i], int):
+            times[-i] = int(kept.sum())
+    set_argument(node, name, times)
+
+
 @rewrites(families.SLICE)
 def _slice(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)
@@ -223,14 +239,14 @@ def _select(node: Node, sizes: Sizes) -> None:
         set_argument(node, "index", int(kept[: bound["index"] % len(kept)].sum()))
 
 
-@rewrites(families.CONVOLUTIONS)
+@rewrites(families.CONVOLUTIONS, families.TRANSPOSED_CONVOLUTIONS)
 def _groups(node: Node, sizes: Sizes) -> None:
     """A depthwise convolution has as many groups as channels, even if the batch decides both; others keep theirs."""
     bound = _bound(node)
     weight, source, given = sizes.value(bound["weight"]), sizes.value(bound["input"]), bound["groups"]
     assert isinstance(weight, Value) and isinstance(source, Value)
     groups = sizes.value(given) if isinstance(given, Node) else given
-    if groups == 1 or weight.sizes[1] > 1:
+    if groups == 1 or not families.is_depthwise(node.target, weight.sizes, groups):
         return
     dim = source.rank - (weight.rank - 1)
     kept = sizes.kept(source, dim)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging  # noqa: TID251 (the exporter speaks through it, and is told not to)
+import operator
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,8 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import Program, ProgramModule, TensorShape, arguments, families
+from compressor.program import Program, ProgramModule, arguments, families
+from compressor.program.normalise import SIZE_ARITHMETIC
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -82,7 +84,7 @@ def named_outputs(program: Program) -> tuple[list[tuple[str, Node]], list[str]]:
     tensors: list[tuple[str, Node]] = []
     numbers: list[str] = []
     for path, value in _paths(output.args[0], ""):
-        if not (isinstance(value, Node) and isinstance(program.shapes.get(value.name), TensorShape)):
+        if not isinstance(value, Node) or _is_number(value):
             numbers.append(path or f"number {len(numbers)}")
             continue
         wanted = path or ("output" if not tensors else f"output_{len(tensors)}")
@@ -92,6 +94,11 @@ def named_outputs(program: Program) -> tuple[list[tuple[str, Node]], list[str]]:
         taken.add(name)
         tensors.append((name, value))
     return tensors, numbers
+
+
+def _is_number(node: Node) -> bool:
+    """Whether a node is a size, or arithmetic on sizes."""
+    return node.target in families.SIZE or (node.target in SIZE_ARITHMETIC and node.target is not operator.getitem)
 
 
 def _paths(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -109,17 +116,15 @@ def _paths(value: object, path: str) -> Iterator[tuple[str, object]]:
 def _refuse_projections(program: Program) -> None:
     """Raises:  ModelError for an LSTM with projections, which is written as one without."""
     for node in program.module.graph.nodes:
-        if node.target in families.RECURRENT and len({size[-1] for size in _state_sizes(program, node)}) > 1:
+        if node.target not in families.RECURRENT:
+            continue
+        bound = arguments(node)
+        n_cells = bound["num_layers"] * (2 if bound["bidirectional"] else 1)
+        if len(bound["params"]) > n_cells * (4 if bound["has_biases"] else 2):
             where = node.meta.get("where") or node.name
             raise ModelError(
                 f"{where}: ONNX has no LSTM with projections (proj_size)\nwrite -o model.pt2 or model.py instead"
             )
-
-
-def _state_sizes(program: Program, node: Node) -> list[tuple[int, ...]]:
-    states = arguments(node)["hx"]
-    shapes = [program.shapes[state.name] for state in (states if isinstance(states, (list, tuple)) else [states])]
-    return [shape.sizes for shape in shapes if isinstance(shape, TensorShape)]
 
 
 def _of_tensors(program: Program, module: nn.Module) -> nn.Module:
@@ -140,10 +145,9 @@ def _of_batch(program: Program, batch: int | None) -> str:
     """What to add to an error where the number of samples is an operand, which many ONNX operators cannot take."""
     if batch is not None or not program.has_dynamic_batch:
         return ""
-    computed = {node.name for node in program.module.graph.nodes if isinstance(program.shapes.get(node.name), int)}
     readers = (
         node for node in program.module.graph.nodes
-        if isinstance(node.target, OpOverload) and any(source.name in computed for source in node.all_input_nodes)
+        if isinstance(node.target, OpOverload) and any(_is_number(source) for source in node.all_input_nodes)
     )  # fmt: skip
     line = next((node.meta.get("where") or node.name for node in readers), None)
     return f"\nit computes with the number of samples ({line}); try a fixed batch: --batch 1" if line else ""

@@ -28,6 +28,7 @@ from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
 from compressor.program.spec import InputSpec
 from compressor.program.trace import NoTraceError, trace
+from compressor.program.weight_norm import fold_weight_norms
 
 _TRACED_BATCH = 2
 _MOST_ELEMENTS = 2**24
@@ -108,6 +109,7 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
     graph, aliases, written = normalise(plain, _named_tensors(source))
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
+    tensors, normed = fold_weight_norms(graph, tensors)
     tensors, dropped = _without_unused_parameters(tensors, graph)
     own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
     module = ProgramModule(own, graph)
@@ -123,7 +125,7 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
         for spec, node in zip(inputs, placeholders, strict=True)
     )
     written = {name: line for name, line in written.items() if name.rpartition(".")[0] not in in_training}
-    notes = _left_out(graph, dropped, written)
+    notes = [*_folded(normed), *_left_out(graph, dropped, written)]
     traced = traced_shapes(graph, module.tensors())
     return _noted(open_response_norms(Program(module, specs, {}, Record(), aliases, traced)), *notes)
 
@@ -131,6 +133,13 @@ def _program(source: fx.GraphModule, inputs: Sequence[InputSpec]) -> Program:
 def _noted(program: Program, *notes: str, in_front: bool = False) -> Program:
     old = program.record.notes
     return program.replace(record=replace(program.record, notes=(*notes, *old) if in_front else (*old, *notes)))
+
+
+def _folded(normed: Sequence[str]) -> list[str]:
+    """A note on weights that the module computes by weight norm and the program holds."""
+    if not normed:
+        return []
+    return [f"weight norm is folded into the weights ({shown(normed)}), and retraining trains these as they are"]
 
 
 def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str]) -> list[str]:

@@ -51,6 +51,10 @@ def why_columns_stay(layer: Layer, layers: Sequence[Layer]) -> str | None:
     return None
 
 
+_DATA = ("input", "input1", "input2", "indices")
+"""Arguments that a layer works on: a parameter there (a code that a hypernetwork reads) is none of its weights."""
+
+
 def find_layers(program: Program) -> tuple[Layer, ...]:
     """Every layer in graph order; a parameter that only arithmetic reads is a layer of kind `parameter`."""
     layers: list[Layer] = []
@@ -70,7 +74,8 @@ def _layer(node: Node) -> Layer | None:
     family = families.family_of(node.target)
     if family is None or family.filter_dim is None:
         return None
-    read = {name: v for name, v in arguments(node).items() if isinstance(v, Node) and v.op == "get_attr"}
+    bound = {name: v for name, v in arguments(node).items() if name not in _DATA}
+    read = {name: v for name, v in bound.items() if isinstance(v, Node) and v.op == "get_attr"}
     weight = read.pop("weight", None)
     if weight is None:
         return None

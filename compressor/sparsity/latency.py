@@ -108,7 +108,9 @@ def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_ch
     sizes = list(source.sizes[1:])
     dim = len(sizes) - 1 if layer.kind == "linear" else 0
     groups = bound.get("groups", 1)
-    if groups > 1 and dense_channels == 1:  # depthwise: one group per channel, so the groups go with the filters
+    if groups > 1 and layer.kind.startswith("conv_transpose") and dense_channels == groups:
+        groups = sizes[dim] = n_channels
+    elif groups > 1 and dense_channels == 1:  # depthwise: one group per channel, so the groups go with the filters
         groups = max(1, round(n_filters * groups / own[layer.weight].shape[layer.out_dim]))
         sizes[dim] = groups
     else:
