@@ -37,7 +37,10 @@ def build_torchvision(name: str, arch_args: Mapping[str, object]) -> tuple[nn.Mo
     models = _imported("torchvision.models", "torchvision")
     if name not in models.list_models():
         raise UsageError(_unknown(f"torchvision:{name}", name, models.list_models()))
-    kwargs: dict[str, object] = {"weights": None, **arch_args}
+    builder = inspect.signature(models.get_model_builder(name))
+    known = builder.parameters  # the default of `weights_backbone` would be downloaded
+    kwargs: dict[str, object] = {"weights": None, **({"weights_backbone": None} if "weights_backbone" in known else {})}
+    kwargs.update(arch_args)
     module = _made(f"torchvision:{name}", lambda: models.get_model(name, **kwargs))
     if models.get_model_builder(name).__module__.count(".") != 2:
         return module, None

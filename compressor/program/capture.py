@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
+from compressor.program import families
 from compressor.program.batches import fixed_at, is_open, open_batch, turning_points
 from compressor.program.faithful import find_difference
 from compressor.program.modes import batch_statistics, drop_unused_statistics, random_places, shown, switch_off_dropout
@@ -72,7 +73,9 @@ def _faithful(original: Original) -> Program:
         except (NoTraceError, _UnlikeError) as second:
             original.check_repeatable()
             what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
-            raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
+            way_out = second.way_out if isinstance(second, NoTraceError) else ""
+            more = [f"first try, with a dynamic batch: {first}"] if str(first) != str(second) else []
+            raise ModelError("\n".join([f"the model {what}: {second}", *more, *filter(None, [way_out])])) from second
         return _noted(program, f"exported with the batch fixed at 1: {first}", in_front=True)
 
 
@@ -147,6 +150,11 @@ def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str
     notes = []
     if dropped:
         notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown(dropped)}")
+    if simulated := [node for node in graph.nodes if "fake_quantize" in families.operator_name(node.target)]:
+        notes.append(
+            f"fake quantisation ({len(simulated)} operators): what it reads stays whole; prune the float network,"
+            " and prepare the compact one for quantisation"
+        )
     if foreign := foreign_operators(graph):
         notes.append(f"{', '.join(foreign)}: not an ATen operator, so the model can be analysed but not kept in a file")
     if norms := batch_statistics(graph):

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from compressor.errors import ModelError
 from compressor.program.calls import Answer, ask, difference
 from compressor.program.precision import default_type
+from compressor.program.refusals import of_inputs, refuse_sparse
 from compressor.program.spec import InputSpec
 
 _BATCHES = (1, 3)
@@ -33,6 +34,7 @@ class Original:
     """A module with its inputs: what it answers at a batch size, and what else a call does."""
 
     def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
+        refuse_sparse(module)
         self.module, self.inputs = module, tuple(map(_of_any_batch, inputs))
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             ask(module, self.examples(_BATCHES[0]))  # makes their sizes; what goes wrong shows again below
@@ -72,6 +74,7 @@ class Original:
             raise ModelError(
                 f"the model does not run on random inputs: {self.answer(sizes[0]).error}\n"
                 f"its inputs were taken to be {', '.join(map(_shown, self.inputs))}; say otherwise with --input"
+                f"{of_inputs(self.answer(sizes[0]).error or '')}"
             )
         return sizes
 
