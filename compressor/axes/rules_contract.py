@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value
-from compressor.axes.meeting import NO_PARTNER, ids_along, join, unify
+from compressor.axes.meeting import ids_along, join, no_partner, unify
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import families
 from compressor.program.letters import einsum_letters
@@ -262,14 +262,14 @@ def _named(
 ) -> tuple[Ids | None, bool]:
     """United ids of all operands along one name, and whether any factor is 0 there in the masked model."""
     found: list[tuple[Ids, bool]] = []
-    bare = False
+    bare: list[Value] = []
     for spec, operand in zip(specs, operands, strict=True):
         if name not in spec or operand.sizes[list(spec).index(name)] == 1:
             continue
         dim = list(spec).index(name)
         ids = ids_along(ctx, operand, dim)
         if ids is None:
-            bare = True
+            bare.append(operand)
         else:
             found.append((ids, any(label.zero for label in operand.along(dim))))
     if not found:
@@ -277,5 +277,5 @@ def _named(
     for ids, _ in found[1:]:
         ctx.unite(found[0][0], ids)
     if bare:
-        ctx.ids.pin(found[0][0], NO_PARTNER, ctx.node)
+        ctx.ids.pin(found[0][0], no_partner(*bare), ctx.node)
     return found[0][0], any(zero for _, zero in found)

@@ -217,9 +217,9 @@ def _unsqueezed(value: Value, dim: int) -> Value:
 def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
     ids = ids_along(ctx, part, dim)
     if ids is None or len(part.along(dim)[0].dims) > 1:
-        return ctx.pinned_ids(
-            part.sizes[dim], "is concatenated with a value that has no units along this dimension"
-        ), True
+        why = f": {part.why}" if part.why else ""
+        reason = f"is concatenated with a value that has no units along this dimension{why}"
+        return ctx.pinned_ids(part.sizes[dim], reason), True
     return ids, all(label.zero for label in part.along(dim))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,11 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
 def _input(ctx: Context, spec: InputSpec) -> Value:
     """Channels (dimension 1, or the features of a matrix) carry pinned ids, so that their readers know the reason."""
     sizes = ctx.out.sizes
+    why = "it comes from an input of the network"
     if len(sizes) < 2 or not spec.torch_dtype.is_floating_point or sizes[1] == 1:
-        return Value(sizes)
+        return Value(sizes, why=why)
     ids = ctx.pinned_ids(sizes[1], "input of the network")
-    return Value(sizes, (Label((1,), ids, False),))
+    return Value(sizes, (Label((1,), ids, False),), why=why)
 
 
 def _kernels(program: Program) -> set[str]:
@@ -146,21 +147,31 @@ def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
     if found is None and families.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
         found = rules_pointwise.pointwise
     if found is not None:
-        return found(ctx, node, bound)
+        return _told(found(ctx, node, bound), bound)
     return _unknown(ctx, node, bound)
+
+
+def _told(walked: Walked, bound: dict[str, Any]) -> Walked:
+    """The result of a rule; where nothing of it has labels, with what is told of its operands."""
+    if isinstance(walked, tuple):
+        return tuple(_told(part, bound) for part in walked)
+    if not isinstance(walked, Value) or walked.labels or walked.why:
+        return walked
+    why = next((value.why for value in values_in(bound) if value.why), "")
+    return replace(walked, why=why) if why else walked
 
 
 def _unknown(ctx: Context, node: Node, bound: dict[str, Any]) -> Walked:
     if any(value.labels for value in values_in(bound)):
         ctx.unknown[str(node.target)] = ctx.unknown.get(str(node.target), 0) + 1
         ctx.pin_values(bound, f"no axis rule for {node.target}")
-    return _bare(ctx.out)
+    return _bare(ctx.out, f"no axis rule for {node.target}")
 
 
-def _bare(shape: Any) -> Walked:
+def _bare(shape: Any, why: str) -> Walked:
     if isinstance(shape, TensorShape):
-        return Value(shape.sizes)
-    return tuple(_bare(part) for part in shape) if isinstance(shape, tuple) else shape
+        return Value(shape.sizes, why=why)
+    return tuple(_bare(part, why) for part in shape) if isinstance(shape, tuple) else shape
 
 
 def _has_tensor(shape: Any) -> bool:

@@ -259,3 +259,33 @@ def test_spectral_norm_as_a_parametrization_is_exact() -> None:
     units = find_units(program)
     assert (units.axes["0.parametrizations.weight.original", 0] >= 0).all()
     assert worst(program, units) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("operator", "reason"),
+    [
+        (lambda m, y: y + torch.trapezoid(m.v, dim=1).view(1, 8, 1, 1) * 1, "no axis rule for aten.trapezoid"),
+        (
+            lambda m, y: torch.cat([y[:, :4], torch.bucketize(y, m.w).float()[:, :4]], 1),
+            "no axis rule for aten.bucketize",
+        ),
+    ],
+)
+def test_a_pin_names_what_stands_behind_the_value_that_it_meets(operator: Any, reason: str) -> None:
+    torch.manual_seed(0)
+    units = find_units(capture(Between(operator), [InputSpec("x", (None, 3, 6, 6))]))
+    assert reason in units.pin_at["a.weight", 0].reason
+
+
+def test_a_pin_names_the_input_that_it_meets() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.b(self.a(x) * mask)
+
+    inputs = [InputSpec("x", (None, 5, 6)), InputSpec("mask", (None, 5, 8))]
+    pin = find_units(capture(Masked(), inputs)).pin_at["a.weight", 0]
+    assert pin.reason.endswith("no units along this dimension: it comes from an input of the network")
