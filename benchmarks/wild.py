@@ -150,7 +150,7 @@ def table(rows: list[Outcome]) -> str:
         f"{len(rows)} networks: {n['right']} right, {n['refused']} refused with a reason, {n['wrong']} wrong.",
         "",
         "*In units*: share of the parameters that `prune` may take, as `analyze` tells it. *Removed*: with a random"
-        " 40 % of the units of every width. *Difference*: masked and compact in float64, relative to the largest output."
+        " 40 % of the units of every width. *Difference*: masked and compact in float64, over the largest output."
         " *ONNX*: the compact file in onnxruntime against torch. *Step*: one optimizer step of the compact network.",
         "",
         "| network | answer | parameters | in units | removed | difference | ONNX | step | told |",
