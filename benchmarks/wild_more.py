@@ -176,9 +176,9 @@ def gcn() -> nn.Module:
 def messages() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = F.relu(m.a(x))
-        return m.b(torch.zeros_like(y).index_add(1, m.to, y[:, m.start]) + y)
+        return m.b(torch.zeros_like(y).index_add(1, m.target, y[:, m.source]) + y)
 
-    ends = {"start": torch.tensor([0, 1, 2, 3, 5, 4, 1]), "to": torch.tensor([1, 2, 3, 0, 4, 5, 5])}
+    ends = {"source": torch.tensor([0, 1, 2, 3, 5, 4, 1]), "target": torch.tensor([1, 2, 3, 0, 4, 5, 5])}
     return Net(forward, a=nn.Linear(8, 16), b=nn.Linear(16, 4), **ends)
 
 
