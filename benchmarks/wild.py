@@ -136,7 +136,7 @@ def _cut(program: Program, units: UnitMap, found: Outcome) -> None:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("|", "/").replace(str(Path.cwd()), "."))[:260]
+    return re.sub(r"\s+", " ", text.replace("|", "/").replace(str(Path.cwd()), "."))[:330]
 
 
 def table(rows: list[Outcome]) -> str:

@@ -55,7 +55,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
                 custom_translation_table=dict.fromkeys(families.STABLE_SORT, stable_sort),
             )  # fmt: skip
     except Exception as error:  # the exporter wraps whatever its parts raise
-        raise ModelError(f"the model has no ONNX form: {innermost_line(error)}{_of_batch(program, batch)}") from error
+        raise ModelError(f"the model has no ONNX form: {_told(error, program, batch)}") from error
     if onnx_program is None:
         raise ModelError("the model has no ONNX form: torch.onnx.export gave nothing back")
     model = onnx_program.model
@@ -141,16 +141,27 @@ def _of_tensors(program: Program, module: nn.Module) -> nn.Module:
     return ProgramModule(module.tensors(), graph).eval()
 
 
-def _of_batch(program: Program, batch: int | None) -> str:
-    """What to add to an error where the number of samples is an operand, which many ONNX operators cannot take."""
-    if batch is not None or not program.has_dynamic_batch:
-        return ""
+_NO_FUNCTION = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<operator>[^']+)'")
+
+
+def _told(error: BaseException, program: Program, batch: int | None) -> str:
+    """Why torch's exporter gave up, and what to do instead."""
+    lacking = _NO_FUNCTION.search(innermost_line(error))
+    if lacking is not None:
+        return f"torch's exporter knows none for {lacking['operator']}\nwrite -o model.pt2 or model.py instead"
+    line = _line_of_batch(program) if batch is None and program.has_dynamic_batch else None
+    if line is None:
+        return f"{innermost_line(error)}\nwrite -o model.pt2 or model.py instead"
+    return f"{innermost_line(error)}\nit computes with the number of samples ({line}); try a fixed batch: --batch 1"
+
+
+def _line_of_batch(program: Program) -> str | None:
+    """The first line in which the number of samples is an operand, which many ONNX operators cannot take."""
     readers = (
         node for node in program.module.graph.nodes
         if isinstance(node.target, OpOverload) and any(_is_number(source) for source in node.all_input_nodes)
     )  # fmt: skip
-    line = next((node.meta.get("where") or node.name for node in readers), None)
-    return f"\nit computes with the number of samples ({line}); try a fixed batch: --batch 1" if line else ""
+    return next((node.meta.get("where") or node.name for node in readers), None)
 
 
 def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:

@@ -33,7 +33,9 @@ _CHECKS = (
     "sym_constrain_range_for_size",
 )
 _NOT_THE_USERS = ("/torch/", "/compressor/program/")
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n {4,}(?!File ")(?P<code>\S[^\n]*))?'
+)
 SIZE_ARITHMETIC = frozenset(
     {
         operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv,
@@ -100,7 +102,7 @@ def users_line(stack_trace: str) -> str:
         return ""
     frame = own[-1]
     file = frame["file"].replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{file}:{frame['line']} {frame['code'].strip()}"[:160]
+    return f"{file}:{frame['line']} {(frame['code'] or '').strip()}".strip()[:160]
 
 
 def _refuse_foreign_operators(graph: fx.Graph) -> None:

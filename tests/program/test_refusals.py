@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError
 from compressor.program import InputSpec, capture
+from compressor.program.normalise import users_line
 
 IMAGE, NODES = InputSpec("x", (None, 3, 8, 8)), InputSpec("x", (None, 5, 3))
 
@@ -124,3 +125,13 @@ def test_fake_quantisation_is_noted_with_what_to_do() -> None:
 
     notes = capture(Net(quantised), [IMAGE]).record.notes
     assert any("fake quantisation (1 operators)" in note and "prune the float network" in note for note in notes)
+
+
+def test_a_frame_whose_source_is_not_at_hand_has_no_code() -> None:
+    """What follows it is another frame, or torch's own words, and no line of the user's."""
+    trace = (
+        '  File "net.py", line 7, in forward\n  File "/x/torch/fx/proxy.py", line 3, in call\n    return 1\nThe error'
+    )
+    assert users_line(trace) == "net.py:7"
+    assert users_line('  File "net.py", line 7, in forward\nThe error above occurred') == "net.py:7"
+    assert users_line('  File "net.py", line 7, in forward\n    y = f(x)\n') == "net.py:7 y = f(x)"
