@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.wild import BEGIN, END
 from benchmarks.zoo import check
 from compressor.models import build
 from compressor.models.external import imported_beside_any_torch
@@ -189,7 +190,10 @@ def main() -> None:
     scan(todo, given.cache, given.jobs, given.seconds)
     known.update((row["name"], row) for row in map(json.loads, given.cache.read_text().splitlines()))
     given.table.parent.mkdir(parents=True, exist_ok=True)
-    given.table.write_text("\n".join(table(known, order)) + "\n")
+    kept = given.table.read_text() if given.table.exists() else ""
+    wild = kept[kept.index(BEGIN) : kept.index(END) + len(END) + 1] if BEGIN in kept else ""
+    page = "\n".join(table(known, order)) + "\n"
+    given.table.write_text(f"{page}\n{wild}" if wild else page)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,8 @@ def _flat(output: object) -> Tensor:
     if isinstance(output, Tensor):
         return output.flatten(1) if output.dim() > 1 else output[:, None]
     parts = output.values() if isinstance(output, dict) else output
-    return torch.cat([_flat(part) for part in parts if part is not None], dim=1)  # type: ignore[union-attr]
+    told = [part for part in parts if isinstance(part, (Tensor, dict, tuple, list))]  # type: ignore[union-attr]
+    return torch.cat([_flat(part) for part in told], dim=1)
 
 
 def train_one_step(program: Program) -> None:

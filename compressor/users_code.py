@@ -20,7 +20,9 @@ _INSTALLED = tuple(
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(name))
 )
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n\s*(?P<code>[^\n]*)')
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n {4,}(?!File ")(?P<code>\S[^\n]*))?'
+)
 
 
 def is_the_users(file: str) -> bool:
@@ -38,7 +40,7 @@ def innermost_line(stack_trace: str, counts: Callable[[str], bool] = is_the_user
         return ""
     frame = own[-1]
     file = frame["file"].replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{file}:{frame['line']} {frame['code'].strip()}"[:160]
+    return f"{file}:{frame['line']} {(frame['code'] or '').strip()}".strip()[:160]
 
 
 def line_of(error: BaseException) -> str:

@@ -38,37 +38,42 @@ class Gap:
 
 
 _UNNORMALISED = f.NO_OP | f.COPY_INTO | f.ZERO_INTO | f.FILL_INTO
-_COUNTED_ONLY = (
-    f.OTHER_MATMUL | f.ADDMV | f.ADDBMM | f.ANY_CONVOLUTION | f.CONV_TBC | f.AFFINE_GRID | f.TENSORDOT | f.BILINEAR
+_COUNTED_ONLY = f.ANY_CONVOLUTION | f.CONV_TBC | f.AFFINE_GRID
+_OF_TWO = (
+    f.OTHER_MATMUL | f.ADDMV | f.ADDBMM | f.TENSORDOT | f.BILINEAR | f.DISTANCE | f.SIMILARITY | f.OUTER
 )  # fmt: skip
+_PLACED = f.SCATTER | f.UNPOOL | f.SAMPLE
 _RECURRENT = f.RECURRENT | f.RECURRENT_CELL
-_UNRULED = _COUNTED_ONLY | _RECURRENT | _UNNORMALISED
+_UNRULED = _COUNTED_ONLY | _UNNORMALISED
 
 _WITHOUT_SIZES = (
     f.LINEAR | f.PRODUCTS | f.ADDED_PRODUCTS | f.EINSUM | f.ATTENTION | f.EMBEDDING | f.CHANNEL_NORMS | f.WEIGHT_NORM
-    | f.FLATTEN | f.SQUEEZE_DIMS | f.UNSQUEEZE | f.VIEW_AS | f.TRANSPOSE | f.FLIP | f.EXPAND_AS | f.CAT | f.STACK
-    | f.UNBIND | f.INDEX_SELECT | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU
+    | f.FLATTEN | f.UNSQUEEZE | f.VIEW_AS | f.TRANSPOSE | f.FLIP | f.EXPAND_AS | f.CAT | f.STACK
+    | f.UNBIND | f.INDEX_SELECT | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU | _RECURRENT | _OF_TWO | f.ROTATE
 )  # fmt: skip
 
 GAPS = (
     Gap("Axis rule", _COUNTED_ONLY, "rare in exported networks: counted, but what reaches it stays whole"),
-    Gap("Axis rule", _RECURRENT, "the gates' weights are packed along one axis: recurrent layers stay whole"),
     Gap("Axis rule", _UNNORMALISED, "stands only in graphs that are not normalised; left in one, it pins"),
     Gap(
         "Constants",
-        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _UNRULED,
+        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _RECURRENT | _UNRULED | _OF_TWO | _PLACED
+        | f.FROM_COLUMNS | f.DIFFERENCE,
         "known only where all operands are tensors of the network, because then the operator itself is run on them",
     ),
     Gap("Constants", f.UNFILLED, "its elements are whatever lay in memory"),
     Gap("Rewrite", _WITHOUT_SIZES, "no argument says a size or a position along a dimension that can get shorter"),
-    Gap("Rewrite", f.REPEAT | f.REPEAT_INTERLEAVE, "says how often, not how many: what is repeated got shorter"),
-    Gap("Rewrite", f.WINDOWS, "its sizes are along space, which is pinned"),
+    Gap("Rewrite", f.REPEAT_INTERLEAVE, "says how often, not how many: what is repeated got shorter"),
     Gap(
-        "Rewrite", f.TRANSPOSED_CONVOLUTIONS | f.CHANNEL_SHUFFLE | f.PIXEL_SHUFFLE,
+        "Rewrite", f.WINDOWS | f.UNPOOL | f.SAMPLE | f.TO_COLUMNS | f.FROM_COLUMNS,
+        "its sizes are along space, which is pinned",
+    ),
+    Gap(
+        "Rewrite", f.CHANNEL_SHUFFLE | f.PIXEL_SHUFFLE,
         "the number of groups stays: equal offsets of all groups go together",
     ),
     Gap(
-        "Rewrite", f.DISPLACE | f.INDEX | f.GATHER | f.SORT | f.NUMBERS | f.TRIANGLE,
+        "Rewrite", f.DISPLACE | f.INDEX | f.GATHER | f.SCATTER | f.DIFFERENCE | f.SORT | f.NUMBERS | f.TRIANGLE,
         "the dimensions that its arguments speak of are pinned",
     ),
     Gap("Rewrite", _UNRULED, "has no axis rule, so nothing of it goes"),

@@ -15,6 +15,7 @@ SOURCES, TESTS = ROOT / "compressor", ROOT / "tests"
 TOGETHER: Mapping[str, str] = {
     # networks cut at random and compared with their masked selves: every rule, transfer and rewrite runs there
     "axes/test_hard_cases.py": "axes/meeting axes/rules_norm",
+    "axes/test_rules_more.py": "axes/rules_distance axes/rules_place program/weight_norm",
     "compaction/test_oracle.py": "compaction/norms compaction/removal compaction/slicing",
     "compaction/test_dead_oracle.py": "compaction/dead",
     "compaction/test_kinds_of_constants.py": (
@@ -76,6 +77,7 @@ TOGETHER: Mapping[str, str] = {
     "program/test_replay.py": "program/calls program/decisions",
     "program/test_known.py": "program/items",
     "program/test_module.py": "program/program",
+    "program/test_families.py": "program/family",
     # runs, and the selectors of one pattern beside those of another
     "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/run pruning/searching",
     "pruning/test_admm.py": "pruning/drawing",
@@ -83,6 +85,7 @@ TOGETHER: Mapping[str, str] = {
     "sparsity/test_select.py": ("sparsity/budget sparsity/select_units sparsity/select_weights"),
     "sparsity/test_select_shape.py": "sparsity/columns",
     "cost/test_preferences.py": "cost/probes",
+    "cost/test_products.py": "program/letters",
     "timing/test_memory.py": "timing/footprint",
 }
 """Test file -> the modules that it tests together, besides its own."""

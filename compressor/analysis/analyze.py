@@ -9,10 +9,11 @@ import numpy as np
 
 from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
-from compressor.axes import UnitMap, find_units
+from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers, uncounted_operators
 from compressor.data import DataSource, Task, in_batches_of
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name
+from compressor.sparsity import free_units
 from compressor.training import evaluate_where_possible
 from compressor.units import Macs, Params
 
@@ -39,6 +40,9 @@ def analyze(
     program.check_masks()
     data = in_batches_of(data, program.fixed_batch)
     units = find_units(program, options or WalkOptions.from_mapping(program.record.walk))
+    layers = find_layers(program)
+    every = {layer.name for layer in layers}
+    free = np.append(free_units(units, layers, every, set()), False)  # a pinned index reads the last entry
     macs = macs_of_layers(program)
     metrics = evaluate_where_possible(program.module, data, task, device=device)
     return Analysis(
@@ -47,8 +51,8 @@ def analyze(
         macs=count_macs(program),
         n_activations=count_activations(program),
         n_units=units.n_units,
-        prunable_params=Params(_prunable(program, units)),
-        layers=tuple(_row(program, units, layer, macs) for layer in find_layers(program)),
+        prunable_params=Params(_prunable(program, units, free)),
+        layers=tuple(_row(program, units, layer, macs, free) for layer in layers),
         groups=_groups(program, units),
         pins=_pins(program, units),
         unknown_operators=tuple(f"{name} ({n}x)" if n > 1 else name for name, n in units.walk.unknown.items()),
@@ -59,20 +63,20 @@ def analyze(
     )
 
 
-def _prunable(program: Program, units: UnitMap) -> int:
-    """Parameters that lie in at least one unit."""
+def _prunable(program: Program, units: UnitMap, free: Keep) -> int:
+    """Parameters that lie in at least one unit that may go. Shapes: free (n_units + 1,)"""
     total = 0
     for name, parameter in program.module.named_parameters():
-        pinned = [int((units.axes[name, dim] < 0).sum()) for dim in range(parameter.dim())]
-        total += parameter.numel() - int(np.prod(pinned, dtype=np.int64))
+        stay = [int((~free[units.axes[name, dim]]).sum()) for dim in range(parameter.dim())]
+        total += parameter.numel() - int(np.prod(stay, dtype=np.int64))
     return total
 
 
-def _row(program: Program, units: UnitMap, layer: Layer, macs: dict[str, Macs]) -> LayerRow:
+def _row(program: Program, units: UnitMap, layer: Layer, macs: dict[str, Macs], free: Keep) -> LayerRow:
     parameters = program.parameters
     owned = [name for name in layer.tensors if name in parameters]
     of_index = units.axes.get((layer.weight, layer.out_dim))
-    n_prunable = 0 if of_index is None else int((of_index >= 0).sum())
+    n_prunable = 0 if of_index is None else int(free[of_index].sum())
     pin = units.pin_at.get((layer.weight, layer.out_dim))
     n_zeroed = sum(int((~program.masks[name]).sum()) for name in owned if name in program.masks)
     shape = program.shapes.get(layer.node)

@@ -1,8 +1,10 @@
-"""Which dimensions of which views are attention heads; it must never hold labels or decide what is removed.
+"""Along which part of a dimension that a view splits its positions are told apart; it must never hold labels or decide
+what is removed.
 
 A head is a dimension that a product of two activations runs over in parallel: a batch dimension of a matrix product
 or of an attention. Followed backwards through operators that only move data or work element by element, such a
-dimension ends at the view that split it from the embedding. Other splits (a channel shuffle) are never reached.
+dimension ends at the view that split it from the embedding. Other splits (a channel shuffle) are never reached. In the
+same way the channels of a convolution end at the view that made maps of a linear layer's features: space cannot be cut.
 """
 
 from __future__ import annotations
@@ -27,15 +29,42 @@ _SAME_DIMS = (
     | families.FEATURE_NORMS | families.EXPAND | families.REPEAT | families.COPY | families.DROPOUT | families.CAST
     | families.CAT
 )  # fmt: skip
+_OF_CHANNELS = (
+    families.CONVOLUTIONS | families.TRANSPOSED_CONVOLUTIONS | families.CHANNEL_NORMS | families.GROUP_NORM
+    | families.PIXEL_SHUFFLE
+)  # fmt: skip
 _KEEP_BATCH = families.CONVOLUTIONS | families.POOLS
 """Heads may lie in the batch of a convolution that all of them share."""
 
 
 def find_head_splits(program: Program) -> dict[str, frozenset[int]]:
     """Dimensions that are heads, by the name of the view that made them."""
+    return _ends(program, [at for node in program.module.graph.nodes for at in _batched(node, program.shapes)])
+
+
+def find_channel_splits(program: Program) -> dict[str, frozenset[int]]:
+    """Dimensions that some convolution, norm or shuffle takes for channels, by the name of the view that made them."""
+    return _ends(program, [at for node in program.module.graph.nodes for at in _channels(node, program.shapes)])
+
+
+def _channels(node: Node, shapes: Shapes) -> Iterator[At]:
+    if node.target not in _OF_CHANNELS:
+        return
+    bound = arguments(node)
+    weight = bound.get("weight")
+    if isinstance(weight, Node) and weight.op == "call_function" and len(_sizes(weight, shapes)) > 2:
+        yield from ((weight, frozenset({dim})) for dim in (0, 1))
+    source = bound["input"] if "input" in bound else bound["self"]
+    rank = len(_sizes(source, shapes))
+    dim = rank - 3 if node.target in families.PIXEL_SHUFFLE else 1
+    if rank > 2:
+        yield source, frozenset({dim})
+
+
+def _ends(program: Program, waiting: list[At]) -> dict[str, frozenset[int]]:
+    """Where these dimensions, followed backwards, end: the dimensions of the views that split them from something."""
     found: dict[str, frozenset[int]] = {}
     seen: set[At] = set()
-    waiting = [at for node in program.module.graph.nodes for at in _batched(node, program.shapes)]
     while waiting:
         node, dims = waiting.pop()
         dims = frozenset(dim for dim in dims if _sizes(node, program.shapes)[dim] > 1)
@@ -108,6 +137,11 @@ def _before(node: Node, dims: frozenset[int], shapes: Shapes) -> Iterator[At]:
     if node.target in _KEEP_BATCH:
         bound = arguments(node)
         yield bound["input"] if "input" in bound else bound["self"], dims & {0}
+    elif node.target in families.WINDOWS:
+        bound = arguments(node)
+        yield bound["input"] if "input" in bound else bound["self"], dims
+    elif node.target in families.REDUCTIONS:
+        yield _before_reduction(node, dims, shapes)
     elif node.target in _MOVES:
         source = arguments(node)["self"]
         places = _places(node, _sizes(source, shapes))
@@ -119,6 +153,19 @@ def _before(node: Node, dims: frozenset[int], shapes: Shapes) -> Iterator[At]:
                 continue
             by = (rank or len(sizes)) - len(sizes)
             yield source, frozenset(dim - by for dim in dims if dim >= by and sizes[dim - by] > 1)
+
+
+def _before_reduction(node: Node, dims: frozenset[int], shapes: Shapes) -> At:
+    bound = arguments(node)
+    source = bound["self"]
+    rank, given = len(_sizes(source, shapes)), bound.get("dim")
+    if given is None or given == []:
+        return source, frozenset()
+    gone = {dim % rank for dim in (given if isinstance(given, (list, tuple)) else [given])} if rank else set()
+    if bound.get("keepdim"):
+        return source, dims - gone
+    left = [dim for dim in range(rank) if dim not in gone]
+    return source, frozenset(left[dim] for dim in dims if dim < len(left))
 
 
 def _places(node: Node, sizes: tuple[int, ...]) -> dict[int, int]:

@@ -43,11 +43,16 @@ class Label:
 
 @dataclass(frozen=True)
 class Value:
-    """What the walk knows of one tensor: its sizes and its labels. `uniform`: all elements are the same constant."""
+    """What the walk knows of one tensor: its sizes and its labels. `uniform`: all elements are the same constant.
+
+    `why` says what stands behind dimensions without a label, for the reason of what meets them: an input of the
+    network, an operator without a rule.
+    """
 
     sizes: tuple[int, ...]
     labels: tuple[Label, ...] = ()
     uniform: bool = False
+    why: str = ""
 
     @property
     def rank(self) -> int:

@@ -14,6 +14,12 @@ ZeroRule: TypeAlias = Callable[[Iterable[bool]], bool]
 NO_PARTNER = "is combined with a value that has no units along this dimension"
 
 
+def no_partner(*others: Value) -> str:
+    """The reason of what meets values without labels, with what is told of them."""
+    why = next((other.why for other in others if other.why), "")
+    return f"{NO_PARTNER}: {why}" if why else NO_PARTNER
+
+
 def ids_along(ctx: Context, value: Value, dim: int) -> Ids | None:
     """Ids of `value` along `dim` alone, (size,); None when it has none. Labels over more dimensions are pinned."""
     found = None
@@ -56,7 +62,8 @@ def unify(ctx: Context, operands: Sequence[Value], zero_rule: ZeroRule, sizes: t
 
 def _align(value: Value, rank: int) -> Value:
     by = rank - value.rank
-    return Value((1,) * by + value.sizes, tuple(label.shifted(by) for label in value.labels), value.uniform)
+    labels = tuple(label.shifted(by) for label in value.labels)
+    return Value((1,) * by + value.sizes, labels, value.uniform, value.why)
 
 
 def _meet(ctx: Context, label: Label, other: Value, is_own: bool) -> bool:
@@ -69,7 +76,7 @@ def _meet(ctx: Context, label: Label, other: Value, is_own: bool) -> bool:
     partners = [partner for partner in other.labels if set(partner.dims) & set(shared)]
     covered = {dim for partner in partners for dim in partner.dims}
     if not set(shared) <= covered:
-        ctx.pin(label, NO_PARTNER)
+        ctx.pin(label, no_partner(other))
     for partner in partners:
         ctx.unite(label.at_rank(other.rank), partner.at_rank(other.rank))
     return bool(partners) and all(partner.zero for partner in partners)

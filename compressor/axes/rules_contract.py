@@ -14,9 +14,10 @@ from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value
-from compressor.axes.meeting import NO_PARTNER, ids_along, join, unify
+from compressor.axes.meeting import ids_along, join, no_partner, unify
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import families
+from compressor.program.letters import einsum_letters
 
 
 @rule(families.CONVOLUTIONS)
@@ -33,28 +34,38 @@ def convolution(ctx: Context, node: Node, a: Arguments) -> Value:
 
 @rule(families.TRANSPOSED_CONVOLUTIONS)
 def transposed_convolution(ctx: Context, node: Node, a: Arguments) -> Value:
-    """out.C = w.O, x.C = w.I (weight is (I, O/groups, K)), b.O = w.O."""
+    """out.C = w.O, x.C = w.I (weight is (I, O/groups, K)), b.O = w.O; depthwise: out.C = x.C."""
     x, weight, groups = a["input"], a["weight"], a["groups"]
     in_ids, out_ids = ids_along(ctx, weight, 0), ids_along(ctx, weight, 1)
     _pin_window(ctx, x, weight)
     channels = _channels(ctx, x)
     join(ctx, channels, in_ids)
     _require_zero(ctx, x, weight, 0)
+    if families.is_depthwise(node.target, weight.sizes, groups):
+        return _transposed_depthwise(ctx, x, weight, in_ids, a["bias"])
     if groups > 1:
         if in_ids is not None:
             tie_groups(ctx, in_ids, groups)
-        if out_ids is not None and a["bias"] is not None:
-            bias = ids_along(ctx, a["bias"], 0)
-            join(ctx, None if bias is None else bias.reshape(groups, -1), out_ids[None])
+        bias = None if a["bias"] is None else ids_along(ctx, a["bias"], 0)
         if out_ids is None:
-            ctx.pin(a["bias"].labels if a["bias"] is not None else (), "transposed depthwise convolution")
-            if in_ids is not None:
-                ctx.ids.pin(in_ids, "transposed depthwise convolution", ctx.node)
+            if bias is not None:
+                ctx.ids.pin(bias, "a single filter in every group", ctx.node)
             return _channel_value(ctx, x, None, False)
+        if a["bias"] is not None:
+            join(ctx, None if bias is None else bias.reshape(groups, -1), out_ids[None])
         repeated = np.broadcast_to(out_ids, (groups, len(out_ids))).reshape(-1)
         return _channel_value(ctx, x, repeated, _is_zero(weight, 1))
     _join_bias(ctx, a["bias"], out_ids)
     return _channel_value(ctx, x, out_ids, _is_zero(weight, 1))
+
+
+def _transposed_depthwise(ctx: Context, x: Value, weight: Value, in_ids: Ids | None, bias: Value | None) -> Value:
+    """Channel and filters of a group are one unit, and `groups` shrinks with it."""
+    n_filters = weight.sizes[1]
+    ctx.pin(weight.along(1), "every channel has filters of its own")
+    out_ids = None if in_ids is None else np.repeat(in_ids, n_filters)
+    _join_bias(ctx, bias, out_ids)
+    return _channel_value(ctx, x, out_ids, _is_zero(weight, 0))
 
 
 def _is_zero(value: Value, dim: int) -> bool:
@@ -171,15 +182,13 @@ def _batch_names(n: int) -> list[str]:
 
 @rule(families.EINSUM)
 def einsum(ctx: Context, node: Node, a: Arguments) -> Value:
-    """Letters that two operands share are united; letters of the result pass; an ellipsis or repeated letter pins."""
-    left, _, right = a["equation"].replace(" ", "").partition("->")
+    """Letters (of an ellipsis too) that two operands share are united; those of the result pass; a repeat pins."""
     operands = list(a["tensors"])
-    specs = [list(part) for part in left.split(",")]
-    plain = "." not in left and all(len(set(spec)) == len(spec) for spec in specs)
-    if not plain or "->" not in a["equation"]:
-        ctx.pin_values(operands, f"einsum {a['equation']} is not understood")
+    specs, out = einsum_letters(a["equation"], [operand.rank for operand in operands])
+    if any(len(set(spec)) < len(spec) for spec in specs):
+        ctx.pin_values(operands, f"einsum {a['equation']} takes a diagonal")
         return Value(ctx.out.sizes)
-    return contract(ctx, specs, operands, list(right))
+    return contract(ctx, specs, operands, out)
 
 
 @rule(families.ATTENTION)
@@ -253,14 +262,14 @@ def _named(
 ) -> tuple[Ids | None, bool]:
     """United ids of all operands along one name, and whether any factor is 0 there in the masked model."""
     found: list[tuple[Ids, bool]] = []
-    bare = False
+    bare: list[Value] = []
     for spec, operand in zip(specs, operands, strict=True):
         if name not in spec or operand.sizes[list(spec).index(name)] == 1:
             continue
         dim = list(spec).index(name)
         ids = ids_along(ctx, operand, dim)
         if ids is None:
-            bare = True
+            bare.append(operand)
         else:
             found.append((ids, any(label.zero for label in operand.along(dim))))
     if not found:
@@ -268,5 +277,5 @@ def _named(
     for ids, _ in found[1:]:
         ctx.unite(found[0][0], ids)
     if bare:
-        ctx.ids.pin(found[0][0], NO_PARTNER, ctx.node)
+        ctx.ids.pin(found[0][0], no_partner(*bare), ctx.node)
     return found[0][0], any(zero for _, zero in found)

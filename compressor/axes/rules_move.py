@@ -6,8 +6,8 @@ so nothing is expanded that does not have to be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,8 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
     """One label along one dimension for each label that a view has spread over more.
 
     Every intermediate must stay a dense tensor: removing position k of one head means removing it of every head. Where
-    the walk keeps heads, the label stays along the heads of an attention instead, and the positions inside are tied.
+    the walk keeps heads, the label stays along the heads of an attention instead, and the positions inside are tied; so
+    it does along what convolutions take for channels, because what is space then may not go.
     """
     made = from_array(ids, before.zero)
     if made is None:
@@ -68,7 +69,8 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
     if len(made.dims) <= len(before.dims):
         return (made,)
     heads = [i for i, dim in enumerate(made.dims) if dim in ctx.head_splits.get(ctx.node, ())]
-    kept = heads[0] if len(heads) == 1 else len(made.dims) - 1
+    channels = [i for i, dim in enumerate(made.dims) if dim in ctx.channel_splits.get(ctx.node, ())]
+    kept = next((part[0] for part in (heads, channels) if len(part) == 1), len(made.dims) - 1)
     first = np.moveaxis(made.ids, kept, -1).reshape(-1, made.ids.shape[kept])
     ctx.unite(first[:1], first)
     if len(heads) == 1:
@@ -76,7 +78,7 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
     return (Label((made.dims[kept],), first[0], before.zero),)
 
 
-@rule(families.TRANSPOSE, families.FLIP)
+@rule(families.TRANSPOSE, families.FLIP, families.ROTATE)
 def rearrange(ctx: Context, node: Node, a: Arguments) -> Value:
     """The operator run on ids of size 1 where they do not vary."""
     return Value(ctx.out.sizes, _moved(ctx, node, a, a["self"], ()))
@@ -106,8 +108,8 @@ def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:
 
 @rule(families.REPEAT)
 def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
-    """Ids repeated along the dimensions where they vary."""
-    x = a["self"]
+    """Ids repeated along the dimensions where they vary; a dimension of size 1 that is repeated gets fresh ones."""
+    x, given = a["self"], arguments(node)
     times = list(a["repeats"] if "repeats" in a else a["dims"])
     by = len(ctx.out.sizes) - x.rank
     times = [1] * (len(ctx.out.sizes) - len(times)) + times
@@ -116,6 +118,10 @@ def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
         ids = label.shifted(by).at_rank(len(ctx.out.sizes))
         tiled = np.tile(ids, [n if ids.shape[d] > 1 else 1 for d, n in enumerate(times)])
         labels.extend(ctx.label_of(tiled, label.zero, _ONE_LEFT))
+    own = given["repeats"] if "repeats" in given else given["dims"]  # a number that is computed is a node there
+    own = [1] * (len(ctx.out.sizes) - len(own)) + list(own)
+    sizes = (1,) * by + x.sizes
+    labels += [fresh_label(ctx, d) for d, n in enumerate(own) if sizes[d] == 1 and isinstance(n, int) and n > 1]
     return Value(ctx.out.sizes, tuple(labels))
 
 
@@ -211,9 +217,9 @@ def _unsqueezed(value: Value, dim: int) -> Value:
 def _along_or_pinned(ctx: Context, part: Value, dim: int) -> tuple[Ids, bool]:
     ids = ids_along(ctx, part, dim)
     if ids is None or len(part.along(dim)[0].dims) > 1:
-        return ctx.pinned_ids(
-            part.sizes[dim], "is concatenated with a value that has no units along this dimension"
-        ), True
+        why = f": {part.why}" if part.why else ""
+        reason = f"is concatenated with a value that has no units along this dimension{why}"
+        return ctx.pinned_ids(part.sizes[dim], reason), True
     return ids, all(label.zero for label in part.along(dim))
 
 
@@ -266,6 +272,43 @@ def channel_shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     return Value(ctx.out.sizes, _moved(ctx, node, a, x, ()))
 
 
+@rule(families.TO_COLUMNS)
+def to_columns(ctx: Context, node: Node, a: Arguments) -> Value:
+    """Every channel becomes its window's positions, side by side; space is pinned."""
+    x, window = a["self"], math.prod(a["kernel_size"])
+    channel = x.rank - 3
+    _pin_space(ctx, x)
+    labels = [label.with_zero(False) for label in x.labels if label.dims == (0,) and channel > 0]
+    ids = ids_along(ctx, x, channel)
+    if ids is not None:
+        shape = [-1 if d == channel else 1 for d in range(len(ctx.out.sizes))]
+        zero = all(label.zero for label in x.along(channel))
+        labels.extend(ctx.label_of(np.repeat(ids, window).reshape(shape), zero, _ONE_LEFT))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+@rule(families.FROM_COLUMNS)
+def from_columns(ctx: Context, node: Node, a: Arguments) -> Value:
+    """The positions of a channel's window are one unit; columns are pinned."""
+    x, window = a["self"], math.prod(a["kernel_size"])
+    channel = x.rank - 2
+    ctx.pin(x.along(x.rank - 1), "columns are put back into space")
+    labels = [label.with_zero(False) for label in x.labels if label.dims == (0,) and channel > 0]
+    ids = ids_along(ctx, x, channel)
+    if ids is not None:
+        of_channel = ids.reshape(-1, window)
+        ctx.unite(of_channel[:, :1], of_channel)
+        shape = [-1 if d == channel else 1 for d in range(len(ctx.out.sizes))]
+        zero = all(label.zero for label in x.along(channel))
+        labels.extend(ctx.label_of(np.ascontiguousarray(of_channel[:, 0]).reshape(shape), zero, _ONE_LEFT))
+    return Value(ctx.out.sizes, tuple(labels))
+
+
+def _pin_space(ctx: Context, x: Value) -> None:
+    for dim in range(x.rank - 2, x.rank):
+        ctx.pin(x.along(dim), "a window slides along this dimension")
+
+
 @rule(families.DISPLACE)
 def displace(ctx: Context, node: Node, a: Arguments) -> Value:
     """Dimensions that are rolled or unfolded are pinned; the others pass unless their place changes."""
@@ -289,23 +332,3 @@ def _whole_channels(ctx: Context, label: Label, ids: Ids, dim: int) -> tuple[Lab
     shape = [1] * ids.ndim
     shape[dim] = -1
     return ctx.label_of(np.ascontiguousarray(moved[:, 0]).reshape(shape), label.zero, _ONE_LEFT)
-
-
-@rule(families.INDEX, families.GATHER)
-def index(ctx: Context, node: Node, a: Arguments) -> Value:
-    """Dimensions indexed by another tensor are pinned; the others pass where their place is unambiguous."""
-    x = a["self"]
-    indices = a.get("indices")
-    if indices is None:
-        ctx.pin(x.labels, "positions are chosen by another tensor")
-        return Value(ctx.out.sizes)
-    ctx.pin_values(list(indices), "used as indices")
-    used = [d for d, value in enumerate(indices) if value is not None]
-    ctx.pin((label for label in x.labels if set(label.dims) & set(used)), "positions are chosen by another tensor")
-    rest = x.apart_from(used)
-    if used != list(range(used[0], used[0] + len(used))):
-        ctx.pin(rest, "indexed at several places")
-        return Value(ctx.out.sizes)
-    by = len(ctx.out.sizes) - x.rank  # the result has the indices' own dimensions in place of those that were indexed
-    moved = (replace(label, dims=tuple(d + by if d > used[0] else d for d in label.dims)) for label in rest)
-    return Value(ctx.out.sizes, tuple(moved))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value
-from compressor.axes.meeting import ids_along, join, unify
+from compressor.axes.meeting import ids_along, join, no_partner, unify
 from compressor.axes.rules_contract import tie_groups
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import families
@@ -92,7 +92,7 @@ def channel_norm(ctx: Context, node: Node, a: Arguments) -> Value:
         elif ids is not None:
             ctx.ids.pin(ids, "normalises channels that have no units", ctx.node)
     if channels is not None and any(scale.sizes[0] > 1 and not scale.labels for scale in scales):
-        ctx.ids.pin(channels, "is combined with a value that has no units along this dimension", ctx.node)
+        ctx.ids.pin(channels, no_partner(*(scale for scale in scales if not scale.labels)), ctx.node)
     weight, bias = (a[name].labels if a.get(name) is not None else None for name in ("weight", "bias"))
     kept_zero = bias is None or all(label.zero for label in bias)
     scaled_to_zero = weight is not None and all(label.zero for label in weight)

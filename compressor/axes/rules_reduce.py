@@ -12,6 +12,7 @@ from typing import Any
 from torch.fx import Node
 
 from compressor.axes.labels import Label, Value, Walked
+from compressor.axes.meeting import unify
 from compressor.axes.rules_move import fresh_label
 from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
@@ -98,6 +99,22 @@ def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
     if isinstance(ctx.out, tuple):
         return tuple(Value(out.sizes, labels) for out in ctx.out)
     return Value(ctx.out.sizes, labels)
+
+
+@rule(families.DIFFERENCE)
+def difference(ctx: Context, node: Node, a: Arguments) -> Value:
+    """The dimension is pinned, the others pass, united with what is put in front and behind."""
+    x = a["self"]
+    dim = x.normal_dim(a["dim"])
+    parts = [x, *(a[name] for name in ("prepend", "append") if a.get(name) is not None)]
+    for part in parts:
+        ctx.pin(part.along(dim), "differences are taken along this dimension")
+    aside = [Value(_of_one(part.sizes, dim), part.apart_from([dim])) for part in parts]
+    return Value(ctx.out.sizes, unify(ctx, aside, all, sizes=_of_one(ctx.out.sizes, dim)).labels)
+
+
+def _of_one(sizes: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return tuple(1 if d == dim else size for d, size in enumerate(sizes))
 
 
 @rule(families.FILLED, families.UNFILLED)

@@ -16,7 +16,7 @@ from torch.fx import Node
 from compressor.asking.walk import WalkOptions
 from compressor.axes.ids import Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked, from_array
-from compressor.program.families import Family, Group, OperatorTable
+from compressor.program.family import Family, Group, OperatorTable
 
 Arguments: TypeAlias = dict[str, Any]
 """An operator's arguments by schema name, with the walked value in place of each node."""
@@ -30,8 +30,10 @@ RULES: OperatorTable[Rule] = OperatorTable("an axis rule")
 class Context:
     """What a rule may do: make ids, unite them, pin them. Output sizes are known beforehand.
 
-    `head_splits` names the dimensions of views that are attention heads; rules put the ids of heads into `heads`,
-    and those of dimensions along which all is equal (stretched from size 1, constants) into `stretched`.
+    `head_splits` names the dimensions of views that are attention heads, `channel_splits` those that become channels;
+    rules put the ids of heads into `heads`, and those of dimensions along which all is equal (stretched from size 1,
+    constants) into `stretched`. Widths that must not become equal are in `unequal`: torch tells a projected LSTM from a
+    plain one by its two widths.
     """
 
     ids: IdSpace
@@ -40,8 +42,10 @@ class Context:
     options: WalkOptions = field(default_factory=WalkOptions)
     unknown: dict[str, int] = field(default_factory=dict)
     head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    channel_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
     heads: list[Ids] = field(default_factory=list)
     stretched: set[int] = field(default_factory=set)
+    unequal: list[tuple[Ids, Ids]] = field(default_factory=list)
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)

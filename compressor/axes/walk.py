@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,26 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.asking import WalkOptions
-from compressor.axes import rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce
-from compressor.axes.heads import find_head_splits
+from compressor.axes import (
+    rules_contract,
+    rules_distance,
+    rules_move,
+    rules_norm,
+    rules_place,
+    rules_pointwise,
+    rules_recurrent,
+    rules_reduce,
+)
+from compressor.axes.heads import find_channel_splits, find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.table import RULES, Context, values_in
 from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.spec import InputSpec
 
-RULE_MODULES = (rules_contract, rules_move, rules_norm, rules_pointwise, rules_reduce)
+RULE_MODULES = (
+    rules_contract, rules_distance, rules_recurrent, rules_move, rules_place, rules_norm, rules_pointwise, rules_reduce,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Walk:
     """Labels of every value by node name, ids of every tensor axis, and the resolved components.
 
     `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule; `heads` holds
-    the ids that stand for whole attention heads.
+    the ids that stand for whole attention heads, `unequal` pairs of widths of which a cut must not leave as many.
     """
 
     values: Mapping[str, Walked]
@@ -41,6 +52,7 @@ class Walk:
     unknown: Mapping[str, int]
     options: WalkOptions = field(default_factory=WalkOptions)
     heads: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    unequal: tuple[tuple[Ids, Ids], ...] = ()
 
 
 def walk(program: Program, options: WalkOptions | None = None) -> Walk:
@@ -51,8 +63,9 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
     shapes = program.shapes
     chosen = options or WalkOptions()
     splits = find_head_splits(program) if chosen.keep_heads else {}
-    ctx = Context(IdSpace(), None, options=chosen, head_splits=splits)
-    parameters = program.parameters
+    channels = find_channel_splits(program)
+    ctx = Context(IdSpace(), None, options=chosen, head_splits=splits, channel_splits=channels)
+    parameters, kernels = program.parameters, _kernels(program)
     values: dict[str, Walked] = {}
     axes: dict[tuple[str, int], Ids] = {}
     given = iter(program.inputs)
@@ -61,25 +74,49 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
         if node.op == "placeholder":
             values[node.name] = _input(ctx, next(given))
         elif node.op == "get_attr":
-            values[node.name] = _tensor(ctx, str(node.target), axes, masked=node.target in parameters)
+            name = str(node.target)
+            values[node.name] = _tensor(ctx, name, axes, masked=name in parameters, is_kernel=name in kernels)
         elif node.op == "call_function":
             values[node.name] = _apply(ctx, node, values)
         else:
             map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
     heads = np.concatenate([np.zeros(0, dtype=np.int64), *(ids.ravel() for ids in ctx.heads)])
-    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads)
+    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads, tuple(ctx.unequal))
 
 
 def _input(ctx: Context, spec: InputSpec) -> Value:
     """Channels (dimension 1, or the features of a matrix) carry pinned ids, so that their readers know the reason."""
     sizes = ctx.out.sizes
+    why = "it comes from an input of the network"
     if len(sizes) < 2 or not spec.torch_dtype.is_floating_point or sizes[1] == 1:
-        return Value(sizes)
+        return Value(sizes, why=why)
     ids = ctx.pinned_ids(sizes[1], "input of the network")
-    return Value(sizes, (Label((1,), ids, False),))
+    return Value(sizes, (Label((1,), ids, False),), why=why)
 
 
-def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked: bool) -> Value:
+def _kernels(program: Program) -> set[str]:
+    """Tensors that a convolution has for its weight, or that its weight is made of element by element.
+
+    Their windows may not go, and that has to be known before a network reads them flat (spectral norm does).
+    """
+    found: set[str] = set()
+    for node in program.module.graph.nodes:
+        if node.target not in families.CONVOLUTIONS and node.target not in families.TRANSPOSED_CONVOLUTIONS:
+            continue
+        weight = arguments(node)["weight"]
+        sizes, waiting = program.shapes.get(weight.name), [weight]
+        while waiting:
+            source = waiting.pop()
+            if source.op == "get_attr" and program.shapes.get(source.name) == sizes:
+                found.add(str(source.target))
+            elif source.op == "call_function" and families.works_by_element(source.target):
+                waiting.extend(source.all_input_nodes)
+    return found
+
+
+def _tensor(
+    ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked: bool, is_kernel: bool = False
+) -> Value:
     """Fresh ids for each axis of a parameter or buffer; an axis of one index has nothing to remove.
 
     Masks cut parameters only: what a buffer holds at a removed position is still there in the masked model.
@@ -89,7 +126,10 @@ def _tensor(ctx: Context, name: str, axes: dict[tuple[str, int], Ids], *, masked
     for dim, size in enumerate(sizes):
         ids = axes.get((name, dim))
         if ids is None:
-            ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
+            if is_kernel and dim > 1:
+                ids = ctx.pinned_ids(size, "kernel window")
+            else:
+                ids = ctx.ids.new(size) if size > 1 else ctx.pinned_ids(size, "the only index")
             axes[name, dim] = ids
         if size > 1:
             labels.append(Label((dim,), ids, masked))
@@ -107,21 +147,31 @@ def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
     if found is None and families.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
         found = rules_pointwise.pointwise
     if found is not None:
-        return found(ctx, node, bound)
+        return _told(found(ctx, node, bound), bound)
     return _unknown(ctx, node, bound)
+
+
+def _told(walked: Walked, bound: dict[str, Any]) -> Walked:
+    """The result of a rule; where nothing of it has labels, with what is told of its operands."""
+    if isinstance(walked, tuple):
+        return tuple(_told(part, bound) for part in walked)
+    if not isinstance(walked, Value) or walked.labels or walked.why:
+        return walked
+    why = next((value.why for value in values_in(bound) if value.why), "")
+    return replace(walked, why=why) if why else walked
 
 
 def _unknown(ctx: Context, node: Node, bound: dict[str, Any]) -> Walked:
     if any(value.labels for value in values_in(bound)):
         ctx.unknown[str(node.target)] = ctx.unknown.get(str(node.target), 0) + 1
         ctx.pin_values(bound, f"no axis rule for {node.target}")
-    return _bare(ctx.out)
+    return _bare(ctx.out, f"no axis rule for {node.target}")
 
 
-def _bare(shape: Any) -> Walked:
+def _bare(shape: Any, why: str) -> Walked:
     if isinstance(shape, TensorShape):
-        return Value(shape.sizes)
-    return tuple(_bare(part) for part in shape) if isinstance(shape, tuple) else shape
+        return Value(shape.sizes, why=why)
+    return tuple(_bare(part, why) for part in shape) if isinstance(shape, tuple) else shape
 
 
 def _has_tensor(shape: Any) -> bool:

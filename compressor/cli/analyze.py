@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +15,7 @@ from compressor.cli.memory import keep_freed_memory
 from compressor.cli.named import check_named
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
+from compressor.cli.standard import output
 from compressor.cli.streams import STREAM, Source, device_name, known_data, read_source, refuse_taken
 from compressor.errors import UsageError
 
@@ -109,7 +109,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
             found,
             source.name,
             every_row=options.verbose,
-            with_bars=sys.stdout.isatty() and shutil.get_terminal_size().columns >= BARS_WIDTH,
+            with_bars=output().isatty() and shutil.get_terminal_size().columns >= BARS_WIDTH,
             scan=sensitivity_table(scan) if scan else None,
         ),
         body,

@@ -12,6 +12,7 @@ import typer
 from compressor.cli.config import NEVER_IN_FILES, environment_values
 from compressor.cli.declared import options_of, values_of
 from compressor.cli.origins import Origins
+from compressor.cli.standard import writing_result
 from compressor.printable import printable
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], Non
 
             rows = {name: {"value": values[name], "from": sources[name]} for name in names}
             session.told = True
-            typer.echo(to_json("compress.config/1", {"command": session.command, "options": rows}))
-            return
-        typer.echo(printable("\n".join(_page(session.command, values, sources))))
+            text = to_json("compress.config/1", {"command": session.command, "options": rows})
+        else:
+            text = printable("\n".join(_page(session.command, values, sources)))
+        with writing_result():
+            typer.echo(text)
 
     return show
 

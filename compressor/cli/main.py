@@ -145,7 +145,7 @@ class _Ending:
         self._session = Session(name, options, origins)
         try:
             _ = options.printing  # an unknown form is refused before the work, not after it
-            with self._session.resources:
+            with standard.for_the_result(), self._session.resources:
                 function(options, self._session)
             standard.flush()
         except BaseException as error:

@@ -1,6 +1,7 @@
 """The three standard streams, as the system hands them over: closed, full, or without a reader.
 
-It must never hold what is written to them.
+Standard output belongs to the result: what a network's own code prints goes to standard error, or a pipe would take it
+for a part of the result. It must never hold what is written to them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,28 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TextIO
 
 from compressor.errors import OutputError, UsageError
+
+_kept: ContextVar[TextIO | None] = ContextVar("standard output, while others write to standard error", default=None)
+
+
+@contextmanager
+def for_the_result() -> Iterator[None]:
+    """In the block whatever prints does so to standard error; `writing_result` alone writes to standard output."""
+    token = _kept.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.reset(token)
+
+
+def output() -> TextIO:
+    """Standard output itself."""
+    return _kept.get() or sys.stdout
 
 
 def open_closed() -> None:
@@ -35,8 +56,9 @@ def writing_result() -> Iterator[None]:
     Raises:  OutputError if it takes nothing; BrokenPipeError, as it is, if its reader has gone.
     """
     try:
-        yield
-        sys.stdout.flush()
+        with contextlib.redirect_stdout(output()):
+            yield
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -53,4 +75,4 @@ def flush() -> None:
 def drop() -> None:
     """Standard output leads nowhere from now on, so that nothing is flushed in vain when the process ends."""
     with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output().fileno())

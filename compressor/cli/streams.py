@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from compressor import atomic
 from compressor.atomic import atomic_write
+from compressor.cli import standard
 from compressor.cli.reservation import reserved
 from compressor.errors import DataError, OutputError, UntrustedCodeError, UsageError
 from compressor.reference import load_module
@@ -69,9 +70,9 @@ class Target:
         if self.path is not None:
             yield self.path
             return
-        sys.stdout.flush()
+        standard.output().flush()
         try:
-            with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+            with open(standard.output().fileno(), "wb", closefd=False) as stream:
                 yield stream
         except BrokenPipeError:
             raise
@@ -169,7 +170,7 @@ def choose_target(options: Any, suffix: str) -> Target:
     if options.output == STREAM:
         if options.json:
             raise UsageError("-o - and --json both want standard output; write the model to a file with -o FILE")
-        if sys.stdout.isatty():
+        if standard.output().isatty():
             raise UsageError("-o - would write a binary file to the terminal; pipe it or give -o FILE")
         return Target(None, options.force)
     path = Path(options.output or default_name(options, suffix))

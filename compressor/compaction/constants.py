@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.program import is_learned
-from compressor.program.families import Family, Group, OperatorTable
+from compressor.program.family import Family, Group, OperatorTable
 
 
 class Pair(NamedTuple):

@@ -64,6 +64,13 @@ def _fill(units: UnitMap, keep: Keep) -> tuple[Keep, tuple[str, ...]]:
         if not (keep | fillers)[members].any():
             fillers[members[0]] = True
             skipped.append(f"{where}: all {len(members)} units are cut; one stays to keep the graph whole")
+    for first, second in units.walk.unequal:
+        stay = keep | fillers
+        one = units.of_ids(first)
+        gone = one[~units.kept_ids(stay, first)]
+        if gone.size and units.kept_ids(stay, first).sum() == units.kept_ids(stay, second).sum():
+            fillers[gone[0]] = True
+            skipped.append("a projected LSTM would have as many hidden units as projections; one more stays")
     return fillers, tuple(skipped)
 
 

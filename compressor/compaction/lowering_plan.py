@@ -26,7 +26,15 @@ from compressor.compaction.lowering_forms import (
     equal_channels,
     equal_columns,
 )
-from compressor.program import Layer, Program, TensorShape, arguments, find_layers, why_columns_stay
+from compressor.program import (
+    Layer,
+    Program,
+    TensorShape,
+    arguments,
+    find_layers,
+    measured_arguments,
+    why_columns_stay,
+)
 
 _MULTIPLES = (1, 4, 16)
 """Widths that a gather is rounded up to: onnxruntime's blocked kernels want input channels in fours, and fill blocks
@@ -108,12 +116,12 @@ def _sizes(program: Program, node: Any) -> tuple[int, ...]:
 
 
 def _geometry(program: Program, node: Node) -> Geometry:
-    bound = arguments(node)
+    bound = measured_arguments(node, program.shapes)
     channels, *size = _sizes(program, bound["input"])[1:]
     kernel = _sizes(program, bound["weight"])[2:]
     stride, dilation = _pair(bound["stride"]), _pair(bound["dilation"])
     pads = _pads(bound["padding"], kernel, dilation)
-    return Geometry(channels, (size[0], size[1]), (kernel[0], kernel[1]), stride, dilation, pads, int(bound["groups"]))
+    return Geometry(channels, (size[0], size[1]), (kernel[0], kernel[1]), stride, dilation, pads, bound["groups"])
 
 
 def _pair(given: Sequence[int]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from compressor.axes.table import RULES
 from compressor.compaction.constants import Arguments, Constants, Walked, stretch
 from compressor.compaction.transfer_contract import channel_dim, reads_of
 from compressor.program import Program, TensorShape, arguments, families, layer_name
-from compressor.program.families import OperatorTable
+from compressor.program.family import OperatorTable
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -126,7 +126,7 @@ class Survey:
         reads = reads_of(node, a)
         if reads is not None:
             self.filters.append(Filters(node, rows, ~reads.any(2).reshape(-1).numpy()))
-        if a.get("groups", 1) > 1 and a["weight"].sizes[1] == 1 and node.target in families.CONVOLUTIONS:
+        if node.target not in families.LINEAR and families.is_depthwise(node.target, a["weight"].sizes, a["groups"]):
             return None  # depthwise: every channel goes with its filter
         single = node.target in families.CONVOLUTIONS and all(size == 1 for size in shape.sizes[2:])
         channels = self._units_along(self.labels(given["input"]), dim, x.sizes[dim])
@@ -167,20 +167,26 @@ class Survey:
     def _need(self, reading: Reading, reads: Tensor, hard: Tensor, reason: str) -> None:
         """Note which rows need which of the `hard` channels. Shapes: reads (G, O, I), hard (G * I,)"""
         chosen = hard.numpy() & (reading.channel_units >= 0)
+        self._need_of(reading.node, reading.row_units, reading.channel_units, reads, chosen, reason)
+
+    def _need_of(
+        self, node: Node, row_units: Ids, channel_units: Ids, reads: Tensor, chosen: Flags, reason: str
+    ) -> None:
+        """Shapes: row_units (G * O,), channel_units, chosen (G * I,), reads (G, O, I)"""
         if not chosen.any():
             return
-        units = np.unique(reading.channel_units[chosen])
-        rows = np.unique(reading.row_units)
+        units = np.unique(channel_units[chosen])
+        rows = np.unique(row_units)
         matrix = np.zeros((len(rows), len(units)), dtype=bool)
         groups, n_rows, n_channels = reads.shape
         for group in range(groups):
             mine = slice(group * n_channels, (group + 1) * n_channels)
             columns = np.flatnonzero(chosen[mine])
-            row_units = reading.row_units[group * n_rows : (group + 1) * n_rows]
             part = reads[group][:, torch.from_numpy(columns)].numpy()
-            part = _any_of_equal(part, np.searchsorted(units, reading.channel_units[mine][columns]), len(units))
-            matrix |= _any_of_equal(part.T, np.searchsorted(rows, row_units), len(rows)).T
-        self.needs.append(Need(reading.node.name, reason.format(place(reading.node)), rows, units, matrix))
+            part = _any_of_equal(part, np.searchsorted(units, channel_units[mine][columns]), len(units))
+            own = np.searchsorted(rows, row_units[group * n_rows : (group + 1) * n_rows])
+            matrix |= _any_of_equal(part.T, own, len(rows)).T
+        self.needs.append(Need(node.name, reason.format(place(node)), rows, units, matrix))
 
     def _always(self, node: Node, reason: str, units: Ids) -> None:
         units = np.unique(units[units >= 0])
@@ -226,6 +232,28 @@ class Survey:
         if x.sizes[1] != a["num_groups"]:
             self._zeros(node, arguments(node)["input"], x, [1])
 
+    def _recurrent(self, node: Node, a: Arguments) -> None:
+        """Each matrix reads what is below it through the rows of its gates; a state is read through the second one."""
+        given = arguments(node)
+        below: Node | None = given["data"] if "data" in given else given["input"]
+        matrices = given.get("params") or [given["w_ih"], given["w_hh"]]
+        for matrix in (matrix for matrix in matrices if matrix is not None):
+            constants = self._constants[matrix.name]
+            assert isinstance(constants, Constants)
+            if constants.rank != 2:
+                continue
+            if not constants.all_known:
+                return self._needs_zeros(node, a)
+            columns = self._units_along(self.labels(matrix), 1, constants.sizes[1])
+            rows = self._units_along(self.labels(matrix), 0, constants.sizes[0])
+            silent = np.zeros(constants.sizes[1], dtype=bool)
+            if below is not None:  # the first matrix alone reads a value of the graph, of which something may be known
+                source = self._constants[below.name]
+                assert isinstance(source, Constants)
+                silent, below = source.zero_everywhere(source.rank - 1).numpy(), None
+            reads = stretch(constants.value, constants.sizes, [0, 1]) != 0
+            self._need_of(node, rows, columns, reads[None], ~silent & (columns >= 0), LIVE)
+
 
 Read: TypeAlias = Callable[[Survey, Node, Arguments], None]
 
@@ -243,11 +271,17 @@ READS.register(families.ATTENTION)(Survey._attention)
 READS.register(families.REDUCTIONS)(Survey._reduction)
 READS.register(families.FEATURE_NORMS)(Survey._layer_norm)
 READS.register(families.GROUP_NORM)(Survey._group_norm)
-READS.register(families.EINSUM, families.WEIGHT_NORM)(Survey._needs_zeros)
+READS.register(families.RECURRENT, families.RECURRENT_CELL)(Survey._recurrent)
+READS.register(
+    families.EINSUM, families.WEIGHT_NORM, families.OTHER_MATMUL, families.ADDMV, families.ADDBMM, families.TENSORDOT,
+    families.BILINEAR, families.DISTANCE, families.SIMILARITY,
+)(Survey._needs_zeros)  # fmt: skip
 READS.register(
     families.EMBEDDING, families.VIEWS, families.TRANSPOSE, families.FLIP, families.EXPAND, families.EXPAND_AS,
     families.REPEAT, families.PARTS, families.REPEAT_INTERLEAVE, families.INDEX_SELECT, families.CAT, families.STACK,
     families.PAD, families.PIXEL_SHUFFLE, families.CHANNEL_SHUFFLE, families.DISPLACE, families.INDEX, families.GATHER,
+    families.SCATTER, families.UNPOOL, families.SAMPLE, families.TO_COLUMNS, families.FROM_COLUMNS, families.ROTATE,
+    families.DIFFERENCE, families.OUTER,
     families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.FILLED,
     families.UNFILLED, families.NUMBERS, families.TRIANGLE, *families.UNTAGGED,
 )(_passes)  # fmt: skip

@@ -7,6 +7,8 @@ labels, and the new graph is checked against that, node by node, before it is re
 from __future__ import annotations
 
 import copy
+import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -30,7 +32,7 @@ from compressor.program import (
     of_same_kind,
     set_argument,
 )
-from compressor.program.families import Family, Group, OperatorTable
+from compressor.program.family import Family, Group, OperatorTable
 
 aten = torch.ops.aten
 
@@ -185,6 +187,22 @@ def _split(node: Node, sizes: Sizes) -> None:
         node.args, node.kwargs = (bound["self"], new, dim), {}
 
 
+@rewrites(families.REPEAT)
+def _repeat(node: Node, sizes: Sizes) -> None:
+    """A size of 1 is repeated as often as there are positions left; all others as often as before."""
+    value, bound = sizes.value(node), _bound(node)
+    assert isinstance(value, Value)
+    name = "repeats" if "repeats" in bound else "dims"
+    source, times = sizes.value(bound["self"]), list(bound[name])
+    assert isinstance(source, Value)
+    for i in range(1, min(len(times), value.rank) + 1):  # both are counted from the last dimension
+        is_one = i > source.rank or source.sizes[-i] == 1
+        kept = sizes.kept(value, value.rank - i)
+        if is_one and not kept.all() and isinstance(times[-i], int):
+            times[-i] = int(kept.sum())
+    set_argument(node, name, times)
+
+
 @rewrites(families.SLICE)
 def _slice(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)
@@ -221,15 +239,31 @@ def _select(node: Node, sizes: Sizes) -> None:
         set_argument(node, "index", int(kept[: bound["index"] % len(kept)].sum()))
 
 
-@rewrites(families.CONVOLUTIONS)
+@rewrites(families.CONVOLUTIONS, families.TRANSPOSED_CONVOLUTIONS)
 def _groups(node: Node, sizes: Sizes) -> None:
-    """A depthwise convolution has as many groups as channels; others keep theirs, or compute them from the batch."""
+    """A depthwise convolution has as many groups as channels, even if the batch decides both; others keep theirs."""
     bound = _bound(node)
-    weight, source = sizes.value(bound["weight"]), sizes.value(bound["input"])
+    weight, source, given = sizes.value(bound["weight"]), sizes.value(bound["input"]), bound["groups"]
     assert isinstance(weight, Value) and isinstance(source, Value)
-    if isinstance(bound["groups"], int) and bound["groups"] > 1 and weight.sizes[1] == 1:
-        dim = source.rank - (weight.rank - 1)
-        set_argument(node, "groups", int(sizes.kept(source, dim).sum()))
+    groups = sizes.value(given) if isinstance(given, Node) else given
+    if groups == 1 or not families.is_depthwise(node.target, weight.sizes, groups):
+        return
+    dim = source.rank - (weight.rank - 1)
+    kept = sizes.kept(source, dim)
+    if isinstance(given, int):
+        set_argument(node, "groups", int(kept.sum()))
+    elif not kept.all():
+        set_argument(node, "groups", _share_of(given, int(kept.sum()), len(kept), node))
+
+
+def _share_of(number: Node, kept: int, of: int, reader: Node) -> Node:
+    """`kept / of` of a number that depends on the batch, as new nodes in front of its reader."""
+    divisor = math.gcd(kept, of)
+    with reader.graph.inserting_before(reader):
+        times = reader.graph.call_function(operator.mul, (number, kept // divisor))
+        share = reader.graph.call_function(operator.floordiv, (times, of // divisor))
+    times.meta["where"] = share.meta["where"] = reader.meta.get("where", "")
+    return share
 
 
 @rewrites(families.PAD)
@@ -248,11 +282,15 @@ def _pad(node: Node, sizes: Sizes) -> None:
     set_argument(node, "pad", amounts)
 
 
-@rewrites(families.SQUEEZE)
+@rewrites(families.SQUEEZE, families.SQUEEZE_DIMS)
 def _squeeze(node: Node, sizes: Sizes) -> None:
-    """Name the dimensions: one that shrinks to 1 must not vanish too."""
-    source = sizes.value(_bound(node)["self"])
+    """One that shrinks to 1 must not vanish too; all others may, as a batch of one sample does in the masked model."""
+    bound = _bound(node)
+    source = sizes.value(bound["self"])
     assert isinstance(source, Value)
-    dims = [dim for dim, size in enumerate(source.sizes) if size == 1]
-    node.target = aten.squeeze.dims
-    node.args, node.kwargs = (node.args[0], dims), {}
+    given = bound.get("dim", range(source.rank))
+    dims = sorted({source.normal_dim(dim) for dim in (given if isinstance(given, (list, range)) else [given])})
+    stay = [dim for dim in dims if sizes.kept(source, dim).all()]
+    if stay != dims:
+        node.target = aten.squeeze.dims
+        node.args, node.kwargs = (bound["self"], stay), {}

@@ -39,7 +39,7 @@ def _each(x: Constants, move: Callable[[Tensor], Tensor]) -> Found:
     return Pair(move(x.exact), move(x.known)) if x.any_known else None
 
 
-@transfer(families.TRANSPOSE, families.FLIP)
+@transfer(families.TRANSPOSE, families.FLIP, families.ROTATE)
 def rearrange(node: Node, a: Arguments, out: Any) -> Found:
     """The operator on tensors of size 1 where nothing differs."""
     return _each(a["self"], lambda t: node.target(**{**a, "self": t}))  # type: ignore[operator]
@@ -92,7 +92,7 @@ def _unknown(x: Constants, dims: Sequence[int]) -> Tensor:
     return stretch(~x.known, x.sizes, dims).double()
 
 
-@transfer(families.DISPLACE)
+@transfer(families.DISPLACE, families.TO_COLUMNS)
 def displace(node: Node, a: Arguments, out: Any) -> Found:
     """The operator on tensors of full size."""
     x = a["self"]

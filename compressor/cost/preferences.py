@@ -15,7 +15,7 @@ import numpy as np
 from torch.fx import Node
 
 from compressor.cost.terms import macs_of_layers
-from compressor.program import CONTRACTIONS, Layer, Program, arguments, find_layers
+from compressor.program import CONTRACTIONS, Layer, Program, find_layers, measured_arguments
 
 Counts: TypeAlias = Any
 """A number, or an array with an entry for each operator."""
@@ -106,15 +106,15 @@ def contractions(program: Program) -> tuple[Contraction, ...]:
     nodes = {node.name: node for node in program.module.graph.nodes}
     tensors = program.module.tensors()
     return tuple(
-        _contraction(layer, nodes[layer.node], tuple(tensors[layer.weight].shape))
+        _contraction(program, layer, nodes[layer.node], tuple(tensors[layer.weight].shape))
         for layer in find_layers(program)
         if layer.kind in CONTRACTIONS and layer.in_dim is not None
     )
 
 
-def _contraction(layer: Layer, node: Node, sizes: tuple[int, ...]) -> Contraction:
+def _contraction(program: Program, layer: Layer, node: Node, sizes: tuple[int, ...]) -> Contraction:
     assert layer.in_dim is not None
-    groups = int(arguments(node).get("groups", 1))
+    groups = measured_arguments(node, program.shapes).get("groups", 1)
     if layer.kind.startswith("conv_transpose"):
         return Contraction(layer, "product", groups, 1, groups)
     if layer.kind != "conv2d":

@@ -7,7 +7,6 @@ that are summed over. Work that is no sum of products (element by element, pooli
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,7 +15,9 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.program import Program, TensorShape, arguments, families
-from compressor.program.families import OperatorTable, operator_name
+from compressor.program.families import operator_name
+from compressor.program.family import OperatorTable
+from compressor.program.letters import einsum_letters
 from compressor.program.shapes import Shape, Shapes
 
 
@@ -220,25 +221,6 @@ def einsum(op: Operator) -> Sequence[Product]:
         # A path puts its result at the end, the plain order takes it on to the next operand.
         waiting.insert(len(waiting) if op["path"] else 0, ((left | right) & needed, (*x, *y)))
     return found
-
-
-def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
-    """The letters of every dimension of every operand and of the result; those of an ellipsis are called `.0`, `.1` …
-
-    Numbered from the right, because that is how an ellipsis broadcasts.
-    """
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    specs = [re.findall(r"\.\.\.|[A-Za-z]", part) for part in left.split(",")]
-    most = max((rank - len(s) + 1 for s, rank in zip(specs, ranks, strict=True) if "..." in s), default=0)
-
-    def spread(spec: Sequence[str], n: int) -> list[str]:
-        return [one for x in spec for one in ([f".{i}" for i in reversed(range(n))] if x == "..." else [x])]
-
-    spread_specs = [spread(spec, rank - len(spec) + 1) for spec, rank in zip(specs, ranks, strict=True)]
-    if arrow:
-        return spread_specs, spread(re.findall(r"\.\.\.|[A-Za-z]", right), most)
-    letters = [x for spec in specs for x in spec if x != "..."]
-    return spread_specs, [*spread(["..."], most), *sorted(x for x in set(letters) if letters.count(x) == 1)]
 
 
 def _length(op: Operator, factor: Factor) -> int:

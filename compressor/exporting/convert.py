@@ -8,7 +8,9 @@ taken out again, so that the same program gives the same bytes everywhere.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging  # noqa: TID251 (the exporter speaks through it, and is told not to)
+import operator
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,11 +20,13 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import InputSpec, Program, batches, families
+from compressor.program import InputSpec, Program, ProgramModule, arguments, batches, families
+from compressor.program.normalise import SIZE_ARITHMETIC
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -32,8 +36,9 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     """The ONNX model of `program`, computed from `module`: its own module on the CPU, in evaluation mode.
 
     Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
-    … or the keys of the dictionary that the network returns. The batch dimension is called `batch`, or has
-    the size `batch`; dimensions of any length have the names that the specification gives them.
+    … or the keys of the dictionary that the network returns. Of these only tensors are outputs of the file. The
+    batch dimension is called `batch`, or has the size `batch`; dimensions of any length have the names that the
+    specification gives them.
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
@@ -42,8 +47,9 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
+    _refuse_projections(program)
     _lay_out_attention(module)
-    exported = to_exported(program, module, batch)
+    exported = to_exported(program, _of_tensors(program, module), batch)
     try:
         with quiet():
             onnx_program = torch.onnx.export(
@@ -51,7 +57,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
                 custom_translation_table=dict.fromkeys(families.STABLE_SORT, stable_sort),
             )  # fmt: skip
     except Exception as error:  # the exporter wraps whatever its parts raise
-        raise ModelError(f"the model has no ONNX form: {innermost_line(error)}") from error
+        raise ModelError(f"the model has no ONNX form: {_told(error, program, batch)}") from error
     if onnx_program is None:
         raise ModelError("the model has no ONNX form: torch.onnx.export gave nothing back")
     model = onnx_program.model
@@ -83,31 +89,96 @@ def _lay_out_attention(module: nn.Module) -> None:
 
 
 def output_names(program: Program) -> list[str]:
-    """Names of the network's outputs in the order in which they are flattened; no two alike, none an
-    input's."""
+    """Names of the outputs of the file: the network's tensors in the order in which they are flattened."""
+    return [name for name, _ in named_outputs(program)[0]]
+
+
+def named_outputs(program: Program) -> tuple[list[tuple[str, Node]], list[str]]:
+    """The network's tensors in the order in which they are flattened, by names of which no two are alike and none is
+    an input's; and what it calls the numbers among its outputs, which no file of tensors has."""
     (output,) = (node for node in program.module.graph.nodes if node.op == "output")
     taken = {spec.name for spec in program.inputs}
-    names: list[str] = []
-    for path in _paths(output.args[0], ""):
-        wanted = path or ("output" if not names else f"output_{len(names)}")
+    tensors: list[tuple[str, Node]] = []
+    numbers: list[str] = []
+    for path, value in _paths(output.args[0], ""):
+        if not isinstance(value, Node) or _is_number(value):
+            numbers.append(path or f"number {len(numbers)}")
+            continue
+        wanted = path or ("output" if not tensors else f"output_{len(tensors)}")
         name, n = wanted, 1
         while name in taken:
             name, n = f"{wanted}_output" if n == 1 else f"{wanted}_output_{n}", n + 1
         taken.add(name)
-        names.append(name)
-    return names
+        tensors.append((name, value))
+    return tensors, numbers
 
 
-def _paths(value: object, path: str) -> Iterator[str]:
-    """The dictionary keys that lead to each tensor, joined by dots; empty outside dictionaries."""
-    if isinstance(value, Node):
-        yield path
-    elif isinstance(value, dict):
+def _is_number(node: Node) -> bool:
+    """Whether a node is a size, or arithmetic on sizes."""
+    return node.target in families.SIZE or (node.target in SIZE_ARITHMETIC and node.target is not operator.getitem)
+
+
+def _paths(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """Every tensor or number with the dictionary keys that lead to it, joined by dots; empty outside dictionaries."""
+    if isinstance(value, dict):
         for key, part in value.items():
             yield from _paths(part, f"{path}.{key}" if path else str(key))
     elif isinstance(value, tuple | list):
         for i, part in enumerate(value):
             yield from _paths(part, f"{path}.{i}" if path else "")
+    elif value is not None:
+        yield path, value
+
+
+def _refuse_projections(program: Program) -> None:
+    """Raises:  ModelError for an LSTM with projections, which is written as one without."""
+    for node in program.module.graph.nodes:
+        if node.target not in families.RECURRENT:
+            continue
+        bound = arguments(node)
+        n_cells = bound["num_layers"] * (2 if bound["bidirectional"] else 1)
+        if len(bound["params"]) > n_cells * (4 if bound["has_biases"] else 2):
+            where = node.meta.get("where") or node.name
+            raise ModelError(
+                f"{where}: ONNX has no LSTM with projections (proj_size)\nwrite -o model.pt2 or model.py instead"
+            )
+
+
+def _of_tensors(program: Program, module: nn.Module) -> nn.Module:
+    """The module with its tensors as the only outputs; the very module where it returns nothing else."""
+    tensors, numbers = named_outputs(program)
+    if not numbers or not isinstance(module, ProgramModule):
+        return module
+    if not tensors:
+        raise ModelError("the model returns numbers only, and an ONNX file has tensors as outputs; return one")
+    graph = copy.deepcopy(module.graph)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    by_name = {node.name: node for node in graph.nodes}
+    output.args = (tuple(by_name[node.name] for _, node in tensors),)
+    return ProgramModule(module.tensors(), graph).eval()
+
+
+_NO_FUNCTION = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<operator>[^']+)'")
+
+
+def _told(error: BaseException, program: Program, batch: int | None) -> str:
+    """Why torch's exporter gave up, and what to do instead."""
+    lacking = _NO_FUNCTION.search(innermost_line(error))
+    if lacking is not None:
+        return f"torch's exporter knows none for {lacking['operator']}\nwrite -o model.pt2 or model.py instead"
+    line = _line_of_batch(program) if batch is None and program.has_dynamic_batch else None
+    if line is None:
+        return f"{innermost_line(error)}\nwrite -o model.pt2 or model.py instead"
+    return f"{innermost_line(error)}\nit computes with the number of samples ({line}); try a fixed batch: --batch 1"
+
+
+def _line_of_batch(program: Program) -> str | None:
+    """The first line in which the number of samples is an operand, which many ONNX operators cannot take."""
+    readers = (
+        node for node in program.module.graph.nodes
+        if isinstance(node.target, OpOverload) and any(_is_number(source) for source in node.all_input_nodes)
+    )  # fmt: skip
+    return next((node.meta.get("where") or node.name for node in readers), None)
 
 
 def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:

@@ -19,7 +19,7 @@ from compressor.asking.export import DEFAULT_CHECK, DEFAULT_FORM, ExportForm, In
 from compressor.data.source import DataSource
 from compressor.errors import UsageError, VerificationError
 from compressor.exporting.contents import kept_norms
-from compressor.exporting.convert import to_onnx, weight_dtype
+from compressor.exporting.convert import named_outputs, to_onnx, weight_dtype
 from compressor.exporting.half import to_half
 from compressor.exporting.metadata import PREFIX, stamp
 from compressor.exporting.publish import data_file, publish
@@ -28,7 +28,7 @@ from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
 from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
-from compressor.program import Program, families
+from compressor.program import Program, TensorShape, families, infer_shapes
 from compressor.units import format_dtype
 
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24
@@ -83,7 +83,7 @@ def export_onnx(
         try:
             report = _build(program, path, form, batch_sizes, data, extra)
         except VerificationError as error:
-            raise VerificationError(f"{error}\nnothing was written; {_advice(form)}") from error
+            raise VerificationError(f"{error}\nnothing was written; {_advice(form, program)}") from error
         if accept is not None:
             accept(report)
         return report
@@ -101,12 +101,35 @@ def _check_precision(program: Program, form: ExportForm) -> None:
         raise UsageError(f"{option} converts float32 weights, and the model has {found}; leave it out")
 
 
-def _advice(form: ExportForm) -> str:
+def _advice(form: ExportForm, program: Program) -> str:
     if form.fp16:
         return "this model needs more than half precision: leave --fp16 out"
     if form.int8 is not None:
         return "try the other kind of --int8, more --calibration samples, or --fp16"
+    squeezed = _squeezes_batch(program) if form.batch is None else None
+    if squeezed is not None:
+        return (
+            f"squeeze() ({squeezed}) drops a batch of one sample too, and no file does: name the dimensions there"
+            " (squeeze((2, 3))), or fix the batch with --batch N"
+        )
     return "try another --opset"
+
+
+def _squeezes_batch(program: Program) -> str | None:
+    """The line that squeezes a dimension whose size depends on the batch; None if none does."""
+    if not program.has_dynamic_batch:
+        return None
+    of_one = infer_shapes(program.module, program.inputs, batch=1)
+    for node in program.module.graph.nodes:
+        if node.target in families.SQUEEZE or node.target in families.SQUEEZE_DIMS:
+            alone, several = of_one[node.name], program.shapes[node.name]
+            if (
+                isinstance(alone, TensorShape)
+                and isinstance(several, TensorShape)
+                and len(alone.sizes) != len(several.sizes)
+            ):
+                return node.meta.get("where") or node.name
+    return None
 
 
 def _build(
@@ -149,6 +172,7 @@ def _build(
         plain_size_bytes=plain_size if form.is_converted else None,
         n_folded_norms=n_norms - len(kept),
         kept_norms=kept,
+        left_out=tuple(named_outputs(program)[1]),
     )
 
 

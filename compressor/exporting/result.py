@@ -75,7 +75,8 @@ class ExportReport:
     to 1,000 validation samples with the same largest output. `n_sparse` tensors are stored as sparse ones;
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
     were put into the layers before them, `kept_norms` names those that are still operators of their own. `beside` are
-    the files of a tokenizer or processor that came into a directory of transformers with the network.
+    the files of a tokenizer or processor that came into a directory of transformers with the network; `left_out` names
+    what the network returns beside tensors: a number is no output of a file.
     """
 
     path: str | None
@@ -96,6 +97,7 @@ class ExportReport:
     n_folded_norms: int = 0
     kept_norms: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:

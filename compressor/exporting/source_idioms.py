@@ -357,10 +357,19 @@ def expression(node: Node, w: Writer) -> tuple[str, bool]:
             return IDIOMS[name](arguments(node), w), name in OPERATORS or name == "rsub.Scalar"
         if packet in _FUNCTIONAL and overload in ("default", ""):
             return _functional(node, packet, w), False
-        if packet in _METHODS and isinstance(arguments(node)[next(iter(arguments(node)))], Node):
+        if packet in _METHODS and _is_method(node):
             return _method(node, packet, w), False
     args = [w.value(part) for part in node.args] + [f"{key}={w.value(v)}" for key, v in node.kwargs.items()]
     return f"torch.ops.{node.target.namespace}.{packet}.{overload}({', '.join(args)})", False
+
+
+def _is_method(node: Node) -> bool:
+    """Whether a call of the method says all: one with a memory format, which has a keyword only, does not."""
+    b = arguments(node)
+    defaults = defaults_of(node.target)
+    named = [a.name for a in node.target._schema.arguments if a.kwarg_only]  # type: ignore[union-attr]
+    plain = all(b[name] == defaults.get(name) for name in named)
+    return plain and isinstance(b[next(iter(b))], Node)
 
 
 def _is_usual(node: Node, packet: str) -> bool:

@@ -60,7 +60,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
     expected = module.state_dict()
     for key, tensor in state.items():
         check_dense(f"{name}: {shown(key)}", tensor)
-    renamed = fitted_names(state, expected)
+    masked = without_masks(state, expected)
+    renamed = fitted_names(masked, expected)
     fill_gaps(renamed, expected)
     problems = _problems(renamed, expected)
     if problems:
@@ -70,7 +71,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
     module.load_state_dict(renamed, strict=True)
-    return _notes(renamed, expected)
+    told = ["masks of torch.nn.utils.prune were multiplied into their weights, as prune.remove does"]
+    return [*(told if len(masked) < len(state) else ()), *_notes(renamed, expected)]
 
 
 def check_filled(
@@ -101,6 +103,22 @@ def suggest(state: Mapping[str, Tensor]) -> list[str]:
         fill_gaps(renamed, expected)
         if not _problems(renamed, expected):
             found.append(arch)
+    return found
+
+
+def without_masks(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`conv.weight` in place of the `conv.weight_orig` and `conv.weight_mask` that torch.nn.utils.prune keeps.
+
+    As it is where the architecture has such names itself, or where one of a pair is missing.
+    """
+    found = dict(state)
+    for key in state:
+        name = key.removesuffix("_orig")
+        mask = state.get(f"{name}_mask")
+        if name == key or mask is None or name in state or mask.shape != state[key].shape:
+            continue
+        if not any(known.endswith(key.rpartition(".")[2]) for known in expected):
+            found[name] = found.pop(key) * found.pop(f"{name}_mask").to(state[key].dtype)
     return found
 
 

@@ -3,7 +3,7 @@
 It must never hold knowledge of axes, patterns or file formats.
 """
 
-from compressor.program.arguments import arguments, set_argument
+from compressor.program.arguments import arguments, measured_arguments, set_argument
 from compressor.program.capture import capture
 from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
@@ -40,6 +40,7 @@ __all__ = [
     "insert_gather",
     "is_learned",
     "layer_name",
+    "measured_arguments",
     "misfit",
     "of_same_kind",
     "open_response_norms",

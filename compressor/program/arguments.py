@@ -7,12 +7,21 @@ and exported graphs leave trailing defaults out. Everything that looks into a no
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-_PYTHON_SIGNATURES: dict[Any, tuple[str, ...]] = {operator.getitem: ("self", "index")}
+_OF_ONE = (operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not)
+_PYTHON_SIGNATURES: dict[Any, tuple[str, ...]] = {
+    operator.getitem: ("self", "index"),
+    torch.sym_ite: ("condition", "self", "other"),
+    **dict.fromkeys(_OF_ONE, ("self",)),
+}
+"""Arguments of what is no operator of torch's; all others take two."""
 
 
 @lru_cache(maxsize=4096)
@@ -46,6 +55,19 @@ def arguments(node: Node) -> dict[str, Any]:
         else:
             bound[name] = default
     return bound
+
+
+def measured_arguments(node: Node, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument by schema name, with the number in place of one that the graph computes, as of the batch.
+
+    Whoever calculates with an argument reads it here: any that takes a number may hold one that depends on the batch.
+    """
+    return {name: map_arg(value, lambda n: _measured(n, shapes)) for name, value in arguments(node).items()}
+
+
+def _measured(node: Node, shapes: Mapping[str, Any]) -> Any:
+    found = shapes.get(node.name)
+    return found if isinstance(found, (bool, int, float)) else node
 
 
 def set_argument(node: Node, name: str, value: Any) -> None:

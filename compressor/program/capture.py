@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
+from compressor.program import families
 from compressor.program.batches import (
     closed_lengths,
     fixed_at,
@@ -39,6 +40,7 @@ from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import traced_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs
 from compressor.program.trace import NoTraceError, trace
+from compressor.program.weight_norm import fold_weight_norms
 
 _TRACED_BATCH = 2
 _MOST_ELEMENTS = 2**24
@@ -100,7 +102,9 @@ def _faithful(original: Original) -> Program:
         except (NoTraceError, _UnlikeError) as second:
             original.check_repeatable()
             what = "cannot be exported" if isinstance(second, NoTraceError) else "is not what its export computes"
-            raise ModelError(f"the model {what}: {second}\nfirst try, with a dynamic batch: {first}") from second
+            way_out = second.way_out if isinstance(second, NoTraceError) else ""
+            more = [f"first try, with a dynamic batch: {first}"] if str(first) != str(second) else []
+            raise ModelError("\n".join([f"the model {what}: {second}", *more, *filter(None, [way_out])])) from second
         why = original.own_limit or str(first)
         return _noted(program, f"exported with the batch fixed at 1: {why}", in_front=True)
 
@@ -178,6 +182,7 @@ def _program(source: fx.GraphModule, original: Original, inputs: Sequence[InputS
     graph, aliases, written = normalise(plain, _named_tensors(source))
     in_training = drop_unused_statistics(graph)
     tensors = {name: t for name, t in _named_tensors(source).items() if name not in aliases}
+    tensors, normed = fold_weight_norms(graph, tensors)
     tensors, dropped = _without_unused_parameters(tensors, graph)
     aliases = {name: to for name, to in aliases.items() if to in tensors}
     own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
@@ -194,7 +199,7 @@ def _program(source: fx.GraphModule, original: Original, inputs: Sequence[InputS
         for spec, node in zip(inputs, placeholders, strict=True)
     )
     written = {name: line for name, line in written.items() if name.rpartition(".")[0] not in in_training}
-    notes = _left_out(graph, dropped, written)
+    notes = [*_folded(normed), *_left_out(graph, dropped, written)]
     traced = traced_shapes(graph, module.tensors())
     return _noted(open_response_norms(Program(module, specs, {}, Record(), aliases, traced)), *notes)
 
@@ -204,11 +209,23 @@ def _noted(program: Program, *notes: str, in_front: bool = False) -> Program:
     return program.replace(record=replace(program.record, notes=(*notes, *old) if in_front else (*old, *notes)))
 
 
+def _folded(normed: Sequence[str]) -> list[str]:
+    """A note on weights that the module computes by weight norm and the program holds."""
+    if not normed:
+        return []
+    return [f"weight norm is folded into the weights ({shown(normed)}), and retraining trains these as they are"]
+
+
 def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str]) -> list[str]:
     """Notes on what of the module is not in the graph, or not as a reader of it would expect."""
     notes = []
     if dropped:
         notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown(dropped)}")
+    if simulated := [node for node in graph.nodes if "fake_quantize" in families.operator_name(node.target)]:
+        notes.append(
+            f"fake quantisation ({len(simulated)} operators): what it reads stays whole; prune the float network,"
+            " and prepare the compact one for quantisation"
+        )
     if foreign := foreign_operators(graph):
         notes.append(f"{', '.join(foreign)}: not an ATen operator, so the model can be analysed but not kept in a file")
     if norms := batch_statistics(graph):

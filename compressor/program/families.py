@@ -8,90 +8,17 @@ entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
+from compressor.program.family import Family, Group, Known
+
 aten = torch.ops.aten
 
-_Entry = TypeVar("_Entry", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """Overloads that nothing here tells apart.
-
-    A family whose argument `weight` belongs to a layer has its dimensions: `filter_dim`, and `channel_dim` where there
-    are input channels. `operands` are the arguments that are multiplied, in order; `mode` is the argument that says
-    whether the network is being trained.
-    """
-
-    name: str
-    overloads: tuple[OpOverload, ...] = ()
-    filter_dim: int | None = None
-    channel_dim: int | None = None
-    operands: tuple[str, ...] = ()
-    mode: str | None = None
-
-    @cached_property
-    def _members(self) -> frozenset[Any]:
-        return frozenset(self.overloads)
-
-    def __contains__(self, target: Any) -> bool:
-        return target in self._members
-
-    def __iter__(self) -> Iterator[OpOverload]:
-        return iter(self.overloads)
-
-    def __or__(self, other: Family | Group) -> Group:
-        return Group((self,)) | other
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Several families together."""
-
-    families: tuple[Family, ...]
-
-    @cached_property
-    def _members(self) -> frozenset[Any]:
-        return frozenset(self)
-
-    def __contains__(self, target: Any) -> bool:
-        return target in self._members
-
-    def __iter__(self) -> Iterator[OpOverload]:
-        return (overload for family in self.families for overload in family)
-
-    def __or__(self, other: Family | Group) -> Group:
-        more = other.families if isinstance(other, Group) else (other,)
-        return Group((*self.families, *(family for family in more if family not in self.families)))
-
-
-@dataclass
-class _Known:
-    """The families so far, and the one of each overload."""
-
-    families: list[Family] = field(default_factory=list)
-    of: dict[Any, Family] = field(default_factory=dict)
-
-    def add(self, name: str, *overloads: OpOverload, **more: Any) -> Family:
-        """Raises:  ValueError if an overload is in a family already."""
-        family = Family(name, overloads, **more)
-        for overload in overloads:
-            if overload in self.of:
-                raise ValueError(f"{overload} is in two families: {self.of[overload].name} and {name}")
-            self.of[overload] = family
-        self.families.append(family)
-        return family
-
-
-_known = _Known()
+_known = Known()
 _family = _known.add
 
 # Sums over channels, weighted by filters.
@@ -120,7 +47,10 @@ ANY_CONVOLUTION = _family("any_convolution", aten.convolution.default, aten._con
 CONV_TBC = _family("conv_tbc", aten.conv_tbc.default)
 AFFINE_GRID = _family("affine_grid", aten.affine_grid_generator.default)
 TENSORDOT = _family("tensordot", aten.tensordot.default)
-BILINEAR = _family("bilinear", aten.bilinear.default)
+BILINEAR = _family("bilinear", aten.bilinear.default, filter_dim=0)
+DISTANCE = _family("distance", aten.cdist.default, aten._cdist_forward.default)
+OUTER = _family("outer", aten.outer.default)
+SIMILARITY = _family("similarity", aten.cosine_similarity.default)
 RECURRENT_CELL = _family(
     "recurrent_cell", aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default,
     aten.rnn_relu_cell.default,
@@ -164,6 +94,7 @@ TRANSPOSE = _family(
     aten.swapaxes.default, aten.swapdims.default, aten.numpy_T.default, aten.mT.default, aten.adjoint.default,
 )  # fmt: skip
 FLIP = _family("flip", aten.flip.default)
+ROTATE = _family("rotate", aten.rot90.default)
 EXPAND = _family("expand", aten.expand.default, aten.broadcast_to.default)
 EXPAND_AS = _family("expand_as", aten.expand_as.default)
 REPEAT = _family("repeat", aten.repeat.default, aten.tile.default)
@@ -173,7 +104,9 @@ STACK = _family("stack", aten.stack.default)
 PAD = _family("pad", aten.pad.default, aten.constant_pad_nd.default)
 PIXEL_SHUFFLE = _family("pixel_shuffle", aten.pixel_shuffle.default, aten.pixel_unshuffle.default)
 CHANNEL_SHUFFLE = _family("channel_shuffle", aten.channel_shuffle.default)
-DISPLACE = _family("displace", aten.roll.default, aten.unfold.default, aten.diagonal.default, aten.im2col.default)
+DISPLACE = _family("displace", aten.roll.default, aten.unfold.default, aten.diagonal.default)
+TO_COLUMNS = _family("to_columns", aten.im2col.default)
+FROM_COLUMNS = _family("from_columns", aten.col2im.default)
 
 # Parts of the data.
 SLICE = _family("slice", aten.slice.Tensor)
@@ -187,6 +120,10 @@ UNBIND = _family("unbind", aten.unbind.int)
 INDEX_SELECT = _family("index_select", aten.index_select.default)
 INDEX = _family("index", aten.index.Tensor)
 GATHER = _family("gather", aten.gather.default, aten.take_along_dim.default)
+SCATTER = _family(
+    "scatter", aten.scatter_add.default, aten.scatter.src, aten.scatter.value, aten.scatter_reduce.two,
+    aten.index_add.default, aten.index_copy.default,
+)  # fmt: skip
 PARTS = SLICE | NARROW | SELECT | SPLIT | UNBIND
 
 # A window that slides along space.
@@ -203,8 +140,12 @@ RESIZE = _family(
     "resize", aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec,
     aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec,
     aten.upsample_bicubic2d.vec, aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default,
+    aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.vec,
+    aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec,
 )  # fmt: skip
 BORDER = _family("border", aten.reflection_pad2d.default, aten.replication_pad2d.default)
+UNPOOL = _family("unpool", aten.max_unpool2d.default, aten.max_unpool3d.default)
+SAMPLE = _family("sample", aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
 POOLS = MAX_POOL | AVG_POOL
 WINDOWS = MAX_POOL | AVG_POOL | ADAPTIVE_POOL | RESIZE | BORDER
 
@@ -218,7 +159,8 @@ REDUCE = _family(
 )  # fmt: skip
 SOFTMAX = _family("softmax", aten.softmax.int, aten._softmax.default)
 LOG_SOFTMAX = _family("log_softmax", aten.log_softmax.int)
-CUMSUM = _family("cumsum", aten.cumsum.default)
+CUMSUM = _family("cumsum", aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
+DIFFERENCE = _family("difference", aten.diff.default)
 SORT = _family("sort", aten.sort.default, aten.sort.stable, aten.topk.default)
 REDUCTIONS = MEAN | REDUCE
 SCANS = SOFTMAX | LOG_SOFTMAX | CUMSUM
@@ -323,13 +265,21 @@ GATED: Kind = frozenset({aten.silu.default, aten.gelu.default, aten.mish.default
 SUMS = Group(
     (
         *WITH_FILTERS.families, *(PRODUCTS | ADDED_PRODUCTS).families, ADDMV, ADDBMM, OTHER_MATMUL, ANY_CONVOLUTION,
-        CONV_TBC, TENSORDOT, BILINEAR, RECURRENT_CELL, RECURRENT, EINSUM, ATTENTION, BATCH_NORM, INSTANCE_NORM,
-        LAYER_NORM, RMS_NORM, GROUP_NORM, MEAN, REDUCE, CUMSUM, AVG_POOL, ADAPTIVE_POOL, RESIZE,
+        CONV_TBC, TENSORDOT, BILINEAR, DISTANCE, SIMILARITY, RECURRENT_CELL, RECURRENT, EINSUM, ATTENTION, BATCH_NORM,
+        INSTANCE_NORM,
+        LAYER_NORM, RMS_NORM, GROUP_NORM, MEAN, REDUCE, CUMSUM, AVG_POOL, ADAPTIVE_POOL, RESIZE, SAMPLE,
     )
 )  # fmt: skip
 """Operators that add many values up: a result next to 0 holds the rounding of its terms, not of itself."""
 COPIES: Kind = frozenset(
-    {aten.clone.default, aten.cat.default, aten.stack.default, aten.repeat.default, aten.flip.default}
+    {
+        aten.clone.default,
+        aten.cat.default,
+        aten.stack.default,
+        aten.repeat.default,
+        aten.flip.default,
+        aten.rot90.default,
+    }
 )
 """Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
 LOOK_UPS: Kind = frozenset({aten.index_select.default, aten.gather.default})
@@ -351,6 +301,13 @@ def operands_of(target: Any) -> tuple[str, ...]:
     """Names of the arguments that an operator multiplies, in order; () for one of no such family."""
     family = _FAMILY_OF.get(target)
     return () if family is None else family.operands
+
+
+def is_depthwise(target: Any, weight: tuple[int, ...], groups: int) -> bool:
+    """Whether a grouped convolution with a weight of these sizes has a group for every channel."""
+    if target in TRANSPOSED_CONVOLUTIONS:
+        return 1 < groups == weight[0]
+    return groups > 1 and weight[1] == 1
 
 
 def is_pointwise(target: Any) -> bool:
@@ -379,27 +336,3 @@ def spatial_rank(target: Any) -> int:
     """How many dimensions a window slides along, as the operator's name says; 2 where it does not."""
     name = operator_name(target)
     return next((n for n in (1, 2, 3) if f"{n}d" in name), 2)
-
-
-class OperatorTable(dict[Any, _Entry]):
-    """One entry per overload; `what` names it in the error on a second one."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__()
-        self._what = what
-
-    def register(self, *operators: Family | Group | OpOverload) -> Callable[[_Entry], _Entry]:
-        """A decorator that enters a function for families, groups or single overloads.
-
-        Raises:  ValueError if an overload has an entry already.
-        """
-        overloads = [o for one in operators for o in (one if isinstance(one, (Family, Group)) else (one,))]
-
-        def enter(entry: _Entry) -> _Entry:
-            for overload in overloads:
-                if overload in self:
-                    raise ValueError(f"{overload} already has {self._what}: {self[overload].__name__}")
-                self[overload] = entry
-            return entry
-
-        return enter

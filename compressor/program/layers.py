@@ -51,12 +51,16 @@ def why_columns_stay(layer: Layer, layers: Sequence[Layer]) -> str | None:
     return None
 
 
+_DATA = ("input", "input1", "input2", "indices")
+"""Arguments that a layer works on: a parameter there (a code that a hypernetwork reads) is none of its weights."""
+
+
 def find_layers(program: Program) -> tuple[Layer, ...]:
     """Every layer in graph order; a parameter that only arithmetic reads is a layer of kind `parameter`."""
     layers: list[Layer] = []
     owned: set[str] = set()
     for node in program.module.graph.nodes:
-        found = _layer(node) if node.op == "call_function" else None
+        found = _layer(node) or _recurrent_layer(node) if node.op == "call_function" else None
         if found is not None:
             layers.append(found)
             owned.update(found.tensors)
@@ -70,13 +74,28 @@ def _layer(node: Node) -> Layer | None:
     family = families.family_of(node.target)
     if family is None or family.filter_dim is None:
         return None
-    read = {name: v for name, v in arguments(node).items() if isinstance(v, Node) and v.op == "get_attr"}
+    bound = {name: v for name, v in arguments(node).items() if name not in _DATA}
+    read = {name: v for name, v in bound.items() if isinstance(v, Node) and v.op == "get_attr"}
     weight = read.pop("weight", None)
     if weight is None:
         return None
     name = str(weight.target)
     tensors = (name, *(str(other.target) for other in read.values()))
     return Layer(layer_name(name), family.name, node.name, name, tensors, family.filter_dim, family.channel_dim)
+
+
+def _recurrent_layer(node: Node) -> Layer | None:
+    """All weights of a recurrent layer or cell as one layer, by the rows of its first matrix; none is a kernel's."""
+    if node.target not in families.RECURRENT and node.target not in families.RECURRENT_CELL:
+        return None
+    bound = arguments(node)
+    given = bound["params"] if "params" in bound else [bound[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    names = [str(value.target) for value in given if isinstance(value, Node) and value.op == "get_attr"]
+    if not names:
+        return None
+    owner = names[0].rpartition(".")[0] or names[0]
+    kind = families.operator_name(node.target).removesuffix("_cell")
+    return Layer(owner, kind, node.name, names[0], tuple(names), 0, None)
 
 
 def layer_name(tensor: str) -> str:

@@ -22,6 +22,7 @@ from compressor.errors import ModelError
 from compressor.program.calls import Answer, ask, difference
 from compressor.program.likely_inputs import likely_input, shown
 from compressor.program.precision import default_type
+from compressor.program.refusals import of_inputs, refuse_sparse
 from compressor.program.spec import InputSpec, other_lengths
 
 _BATCHES = (1, 3)
@@ -46,6 +47,7 @@ class Original:
     """A module with its inputs: what it answers at a batch size, and what else a call does."""
 
     def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
+        refuse_sparse(module)
         self.module, self.inputs = module, tuple(map(_of_any_batch, inputs))
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             ask(module, self.examples(At(_BATCHES[0])))  # makes their sizes; what goes wrong shows again below
@@ -87,6 +89,7 @@ class Original:
             raise ModelError(
                 f"--input {given}: the model does not run on that: {self._refusal(sizes[0])}\n"
                 f"{self._meant() or 'say what it takes with --input, without the batch'}"
+                f"{of_inputs(self.answer(At(sizes[0])).error or '')}"
             )
         return sizes
 

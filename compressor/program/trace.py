@@ -13,13 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from compressor.errors import named_line
 from compressor.program.known import reading_constants
 from compressor.program.normalise import users_line
+from compressor.program.refusals import refusal_of
 
 
 class NoTraceError(Exception):
-    """torch cannot export the module; the message is its first line and the user's line that it is about."""
+    """torch cannot export the module; the message says why and in which of the user's lines, `way_out` what to do."""
+
+    def __init__(self, message: str, way_out: str = "") -> None:
+        super().__init__(message)
+        self.way_out = way_out
 
 
 def trace(
@@ -37,7 +41,8 @@ def trace(
             return exported, exported.module()  # type: ignore[return-value]
     except Exception as error:  # torch.export has no common base class for what it raises
         line = users_line(str(error)) or users_line("".join(traceback.format_tb(error.__traceback__)))
-        raise NoTraceError(named_line(error) + (f" ({line})" if line else "")) from error
+        found = refusal_of(error)
+        raise NoTraceError(found.what + (f" ({line})" if line else ""), found.way_out) from error
 
 
 def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:

@@ -109,7 +109,10 @@ class _Fitting:
         if layer.weight not in self._masks and same:
             return
         bound = arguments(node)
-        groups = int(bound.get("groups", 1))
+        groups = bound.get("groups", 1)
+        if not isinstance(groups, int):
+            self.skipped.append(f"{layer.name}: its groups depend on the number of samples")
+            return
         rows, targets = _equations(node, bound, x, wanted, self._parameters[layer.weight].shape, self._random)
         bias = bound.get("bias")
         bias_name = str(bias.target) if isinstance(bias, Node) else None

@@ -45,6 +45,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
         ("form", _form(report)),
         ("norms", _norms(report)),
         ("with", ", ".join(report.beside)),
+        ("left out", ", ".join(report.left_out) and f"{', '.join(report.left_out)}: no tensor, so no output of a file"),
         (
             "difference",
             f"{report.max_rel:.1e} of the largest output (limit {_limit(report.limit)}), {report.max_abs:.1e} absolute",

@@ -10,6 +10,7 @@ from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import make_selector
+from compressor.sparsity.select_units import free_units
 
 __all__ = [
     "CRITERIA",
@@ -26,6 +27,7 @@ __all__ = [
     "Selector",
     "apply_masks",
     "find_likes",
+    "free_units",
     "kept_units",
     "layer_trial",
     "make_selector",

@@ -17,7 +17,7 @@ from torch.fx import Node
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import LatencyTable, Stopwatch, width_grid
 from compressor.cost.terms import dense_cost, mac_terms
-from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, arguments, find_layers
+from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, find_layers, measured_arguments
 
 BLOCK = 16
 """Widths are measured at multiples of this: the block of the CPU's kernels (8 or 16), which a width in between fills
@@ -85,7 +85,7 @@ def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwat
     """Seconds of one layer over a grid of widths of its weight's filter and channel axes."""
     weight = program.module.tensors()[layer.weight]
     assert layer.in_dim is not None
-    groups = arguments(node).get("groups", 1)
+    groups = measured_arguments(node, program.shapes).get("groups", 1)
     shared = 1 if weight.shape[layer.in_dim] == 1 or layer.kind.startswith("conv_transpose") else groups
     filters = width_grid(weight.shape[layer.out_dim], BLOCK * shared, _N_POINTS)  # a block in every group
     channels = width_grid(weight.shape[layer.in_dim], BLOCK, _N_POINTS)
@@ -98,7 +98,7 @@ def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwat
 
 def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_channels: int) -> Program:
     """One operator with a weight of so many filters and channels (along the weight's own axes), and its input."""
-    bound, own = arguments(node), program.module.tensors()
+    bound, own = measured_arguments(node, program.shapes), program.module.tensors()
     assert layer.in_dim is not None
     weight_sizes = list(own[layer.weight].shape)
     dense_channels = weight_sizes[layer.in_dim]
@@ -108,7 +108,9 @@ def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_ch
     sizes = list(source.sizes[1:])
     dim = len(sizes) - 1 if layer.kind == "linear" else 0
     groups = bound.get("groups", 1)
-    if groups > 1 and dense_channels == 1:  # depthwise: one group per channel, so the groups go with the filters
+    if groups > 1 and layer.kind.startswith("conv_transpose") and dense_channels == groups:
+        groups = sizes[dim] = n_channels
+    elif groups > 1 and dense_channels == 1:  # depthwise: one group per channel, so the groups go with the filters
         groups = max(1, round(n_filters * groups / own[layer.weight].shape[layer.out_dim]))
         sizes[dim] = groups
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.asking.pattern import UnitKind
@@ -69,19 +70,50 @@ def budget_of(program: Program, units: UnitMap, layers: Sequence[Layer], scoped:
 
 
 def free_units(units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str]) -> Keep:
-    """Units that some layer in scope produces and no kept layer does; units without a producer follow their readers."""
+    """Units that some layer in scope produces and no kept layer does; units without a producer follow their readers.
+
+    The one answer for what `analyze` offers and what a pattern may take; a unit that is all of its width stays.
+    """
+    owned = _owned(units, layers)
+    nobodys = ~owned.any(0) if len(layers) else np.ones(units.n_units, dtype=bool)
     produced = np.zeros(units.n_units, dtype=bool)
     protected = np.zeros(units.n_units, dtype=bool)
-    for layer in layers:
-        of_index = units.axes.get((layer.weight, layer.out_dim))
-        if of_index is None:
-            continue
-        mine = of_index[of_index >= 0]
+    for layer, own in zip(layers, owned, strict=True):
+        mine = own | (nobodys & _touched(units, layer.tensors))
         if layer.name in scoped:
-            produced[mine] = True
+            produced |= mine
         if layer.name in kept:
-            protected[mine] = True
-    return (produced | _selected(units, layers, scoped)) & ~(protected | _selected(units, layers, kept))
+            protected |= mine
+    free = (produced | _selected(units, layers, scoped)) & ~(protected | _selected(units, layers, kept))
+    return free & ~_alone(units)
+
+
+def _owned(units: UnitMap, layers: Sequence[Layer]) -> NDArray[np.bool_]:
+    """Which units lie along the filters of which layer. Shapes: -> (n_layers, n_units)"""
+    found = np.zeros((len(layers), units.n_units + 1), dtype=bool)
+    for row, layer in zip(found, layers, strict=True):
+        of_index = units.axes.get((layer.weight, layer.out_dim))
+        if of_index is not None:
+            row[of_index] = True
+    return found[:, :-1]
+
+
+def _touched(units: UnitMap, tensors: Sequence[str]) -> Keep:
+    """Units along any axis of these tensors: experts, codes and modulated weights have several."""
+    found = np.zeros(units.n_units + 1, dtype=bool)
+    for (name, _), of_index in units.axes.items():
+        if name in tensors:
+            found[of_index] = True
+    return found[:-1]
+
+
+def _alone(units: UnitMap) -> Keep:
+    """Units without another one in their group or along some dimension: one of each stays."""
+    found = np.bincount(units.group_of, minlength=1)[units.group_of] == 1 if units.n_units else np.zeros(0, dtype=bool)
+    for _, members in units.widths:
+        if len(members) == 1:
+            found[members] = True
+    return found
 
 
 def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
@@ -97,15 +129,22 @@ def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
 def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score: str) -> Callable[[str, int], bool]:
     """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them.
 
+    What no filter produces (a hidden unit of an LSTM, a feature of an embedding) has its own weights in what does.
     A selected input's own weights are its column of the layer that selects it. A score of whole filters says nothing
     about the slices of the layers that read them, whatever the pattern; batch norms have filters, too.
     """
     if score == "filter":
-        of_filters = {(layer.weight, layer.out_dim) for layer in layers}
-        return lambda name, dim: (name, dim) in of_filters
+        every = {(layer.weight, layer.out_dim) for layer in layers}
+        return lambda name, dim: (name, dim) in every
     if kind in ("channel", "head"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
+    of_filters = np.zeros(units.n_units + 1, dtype=bool)
+    for axis in own & units.axes.keys():
+        of_filters[units.axes[axis]] = True
+    of_filters[-1] = True  # pinned
+    others = {(layer.weight, layer.out_dim) for layer in layers} & units.axes.keys()
+    own |= {axis for axis in others if not of_filters[units.axes[axis]].all()}
     own |= {
         (layer.weight, layer.in_dim)
         for layer in layers

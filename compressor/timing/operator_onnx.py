@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError
 from compressor.program import Program, TensorShape, arguments, families
-from compressor.program.families import OperatorTable
+from compressor.program.family import OperatorTable
 
 OPSET, IR_VERSION = 20, 10
 _LAST = 2**62

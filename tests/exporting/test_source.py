@@ -421,3 +421,12 @@ def test_what_cannot_be_written_is_said(program_of: Build, tmp_path: Path) -> No
     with pytest.raises(GateError):
         export_python(program, tmp_path / "other.py", accept=refuse)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_arguments_that_have_a_keyword_only_are_not_lost(tmp_path: Path) -> None:
+    """Spectral norm copies its vectors with a memory format, which `Tensor.clone` takes by name."""
+    torch.manual_seed(0)
+    norm = nn.utils.parametrizations.spectral_norm
+    net = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Flatten(), norm(nn.Linear(288, 2))).eval()
+    report = export_python(capture(net, [InputSpec("x", (None, 3, 8, 8))]), tmp_path / "m.py")
+    assert report.max_rel <= 1e-6 and "memory_format" in (tmp_path / "m.py").read_text()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from compressor.errors import ModelError
 from compressor.formats.state_dict import find_state_dict, load_into, suggest
@@ -140,3 +141,36 @@ def test_the_wrong_architecture_is_corrected() -> None:
     other = build("resnet32", {}).module
     with pytest.raises(ModelError, match=r"12 missing|missing(.|\n)*it fits --arch resnet20"):
         load_into(other, build("resnet20", {}).module.state_dict(), "file", "resnet32")
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+
+
+def test_masks_of_torch_prune_are_multiplied_in_as_prune_remove_does() -> None:
+    pruned, wanted = Two(), Two()
+    prune.ln_structured(pruned.a, "weight", 0.5, n=2, dim=0)
+    prune.l1_unstructured(pruned.b, "bias", 1)
+    state = pruned.state_dict()
+    assert {"a.weight_orig", "a.weight_mask", "b.bias_orig"} <= state.keys()
+    notes = load_into(wanted, state, "m.pt", "Two")
+    assert any("prune.remove" in note for note in notes)
+    assert torch.equal(wanted.a.weight, pruned.a.weight) and torch.equal(wanted.b.bias, pruned.b.bias)
+    assert (wanted.a.weight == 0).any()
+
+
+def test_an_architecture_that_prunes_itself_keeps_its_masks() -> None:
+    both = [Two(), Two()]
+    for net in both:
+        prune.ln_structured(net.a, "weight", 0.5, n=2, dim=0)
+    load_into(both[1], both[0].state_dict(), "m.pt", "Two")
+    assert torch.equal(both[1].a.weight_mask, both[0].a.weight_mask)
+
+
+def test_a_mask_that_does_not_fit_is_not_guessed_at() -> None:
+    state = Two().state_dict()
+    state["a.weight_orig"], state["a.weight_mask"] = state.pop("a.weight"), torch.ones(2)
+    with pytest.raises(ModelError, match=r"missing: a\.weight"):
+        load_into(Two(), state, "m.pt", "Two")

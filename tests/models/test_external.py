@@ -125,3 +125,12 @@ def test_detection_operators_are_declared_for_a_build_that_lacks_them(monkeypatc
     monkeypatch.setattr(external.importlib, "import_module", lambda name: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="division by zero"):
         external.imported_beside_any_torch("absent.models")
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "ssdlite320_mobilenet_v3_large"])
+def test_no_backbone_is_fetched(name: str) -> None:
+    """Their builders have a default of `weights_backbone`; in a sealed block a download would be refused."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    module, shapes = external.build_torchvision(name, {"num_classes": 3})
+    assert isinstance(module, nn.Module) and shapes is None

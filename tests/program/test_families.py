@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compressor.program import families as f
+from compressor.program.family import Known, OperatorTable
 
 aten = torch.ops.aten
 SOURCE = Path(__file__).parents[2] / "compressor"
@@ -101,7 +102,7 @@ def test_every_overload_is_real_and_in_one_family() -> None:
 
 
 def test_twin_an_overload_in_two_families_is_an_error() -> None:
-    known = f._Known()
+    known = Known()
     known.add("one", aten.relu.default)
     with pytest.raises(ValueError, match=r"aten\.relu\.default is in two families: one and two"):
         known.add("two", aten.tanh.default, aten.relu.default)
@@ -162,7 +163,7 @@ def test_names_of_operators() -> None:
 
 
 def test_a_table_has_one_entry_per_overload() -> None:
-    table: f.OperatorTable[Any] = f.OperatorTable("a number")
+    table: OperatorTable[Any] = OperatorTable("a number")
 
     @table.register(f.CONV1D, aten.relu.default)
     def one() -> int:
