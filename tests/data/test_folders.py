@@ -13,7 +13,7 @@ from compressor.data import has_labels
 from compressor.data.folders import decode, open_folders
 from compressor.errors import DataError
 
-Image = pytest.importorskip("PIL.Image", reason="image folders need Pillow, the extra compressor[vision]")
+Image = pytest.importorskip("PIL.Image", reason="image folders need Pillow, pip install pillow")
 
 
 def write_images(folder: Path, n: int = 2) -> None:
@@ -114,7 +114,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path: Path) -> None:
 def test_the_extra_is_named_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(DataError, match=r"needs Pillow; install it with pip install 'compressor\[vision\]'"):
+    with pytest.raises(DataError, match=r"needs Pillow; install it with pip install pillow"):
         open_folders(tmp_path)
 
 
