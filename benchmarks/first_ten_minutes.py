@@ -140,7 +140,8 @@ def walked(words: list[str], command: str, here: Path, site: Path) -> Done:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # A chain of words on a terminal: what is told, then the result.
-    return Done(command, done.returncode, done.stderr + done.stdout, cpu_s, time.perf_counter() - began)
+    shown = (done.stderr + done.stdout).replace(f"{here}/", "")
+    return Done(command, done.returncode, shown, cpu_s, time.perf_counter() - began)
 
 
 def walk(here: Path, site: Path) -> tuple[Done, list[Done], list[Done]]:

@@ -39,7 +39,7 @@ def blocks(page: str) -> list[Block]:
 
 def commands(text: str) -> list[list[str]]:
     """The words of every command line of ours in a block, each part of a pipe alone, without what is only prose."""
-    joined = text.replace("\\\n", " ")
+    joined = re.sub(r"^\$ .*\ncompress \w+: ", "", text.replace("\\\n", " "), flags=re.MULTILINE)  # shown to fail
     lines = [re.sub(r"^\s*\$ ", "", line).strip() for line in joined.splitlines()]
     parts = [part.strip() for line in lines for part in re.split(r" \|\|? | && |; ", line.partition("  #")[0])]
     parts = [re.sub(r"\s+(->\s.*|[<>]\s*\S+.*)$", "", part) for part in parts if part.startswith("compress ")]

@@ -103,8 +103,7 @@ def prune(
     pruned = remember(pruned, program, settings)
     measured = timed(program, pruned) if timed is not None else None
     report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
-    last = settings.retrain_recipe
-    lost = worsened(stages, run.task, keeps_best=last is not None and last.keep == "best")
+    lost = worsened(stages, run.task, keeps_best=any(recipe.keep == "best" for recipe in settings.recipes))
     return pruned, replace(report, warnings=(*report.warnings, *lost))
 
 

@@ -13,7 +13,7 @@ from compressor.data import has_labels
 from compressor.data.folders import decode, open_folders
 from compressor.errors import DataError
 
-Image = pytest.importorskip("PIL.Image", reason="image folders need Pillow, the extra compressor[vision]")
+Image = pytest.importorskip("PIL.Image", reason="image folders need Pillow, pip install pillow")
 
 
 def write_images(folder: Path, n: int = 2) -> None:

@@ -63,7 +63,7 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_image_folder(tmp_path: Path) -> None:
-    pytest.importorskip("PIL", reason="image folders need Pillow, the extra compressor[vision]")
+    pytest.importorskip("PIL", reason="image folders need Pillow, pip install pillow")
     with pytest.raises(DataError, match="no images: looked for train/CLASS/"):
         open_data(str(tmp_path))
 
