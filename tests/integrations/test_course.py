@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.errors import UsageError
+from compressor.errors import ModelError, UsageError
 from compressor.integrations.course import Course
 
 
@@ -53,6 +53,39 @@ def test_a_saved_state_waits_for_the_training_to_begin() -> None:
     assert again.pruner.n_done == 3
     again.begin(model, optimizer, 99)
     assert again.pruner.n_steps == 5, "a second begin does nothing"
+
+
+def test_another_optimizer_is_taken_over_with_the_search() -> None:
+    model = network()
+    first, second = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    course = Course("6", ratio="1.5x", round_to=1, method="admm")
+    course.begin(model, first, 12)
+    for _ in range(3):
+        step(model, first)
+    course.move(second)
+    step(model, first)
+    assert course.pruner.n_done == 3, "the old one moves nothing any more"
+    step(model, second)
+    assert course.pruner.n_done == 4 and course.pruner.report().residual is not None
+
+
+def test_the_end_may_be_that_of_an_average() -> None:
+    model, average = network(), network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    course = Course("6", ratio="1.5x", round_to=1, method="magnitude")
+    course.begin(model, optimizer, 4)
+    for _ in range(4):
+        step(model, optimizer)
+        course.after_step()
+    program = course.end(of=average)
+    masks = course.pruner.masks
+    own = dict(average.named_parameters())
+    for name, parameter in program.parameters.items():
+        torch.testing.assert_close(parameter, own[name])
+        assert not parameter.detach()[~masks[name]].any() if name in masks else True
+    program.check_masks()
+    with pytest.raises(ModelError, match="has no such parameter"):
+        course.end(of=nn.Linear(6, 3))
 
 
 def test_what_cannot_be_is_refused() -> None:
