@@ -28,7 +28,7 @@ from compressor.program import Program
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
 
-_HOW = "compress prune … --uniform, then compact, gives one that can"
+_HOW = "compress prune … --uniform, then compact --masks-only (which removes nothing else), gives one that can"
 
 
 def export_huggingface(
