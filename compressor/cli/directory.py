@@ -78,7 +78,7 @@ def write_directory(
             raise _NotMet
 
     with session.working("removing what was cut, and checking what transformers opens"):
-        smaller, _ = compact(program, data=data)
+        smaller, _ = compact(program, data=data, masks_only=True)
         with suppress(_NotMet):
             export_huggingface(smaller, target.path, force=target.force, data=data, accept=accept)
     return Written(target.name, size, verdicts) if verdicts.passed else Written(None, None, verdicts)

@@ -21,14 +21,14 @@ from compressor.exporting.convert import weight_dtype
 from compressor.exporting.metadata import properties, refuse_reserved
 from compressor.exporting.result import ExportReport
 from compressor.exporting.verify import FileComparison, Run, check_data
-from compressor.models import takes_by_name
+from compressor.models import keep_every_head, takes_by_name
 from compressor.models.hf_directory import fill_network, open_directory, save_directory, widths_of
 from compressor.models.widths import Entries, Widths, candidates, name_of
 from compressor.program import Program
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
 
-_HOW = "compress prune … --uniform, then compact, gives one that can"
+_HOW = "compress prune … --uniform, then compact --masks-only (which removes nothing else), gives one that can"
 
 
 def export_huggingface(
@@ -169,8 +169,9 @@ def _smaller_norms(program: Program, tensors: Mapping[str, Tensor]) -> dict[str,
 
 
 def _opened(program: Program, folder: Path, entries: Entries) -> Run:
-    network = open_directory(folder, entries)
-    takes_by_name(network, [spec.name for spec in program.inputs])
+    network, names = open_directory(folder, entries), [spec.name for spec in program.inputs]
+    keep_every_head(network, names, program.example_inputs(1))
+    takes_by_name(network, names)
 
     def run(inputs: Sequence[Tensor]) -> Other:
         try:

@@ -107,7 +107,7 @@ def test_python_source_with_its_weights_beside_it(run: Any, here: Path, how: tup
         (("-o", "m.py", "--opset", "18"), "--opset: Python source has no such thing"),
         (("-o", "m.py", "--batch", "2"), "--batch: Python source has no such thing"),
         (("-o", "m.py", "--int8", "dynamic"), "--int8: Python source has no such thing"),
-        (("--format", "python", "-o", "-"), "is more than one file"),
+        (("--format", "python", "-o", "-"), "writes more than one file"),
         (("--format", "python", "-o", "m.txt"), "Python source goes into a file that ends in .py"),
     ],
 )
