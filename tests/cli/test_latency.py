@@ -30,7 +30,9 @@ class Scripted:
         self.answer: CutLatency | Exception | None = FASTER
         self.asked = 0
 
-    def __call__(self, before: bytes, after: bytes, feeds: Sequence[Any], threads: int = 1) -> CutLatency | None:
+    def __call__(
+        self, before: bytes, after: bytes, feeds: Sequence[Any], threads: int = 1, seconds: float = 1.0
+    ) -> CutLatency | None:
         assert before and after and len(feeds) == 1
         self.asked += 1
         if isinstance(self.answer, Exception):
