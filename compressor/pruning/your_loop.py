@@ -108,10 +108,12 @@ def prune_in_your_loop(
     """
     run = _Course(program, program.clone().module if model is None else model, settings, train, name, stopwatch)
     run.progress = progress or Silent()
+    if settings.of == "latency":
+        run.progress.note("the ratio is that of the sum of the layers' times; the whole network is not timed here")
     pruned = run.execute()
     dense = run.dense
     report = report_of(
-        dense, pruned, run.pruner.units, run.pruner.selector, settings, tuple(run.stages), run.clock.seconds
+        dense, pruned, run.pruner.units, run.pruner.selector, settings, tuple(run.stages), run.clock.seconds, None
     )
     return pruned, report
 
