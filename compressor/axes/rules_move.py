@@ -295,12 +295,15 @@ def _whole_channels(ctx: Context, label: Label, ids: Ids, dim: int) -> tuple[Lab
 def index(ctx: Context, node: Node, a: Arguments) -> Value:
     """Dimensions indexed by another tensor are pinned; the others pass where their place is unambiguous."""
     x = a["self"]
-    indices = a.get("indices")
-    if indices is None:
+    if node.target in families.GATHER:
         ctx.pin(x.labels, "positions are chosen by another tensor")
+        ctx.pin_values(a["index"] if "index" in a else a["indices"], "used as indices")
         return Value(ctx.out.sizes)
-    ctx.pin_values(list(indices), "used as indices")
+    indices = list(a["indices"])
+    ctx.pin_values(indices, "used as indices")
     used = [d for d, value in enumerate(indices) if value is not None]
+    if not used:
+        return Value(ctx.out.sizes, x.labels)
     ctx.pin((label for label in x.labels if set(label.dims) & set(used)), "positions are chosen by another tensor")
     rest = x.apart_from(used)
     if used != list(range(used[0], used[0] + len(used))):
