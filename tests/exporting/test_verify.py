@@ -229,7 +229,7 @@ def test_limits_go_by_the_finest_weights_and_the_form() -> None:
     assert limit_of(tokens(torch.float16), "unchanged") == 2e-2
     assert limit_of(tokens(torch.float64), "unchanged") == 1e-9
     assert limit_of(capture(nn.ReLU(), [InputSpec("x", (None, 4))]), "unchanged") == 1e-5
-    assert (limit_of(program, "fp16"), limit_of(program, "int8 static")) == (2e-2, 0.25)
+    assert [limit_of(program, form) for form in ("fp16", "int8 dynamic", "int8 static")] == [2e-2, 0.25, 0.25]
 
 
 def test_samples_of_another_shape_are_refused() -> None:
@@ -237,3 +237,26 @@ def test_samples_of_another_shape_are_refused() -> None:
     assert check_data(program, samples()) is None
     with pytest.raises(DataError, match=r"samples: its samples are .* the model reads \(\(5,\),\)"):
         check_data(capture(nn.ReLU(), [InputSpec("x", (None, 5))]), samples())
+
+
+def test_data_come_in_hundreds_and_a_fixed_program_takes_one() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(1, 4) * 2
+
+    seen: list[int] = []
+
+    def counting(program: Program) -> verify.Run:
+        def run(inputs: Sequence[Tensor]) -> Other:
+            seen.append(len(inputs[0]))
+            return turned(program, 0)(inputs)
+
+        return run
+
+    program = capture(Between(2), [InputSpec("x", (None, 4))])
+    assert FileComparison(program, counting(program)).verification((), samples(250)).top1_agreement == 1.0
+    assert seen == [100, 100, 50]
+    seen.clear()
+    fixed = capture(Fixed(), [InputSpec("x", (None, 4))])
+    found = FileComparison(fixed, counting(fixed)).verification((3,), samples(2))
+    assert found.batch_sizes == (1,) and seen == [1, 1, 1] and not fixed.has_dynamic_batch
