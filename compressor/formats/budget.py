@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, fx
 from torch.fx import Node
 from torch.fx.node import map_arg
@@ -27,10 +28,16 @@ _LARGEST_DIMENSION = 2**24
 _SOME_BYTES = 2**31
 _TIMES_THE_FILE = 200
 """Values that live at once, in bytes of the tensors: a U-Net at 512 x 512 takes 20 times its weights."""
+_TIMES_THE_INPUT = 128
+_MOST_BYTES_BY_INPUT = 2**33
+"""The same in bytes of the inputs, which a file merely claims: few weights at 64 channels of a large picture."""
 
 _SOME_WORK = 2**34
 _WORK_PER_ELEMENT = 2**20
-"""Multiply-adds for each element of the tensors: of a convolution as many as it has positions."""
+_WORK_PER_PAIR = 4
+_MOST_WORK_BY_INPUT = 2**41
+"""Multiply-adds for each element of the tensors, and for each that is paired with one of the inputs: a convolution has
+as many as positions."""
 
 _OF_AN_ELEMENT = 64
 """What making or reading one element may take: the slowest functions of one number take 100 ns."""
@@ -53,9 +60,12 @@ def check_budget(graph: fx.Graph, tensors: Mapping[str, Tensor], shapes: Shapes)
     n_elements = sum(tensor.numel() for tensor in tensors.values())
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    inputs = [shape for node in graph.nodes if node.op == "placeholder" for shape in _shapes_in(shapes.get(node.name))]
+    by_input = min(_MOST_BYTES_BY_INPUT, _TIMES_THE_INPUT * sum(map(_bytes, inputs)))
+    by_pair = min(_MOST_WORK_BY_INPUT, _WORK_PER_PAIR * n_elements * sum(shape.numel for shape in inputs))
     _check_dimensions(graph, shapes, max(_LARGEST_DIMENSION, widest))
-    _check_memory(graph, shapes, min(memory_bytes(), max(_SOME_BYTES, _TIMES_THE_FILE * n_bytes)))
-    _check_work(graph, shapes, max(_SOME_WORK, _WORK_PER_ELEMENT * n_elements))
+    _check_memory(graph, shapes, min(memory_bytes(), max(_SOME_BYTES, _TIMES_THE_FILE * n_bytes, by_input)))
+    _check_work(graph, shapes, max(_SOME_WORK, _WORK_PER_ELEMENT * n_elements, by_pair))
 
 
 def _check_dimensions(graph: fx.Graph, shapes: Shapes, limit: int) -> None:
@@ -116,6 +126,8 @@ def _scratch_bytes(node: Node, shapes: Shapes) -> int:
     given, read, made = _call(node, shapes)
     itemsize = max((shape.dtype.itemsize for shape in (*read, *made)), default=1)
     if node.target in families.WITH_FILTERS and isinstance(weight := given.get("weight"), TensorShape):
+        if weight.dtype == torch.float32:  # its kernels read windows where they are
+            return 0
         filters = max(weight.sizes[families.family_of(node.target).filter_dim or 0], 1)  # type: ignore[union-attr]
         return itemsize * (_products(node, given, read, made) // filters)
     if node.target in families.ATTENTION:

@@ -55,6 +55,7 @@ def test_products_are_at_least_those_that_are_multiplied(what: str, monkeypatch:
     program = program_of(function, *sizes)
     monkeypatch.setattr(budget, "_OF_AN_ELEMENT", 0)
     monkeypatch.setattr(budget, "_WORK_PER_ELEMENT", 0)
+    monkeypatch.setattr(budget, "_WORK_PER_PAIR", 0)
     monkeypatch.setattr(budget, "_SOME_WORK", products - 1)
     with pytest.raises(ModelError, match="running it takes more than"):
         check(program)
@@ -73,6 +74,7 @@ def test_a_recurrent_layer_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> 
 
     program = capture(Reads(), [InputSpec("x", (None, 3, 4, 4))])
     monkeypatch.setattr(budget, "_WORK_PER_ELEMENT", 0)
+    monkeypatch.setattr(budget, "_WORK_PER_PAIR", 0)
     monkeypatch.setattr(budget, "_SOME_WORK", 2 * budget._OF_A_STEP)
     with pytest.raises(ModelError, match="running it takes more than"):
         check(program)
@@ -89,6 +91,7 @@ def test_values_that_live_at_once_are_counted_and_those_that_died_are_not(monkey
 
     one = 2 * 3 * 8 * 8 * 4
     monkeypatch.setattr(budget, "_TIMES_THE_FILE", 0)
+    monkeypatch.setattr(budget, "_TIMES_THE_INPUT", 0)
     monkeypatch.setattr(budget, "_SOME_BYTES", 5 * one)
     assert check(program_of(in_a_row, 8, width=8)) is None
     with pytest.raises(ModelError, match="would be held at once"):
@@ -100,6 +103,7 @@ def test_a_view_takes_nothing_until_it_is_copied_or_returned(monkeypatch: pytest
         return w.expand(1000, 8)[:2].sum() + x
 
     monkeypatch.setattr(budget, "_TIMES_THE_FILE", 0)
+    monkeypatch.setattr(budget, "_TIMES_THE_INPUT", 0)
     monkeypatch.setattr(budget, "_SOME_BYTES", 1000 * 8 * 4)
     assert check(program_of(stretched, 8)) is None
     for copied in (
@@ -125,3 +129,18 @@ def test_a_dimension_is_as_long_as_a_networks_or_as_one_of_its_tensors(monkeypat
     assert check(program_of(lambda x, w: x.flatten(1).sum() + w.sum(), 48)) is None
     with pytest.raises(ModelError, match=r"has a dimension of 48; more than 40"):
         check(program_of(lambda x, w: x.flatten(1) + w.sum(), 8))
+
+
+@pytest.mark.parametrize("cap", [False, True])
+def test_a_large_input_raises_the_limits_up_to_a_cap(cap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few weights at many positions: what makes a picture larger."""
+    program = program_of(lambda x, w: nn.functional.conv2d(x, w, padding=1), 64, 3, 3, 3, width=16)
+    for name in ("_SOME_WORK", "_SOME_BYTES", "_WORK_PER_ELEMENT", "_TIMES_THE_FILE"):
+        monkeypatch.setattr(budget, name, 1)
+    if not cap:
+        assert check(program) is None
+        return
+    for name, told in (("_MOST_BYTES_BY_INPUT", "held at once"), ("_MOST_WORK_BY_INPUT", "running it takes more")):
+        with monkeypatch.context() as patch, pytest.raises(ModelError, match=told):
+            patch.setattr(budget, name, 1)
+            check(program)

@@ -35,6 +35,7 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pyte
     program = whole("floor")
     monkeypatch.setattr(budget, "_SOME_WORK", 1)
     monkeypatch.setattr(budget, "_WORK_PER_ELEMENT", 1)
+    monkeypatch.setattr(budget, "_WORK_PER_PAIR", 0)
     for refuses in (check_storable, check_running, to_bytes):
         with pytest.raises(ModelError, match="running it takes more than"):
             refuses(program)
