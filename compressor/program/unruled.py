@@ -23,7 +23,7 @@ _NUMBERS = (
     "special_sinc", "special_xlogy", "subtract", "true_divide", "__and__", "__or__", "isclose", "isreal", "isin",
     "_prelu_kernel", "bucketize", "searchsorted", "copy", "zero", "empty_like", "binary_cross_entropy_with_logits",
     "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "fake_quantize_per_tensor_affine",
-    "fake_quantize_per_channel_affine", "where", "linspace",
+    "fake_quantize_per_channel_affine", "where", "linspace", "embedding_bag",
 )  # fmt: skip
 """Element by element, other names of that, and what torch leaves without its tag."""
 
