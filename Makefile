@@ -11,12 +11,13 @@ CONSTRAINTS ?= constraints.txt
 TEST_ARGS ?= -n 2
 BENCH ?= benchmarks/mnist.py
 BENCH_ARGS ?= --help
+MUTANTS_ARGS ?= --sample 8
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint format demo bench fuzz clean
+.PHONY: help venv test lint format demo bench fuzz mutants clean
 
 help:
 	@echo "make test    run all tests"
@@ -25,6 +26,7 @@ help:
 	@echo "make demo    the six commands on a small trained network"
 	@echo "make bench   measure, print ratios"
 	@echo "make fuzz    the property tests, many more examples"
+	@echo "make mutants do tests notice one change at a time?"
 	@echo "make clean   remove what was built, the environment too"
 
 venv: $(READY)
@@ -63,6 +65,10 @@ bench: venv
 
 fuzz: venv
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis $(TEST_ARGS)
+
+# Goes on where it was stopped: results are kept in .mutants.jsonl. MUTANTS_ARGS="--sample 0 compaction/verify" for one module.
+mutants: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutants $(MUTANTS_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressor.data import Batch, DataSource, Task
 from compressor.data.source import Split
 from compressor.data.task import Classification, means_of
-from compressor.errors import CompressError, DataError, first_line
+from compressor.errors import CompressError, DataError, ModelError, first_line
 from compressor.program import InputSpec, misfit
 from compressor.units import format_dtype
 from compressor.users_code import line_of
@@ -62,8 +62,9 @@ def _check_inputs(batch: Batch, inputs: Sequence[InputSpec], where: str) -> None
 def _measured(module: nn.Module, batch: Batch, data: DataSource, task: Task, split: str) -> dict[str, float]:
     try:
         outputs = module(*batch.inputs)
-    except RuntimeError as error:
-        raise DataError(f"{data.ref}: the model cannot take the first {split} samples: {first_line(error)}") from error
+    except (RuntimeError, ModelError) as error:
+        why = first_line(error.__cause__ or error)
+        raise DataError(f"{data.ref}: the model cannot take the first {split} samples: {why}") from error
     _check_classes(outputs, data, task)
     shown = f"outputs {_describe(outputs)} and targets {_describe(batch.target)}"
     try:

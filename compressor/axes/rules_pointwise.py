@@ -38,7 +38,7 @@ def pointwise(ctx: Context, node: Node, a: Arguments) -> Value:
     name = families.operator_name(node.target)
     if node.target in families.PRELU:
         return _prelu(ctx, a)
-    operands = values_in(a)
+    operands = values_in(a)[:1] if node.target in families.CAST_LIKE else values_in(a)  # of the other its type alone
     if name in _INFINITE_AT_ZERO:
         _pin_zeros(ctx, operands[:1], name)
     if name in ("div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "atan2") and len(operands) > 1:

@@ -17,6 +17,7 @@ from compressor.asking.walk import WalkOptions
 from compressor.axes.ids import Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked, from_array
 from compressor.program.family import Family, Group, OperatorTable
+from compressor.program.unruled import admit
 
 Arguments: TypeAlias = dict[str, Any]
 """An operator's arguments by schema name, with the walked value in place of each node."""
@@ -90,6 +91,9 @@ def rule(*operators: Family | Group | OpOverload) -> Callable[[Rule], Rule]:
 
     Raises:  ValueError if an overload already has a rule.
     """
+    for one in operators:
+        for overload in (one,) if isinstance(one, OpOverload) else one:
+            admit(overload)
     return RULES.register(*operators)
 
 

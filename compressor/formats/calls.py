@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.program.element_types import ELEMENT_TYPES
 from compressor.program.normalise import SIZE_ARITHMETIC
 
 _ONE_OPERAND = frozenset({operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not})
@@ -34,6 +35,15 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "Device": torch.device,
 }
 """Schema kind -> what a file may give for it, besides values of the graph; a generator or a storage never."""
+
+_ONLY: Mapping[str, Callable[[Any], bool]] = {
+    "ScalarType": frozenset(
+        (*(kind.torch_dtype for kind in ELEMENT_TYPES), torch.complex64, torch.complex128)
+    ).__contains__,
+    "Layout": lambda layout: layout is torch.strided,
+    "Device": lambda device: device.type != "meta",
+}
+"""Quantised numbers, packed layouts and values without memory have kernels of their own, which trust their caller."""
 
 _LOWEST = -(2**62)
 """Sizes and positions lie above; at the very lowest integer torch's own loops do not end (matrix_power)."""
@@ -92,7 +102,7 @@ def _fits(value: Any, kind: str) -> bool:
         return kind in _FROM_NODES
     if kind == "int":
         return type(value) is int and value > _LOWEST
-    return isinstance(value, _KINDS.get(kind, ()))
+    return isinstance(value, _KINDS.get(kind, ())) and (kind not in _ONLY or _ONLY[kind](value))
 
 
 def _check_getitem(args: tuple[Any, ...]) -> None:

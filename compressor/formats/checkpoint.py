@@ -24,17 +24,17 @@ from compressor.formats.archive import first_line
 from compressor.formats.digest import digest
 from compressor.formats.graph_json import read_graph, write_graph
 from compressor.formats.names import check_tensor_names, shown, variables_of
+from compressor.formats.running import check_running
 from compressor.formats.tensors import check_dense, check_finite, plain
 from compressor.formats.where import made_absolute, made_relative
 from compressor.program import InputSpec, Program, ProgramModule, Record
-from compressor.program.shapes import Shapes, TensorShape
 from compressor.schema import check_plain, read_as
 
 T = TypeVar("T")
 
 SCHEMA = 1
-_LARGEST_VALUE = 2**33
-"""Elements of one input or value at batch 2, 32 GiB in fp32; a larger one is a damaged or hostile size."""
+_LARGEST_INPUT = 2**33
+"""Elements of one input at batch 2, 32 GiB in fp32; a larger one is a damaged or hostile size."""
 _MOST_SHARING = 16
 """Times that the tensors may be larger than the memory behind them; ours share none but a mask or two."""
 
@@ -68,11 +68,12 @@ def to_bytes(program: Program) -> bytes:
 
 
 def check_storable(program: Program) -> None:
-    """Nothing, when `save` can keep the program's graph: to be asked before hours of work.
+    """Nothing, when `save` can keep the program's graph and `load` would open it: to be asked before hours of work.
 
     Raises:  ModelError naming the operator that a checkpoint cannot hold, and where it is used.
     """
     _graph_text(program.module)
+    check_running(program)
 
 
 def read_checkpoint(content: Mapping[str, Any], name: str, folder: Path | None) -> Program:
@@ -104,6 +105,7 @@ def _contents(program: Program, folder: Path | None) -> dict[str, Any]:
     _check_masks(masks, parameters)
     program.check_masks()
     graph = _graph_text(program.module)
+    check_running(program)
     _check_all_read(program.module, state)
     aliases = {alias: name for alias, name in program.aliases.items() if name in state and alias not in state}
     metadata = {
@@ -243,35 +245,25 @@ def _inputs(metadata: Mapping[str, Any], module: ProgramModule) -> tuple[InputSp
         n_elements = 1
         for size in spec.concrete(2):
             n_elements *= size
-        if any(size < 1 for size in spec.concrete(2)) or n_elements > _LARGEST_VALUE:
+        if any(size < 1 for size in spec.concrete(2)) or n_elements > _LARGEST_INPUT:
             raise ModelError(f"input {spec.name} has an impossible shape {list(spec.shape)}")
     return inputs
 
 
 def _check_shapes(program: Program) -> None:
-    """Runs shape inference once: every operator must fit its tensors."""
+    """Runs shape inference once: every operator must fit its tensors, and all of them a machine."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     was = logger.disabled
     logger.disabled = True  # it prints a stack trace for every operator that does not fit, before raising
     try:
-        shapes = program.shapes
+        _ = program.shapes
     except CompressError:
         raise
     except Exception as error:  # what the graph computes can break the inference itself in torch's own ways
         raise ModelError(f"its graph does not fit its tensors: {first_line(error)}") from error
     finally:
         logger.disabled = was
-    check_sizes(shapes)
-
-
-def check_sizes(shapes: Shapes) -> None:
-    """Nothing, when a machine can hold every value.
-
-    Raises:  ModelError naming the first that none can.
-    """
-    for name, shape in shapes.items():
-        if isinstance(shape, TensorShape) and shape.numel > _LARGEST_VALUE:
-            raise ModelError(f"{name}: has the impossible shape {list(shape.sizes)}; the file cannot be trusted")
+    check_running(program)
 
 
 def with_references(program: Program, data: str | None, task: str | None) -> Program:

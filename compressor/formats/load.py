@@ -22,11 +22,12 @@ from torch import Tensor, fx, nn
 from compressor.data import first_inputs, open_data
 from compressor.errors import ModelError, UsageError
 from compressor.formats.archive import open_archive, open_exported, open_safetensors
-from compressor.formats.checkpoint import check_sizes, is_checkpoint, read_checkpoint, with_references
+from compressor.formats.checkpoint import is_checkpoint, read_checkpoint, with_references
 from compressor.formats.detect import Kind, detect
 from compressor.formats.folder import is_model_folder, read_model_folder
 from compressor.formats.names import shown
 from compressor.formats.pickled_module import MODULE_KEYS, fit_to_train
+from compressor.formats.running import check_running
 from compressor.formats.state_dict import check_filled, choice, find_state_dict, load_into, suggest
 from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
@@ -202,7 +203,7 @@ def chosen_weights(content: Any, name: str, key: str | None) -> Any:
 def _check_values(program: Program, name: str) -> None:
     try:
         check_finite(program.module.tensors(), program.parameters)
-        check_sizes(program.shapes)
+        check_running(program)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
 

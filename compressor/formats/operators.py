@@ -1,13 +1,14 @@
 """Which operators a checkpoint's graph may call, and the text form of each.
 
-It must never hold a way to reach anything but computing ATen overloads and the size arithmetic of `program`.
+It must never hold a way to reach anything but the size arithmetic of `program` and the ATen overloads that are known:
+those of a family, those that torch tags as pointwise, and the names in `program/unruled.py`. What a call of one may be
+given is said in `calls.py`, what its tensors must be to each other in `contracts.py`, what it may take in `budget.py`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from torch._ops import OpOverload
 
 from compressor.errors import ModelError
+from compressor.program.families import operator_name
 from compressor.program.normalise import SIZE_ARITHMETIC
+from compressor.program.unruled import known
 
 _ATEN = re.compile(r"aten\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)", re.ASCII)
 
@@ -28,34 +31,9 @@ def _text(target: Any) -> str:
 PYTHON_TARGETS = MappingProxyType({_text(target): target for target in SIZE_ARITHMETIC})
 """Text -> function of everything outside ATen that a graph may call."""
 
-_EFFECTS = frozenset(
-    {
-        "from_file", "set_", "set_data", "data", "resize_", "resize_as_", "resize_as_sparse_", "as_strided_",
-        "sparse_resize_", "sparse_resize_and_clear_", "requires_grad_", "retain_grad", "rename_",
-        "record_stream", "pin_memory", "is_pinned", "output_nr", "is_set_to",
-    }
-)  # fmt: skip
-"""Public overloads that reach files or change what a tensor is, beyond what the rules below catch."""
-
-_FAMILIES = re.compile(
-    r"backward|sparse|_coo|_cs[rc]\b|_bs[rc]\b|_jvp|^(?:fbgemm|quantized?|dequantize|mkldnn|miopen|cudnn|nested)"
-)
-"""Kernels for torch's own use, packed formats and gradients. Some trust their caller: calling all with random
-arguments that their schema allows found several that crash the process."""
-
-_INTERNAL = frozenset(
-    {
-        "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "_adaptive_avg_pool2d",
-        "_adaptive_avg_pool3d",
-        "_log_softmax", "_native_batch_norm_legit_no_training", "_prelu_kernel", "_safe_softmax",
-        "_shape_as_tensor", "_softmax", "_to_copy", "_unsafe_view", "_upsample_bicubic2d_aa",
-        "_upsample_bilinear2d_aa", "_upsample_lanczos2d_aa", "_upsample_nearest_exact1d",
-        "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_weight_norm", "_weight_norm_interface",
-    }
-)  # fmt: skip
-"""The underscored overloads that exported networks hold; the others are kernels that trust their caller."""
-
 _FOREIGN_TYPES = ("Storage", "Stream", "torch.classes")
+
+_WAY_OUT = "if a rule of yours knows it, name its --plugin; else load the original weights again, with --arch"
 
 
 def target_text(target: Any) -> str:
@@ -66,7 +44,10 @@ def target_text(target: Any) -> str:
     if isinstance(target, OpOverload):
         reason = refusal(target)
         if reason is not None:
-            raise ModelError(f"operator {target} cannot be kept in a checkpoint: it {reason}")
+            raise ModelError(
+                f"operator {target} cannot be kept in a checkpoint: it {reason}\n"
+                f"give it an axis rule in a --plugin, or compute the same with other operators (docs/operators.md)"
+            )
         return f"{target.namespace}.{target._schema.name.split('::')[-1]}.{target._overloadname}"
     if target in SIZE_ARITHMETIC:
         return _text(target)
@@ -91,26 +72,22 @@ def resolve_target(text: str) -> Callable[..., Any]:
         )
     reason = refusal(found)
     if reason is not None:
-        raise ModelError(f"operator {text[:80]} is refused: it {reason}; the file cannot be trusted")
+        raise ModelError(f"operator {text[:80]} is refused: it {reason}\n{_WAY_OUT}")
     return found
 
 
-@lru_cache(maxsize=4096)
 def refusal(overload: OpOverload) -> str | None:
     """Why the overload may not stand in a checkpoint's graph, as the end of "it ..."; None if it may."""
     schema = overload._schema
-    name = schema.name.split("::")[-1]
     if overload.namespace != "aten":
         return "is not an ATen operator"
     if not schema.returns:
         return "computes nothing (an operator without result only has side effects)"
-    if name in _EFFECTS:
-        return "reaches outside its tensors or changes their storage"
-    if _FAMILIES.search(name) or (name.startswith("_") and name not in _INTERNAL):
-        return "is an internal kernel of torch"
     if any(kind in str(a.type) for a in schema.arguments for kind in _FOREIGN_TYPES):
         return "takes a storage, a stream or a packed object"
     written = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if written and (written != [schema.arguments[0].name] or not name.endswith("_")):
+    if written and (written != [schema.arguments[0].name] or not operator_name(overload).endswith("_")):
         return "writes into its arguments"
+    if known(overload) is None:
+        return "is none that compress knows"
     return None

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from compressor.errors import ModelError, first_line
 from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.precision import cast_reads, recast, writes_in_place
+
+_REFUSALS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError)
+"""What operators raise; a subclass of one says more (out of memory, a question of torch.export's) and passes."""
 
 
 class ProgramModule(fx.GraphModule):
@@ -26,6 +31,19 @@ class ProgramModule(fx.GraphModule):
 
     def __init__(self, tensors: Mapping[str, Tensor], graph: fx.Graph) -> None:
         super().__init__(dict(tensors), graph, class_name="ProgramModule")
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """What the graph returns.
+
+        Raises:  ModelError where an operator refuses the values that it is given: shapes are known beforehand, an index
+                 beyond its table is not.
+        """
+        try:
+            return super().__call__(*inputs, **named)
+        except _REFUSALS as error:
+            if type(error) not in _REFUSALS or "allocate memory" in str(error):
+                raise
+            raise ModelError(f"the network cannot be run on these values: {first_line(error)}") from error
 
     def train(self, mode: bool = True) -> ProgramModule:
         super().train(mode)

@@ -127,12 +127,24 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
         told = ", ".join(sorted(map(format_dtype, types)))
         raise ModelError(f"{node.name}: {node.target} does not fit its inputs: it takes one type, not {told}")
     try:
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        result = _called(node, args, kwargs)
     except Exception as error:  # torch raises anything from IndexError to its own C++ errors here
         raise ModelError(f"{node.name}: {node.target} does not fit its inputs: {first_line(error)}") from error
     if isinstance(result, int) and abs(result) >= _LARGEST_SIZE:  # a forged chain of products would grow without end
         raise ModelError(f"{node.name}: {node.target} computes a size that no tensor can have")
     return result
+
+
+def _called(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What the operator returns; recurrent layers are called on one step, because they loop over all of them."""
+    if node.target not in families.RECURRENT or kwargs or not has_argument(node.target, "batch_first"):
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    steps = 1 if args[-1] else 0
+    n_steps = args[0].shape[steps]
+    first, *states = node.target(args[0].narrow(steps, 0, min(n_steps, 1)), *args[1:])  # type: ignore[operator]
+    sizes = list(first.shape)
+    sizes[steps] = n_steps
+    return (first.new_empty(sizes), *states)
 
 
 def _refuse_many_parts(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

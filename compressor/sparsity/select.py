@@ -31,7 +31,7 @@ def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     asked, pattern = choice.asked, choice.asked.pattern
     layers = find_layers(program)
     scoped = matching_layers(layers, asked.scope, "--scope")
-    kept = matching_layers(layers, asked.keep, "--keep") if asked.keep else set[str]()
+    kept = matching_layers(layers, asked.keep, "--keep")
     if pattern.weights == "shape":
         return _shape_selector(program, units, layers, scoped, kept, choice, pattern)
     if pattern.weights == "n:m":

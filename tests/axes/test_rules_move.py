@@ -149,3 +149,20 @@ def test_heads_of_a_view_are_tied_per_position() -> None:
         out=nn.Linear(6, 2),
     )
     assert traced.along("a.weight", 0) == traced.along("out.weight", 1) == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("pick", [lambda x, i: x.gather(2, i), lambda x, i: torch.take_along_dim(x, i, 2)])
+def test_what_is_fetched_by_computed_places_stays_whole_and_so_do_the_places(
+    pick: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """An index without some channels would fetch from others."""
+    traced = trace(
+        lambda net, x: net.last(pick(net.first(x), net.order(x).argmax(2, keepdim=True))),
+        (3, 4, 4),
+        first=nn.Conv2d(3, 6, 1),
+        order=nn.Conv2d(3, 6, 1),
+        last=nn.Conv2d(6, 2, 1),
+    )
+    for name in ("first.weight", "order.weight"):
+        assert traced.along(name, 0) == [-1] * 6
+        assert traced.reason(name) in ("positions are chosen by another tensor", "used as indices")

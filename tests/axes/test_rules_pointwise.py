@@ -48,6 +48,14 @@ def test_a_single_channel_couples_nothing(function: Callable[[Tensor, Tensor], T
     assert traced.along("b.weight", 0) == [-1]
 
 
+@pytest.mark.parametrize("function", [lambda a, b: a.type_as(b), lambda a, b: a.type_as(b[:, :1])])
+@pytest.mark.parametrize("b", [4, 3])
+def test_what_only_names_a_type_couples_nothing(function: Callable[[Tensor, Tensor], Tensor], b: int) -> None:
+    traced = two(function, b=b)
+    assert traced.along("a.weight", 0) == traced.along("out.weight", 1) == [0, 1, 2, 3]
+    assert not set(traced.along("b.weight", 0)) & {0, 1, 2, 3}
+
+
 def test_adding_the_input_pins() -> None:
     traced = trace(lambda net, x: net.out(net.a(x) + x), (3, 4, 4), a=nn.Conv2d(3, 3, 1), out=nn.Conv2d(3, 2, 1))
     assert traced.along("a.weight", 0) == [-1] * 3

@@ -193,3 +193,14 @@ def test_an_eval_program_is_not_written_to(whole: Program) -> None:
     remove_dead(program)
     assert program.module.code == code
     assert all(torch.equal(tensor, before[name]) for name, tensor in program.module.tensors().items())
+
+
+def test_only_channels_that_add_something_are_told() -> None:
+    """Of three filters of zeros two have a bias, and one of these is negative before a relu: one constant is left."""
+    first, second = nn.Conv2d(1, 5, 1), nn.Conv2d(5, 2, 1)
+    with torch.no_grad():
+        first.weight[:3] = 0
+        assert first.bias is not None
+        first.bias[:3] = torch.tensor([2.0, 0.0, -1.0])
+    removed = remove_dead(capture(nn.Sequential(first, nn.ReLU(), second), [InputSpec("x", (None, 1, 4, 4))]))
+    assert [(folded.layer, folded.n_channels, folded.into) for folded in removed.folded] == [("2", 1, "2.bias")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -106,12 +106,34 @@ def test_without_a_stopwatch_nothing_is_guessed(sparse: Program) -> None:
     assert {layer.reason for layer in layers} == {"no stopwatch to choose with"}
 
 
-@pytest.mark.parametrize("choice", ["gather", "box", "gather+box"])
-def test_a_form_is_taken_where_a_layer_has_it(sparse: Program, choice: str) -> None:
-    small, layers = lower(sparse, choice)  # type: ignore[arg-type]
+def windowed_net() -> Program:
+    """One layer whose columns lie in a part of the window, one where whole channels are missing too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Net()
+        with torch.no_grad():
+            net.pair.weight[:, :, 0] = 0
+            net.wide.weight[:, :, :, 2] = 0
+            net.wide.weight[:, 3:5] = 0
+    return capture(net, [InputSpec("x", (None, 3, 6, 6))])
+
+
+@pytest.mark.parametrize(
+    ("made", "choice", "takes"),
+    [
+        (sparse_net, "gather", {"pair", "wide", "fc"}),
+        (windowed_net, "gather", {"wide"}),
+        (windowed_net, "box", {"pair", "wide"}),
+        (windowed_net, "gather+box", {"wide"}),
+    ],
+)
+def test_a_form_is_taken_where_a_layer_has_it(made: Callable[[], Program], choice: str, takes: set[str]) -> None:
+    program = made()
+    small, layers = lower(program, choice)  # type: ignore[arg-type]
+    assert {layer.name for layer in layers if layer.form == choice} == takes
     for layer in layers:
         assert layer.form == choice or (layer.form == "dense" and f"it has no form {choice}" in str(layer.reason))
-    assert torch.allclose(outputs(small), outputs(sparse), atol=1e-5)
+    assert torch.allclose(outputs(small), outputs(program), atol=1e-5)
 
 
 def test_columns_leaves_no_unused_column_whatever_the_form(sparse: Program) -> None:

@@ -35,20 +35,29 @@ def test_text_and_back(target: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("aten.from_file.default", "reaches outside"),
-        ("aten.set_.source_Tensor", "reaches outside"),
-        ("aten.set_.source_Storage", "reaches outside"),
-        ("aten.resize_.default", "reaches outside"),
+        ("aten.from_file.default", "is none that compress knows"),
+        ("aten.set_.source_Tensor", "is none that compress knows"),
+        ("aten.set_.source_Storage", "takes a storage"),
+        ("aten.resize_.default", "is none that compress knows"),
         ("aten.set_data.default", "computes nothing"),
         ("aten._print.default", "computes nothing"),
         ("aten.record_stream.default", "computes nothing"),
         ("aten._assert_async.msg", "computes nothing"),
         ("aten.add.out", "writes into its arguments"),
-        ("aten.from_file.out", "reaches outside"),
-        ("aten.fbgemm_linear_fp16_weight.default", "is an internal kernel"),
-        ("aten._reshape_alias.default", "is an internal kernel"),
-        ("aten.quantized_lstm.input", "is an internal kernel"),
-        ("aten._nested_view_from_buffer.default", "is an internal kernel"),
+        ("aten.from_file.out", "writes into its arguments"),
+        ("aten.fbgemm_linear_fp16_weight.default", "is none that compress knows"),
+        ("aten._reshape_alias.default", "is none that compress knows"),
+        ("aten.quantized_lstm.input", "takes a storage, a stream or a packed object"),
+        ("aten._nested_view_from_buffer.default", "is none that compress knows"),
+        ("aten.batch_norm_update_stats.default", "is none that compress knows"),
+        ("aten.ctc_loss.IntList", "is none that compress knows"),
+        ("aten.range.step", "is none that compress knows"),
+        ("aten.logspace.default", "is none that compress knows"),
+        ("aten.mvlgamma.default", "is none that compress knows"),
+        ("aten.special_hermite_polynomial_h.default", "is none that compress knows"),
+        ("aten.hann_window.default", "is none that compress knows"),
+        ("aten.combinations.default", "is none that compress knows"),
+        ("aten.as_strided.default", "is none that compress knows"),
     ],
 )
 def test_what_does_more_than_compute_is_refused(text: str, message: str) -> None:
@@ -93,7 +102,7 @@ def test_no_allowed_overload_returns_nothing_or_writes_an_output() -> None:
         if name.startswith("aten::"):
             found = getattr(getattr(aten, packet), overload or "default")
             allowed += [found] if refusal(found) is None else []
-    assert len(allowed) > 1000
+    assert 500 < len(allowed) < 1000
     assert all(op._schema.returns for op in allowed)
     assert not [op for op in allowed if any(a.is_out for a in op._schema.arguments)]
     assert not [op for op in allowed if any("Storage" in str(a.type) for a in op._schema.arguments)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from compressor.program import InputSpec, Program, capture
+from compressor.errors import ModelError
+from compressor.program import InputSpec, Program, ProgramModule, capture
 
 
 class Modes(nn.Module):
@@ -114,3 +116,26 @@ def test_a_program_counts_its_parameters_and_zeros() -> None:
     copy = masked.clone()
     copy.masks["conv.weight"].fill_(True)
     assert masked.n_zeroed == 9
+
+
+class Looks(nn.Module):
+    """Looks its largest number up in a table that is too short for some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table[(x.amax() > 100).long() * 9] + x
+
+
+def test_a_network_that_raises_on_its_values_is_told_in_words_and_memory_is_not_its_fault() -> None:
+    program = capture(Looks(), [InputSpec("x", (None, 3, 4, 4))])
+    assert program.module(*program.example_inputs(2)).shape == (2, 3, 4, 4)
+    with pytest.raises(ModelError, match=r"cannot be run on these values: .*index 9 out of range"):
+        program.module(torch.full((2, 3, 4, 4), 1000.0))
+
+    graph = fx.Graph()
+    graph.output(graph.call_function(torch.ops.aten.ones.default, ([2**50],)))
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        ProgramModule({}, graph)()

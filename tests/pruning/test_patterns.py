@@ -30,8 +30,9 @@ def test_what_is_promised_is_what_compaction_writes(tiny: Program, pattern: str,
     small, done = compact(pruned, lowering="columns")
     nonzero = sum(int((p != 0).sum()) for p in small.parameters.values())
     assert report.kept_params == nonzero and type(report.got) is float
-    assert small.n_parameters - nonzero == done.still_zeroed
-    assert small.n_parameters <= 1.02 * report.kept_params or done.still_zeroed
+    assert small.n_parameters == nonzero and done.still_zeroed == 0
+    assert ratio <= tiny.n_parameters / small.n_parameters < 1.02 * ratio
+    assert done.lowered and "dense" not in {layer.form for layer in done.lowered}
 
 
 @pytest.mark.parametrize("pattern", ["channel+shape", "shape", "block:1x4"])

@@ -46,6 +46,23 @@ def test_asked_is_got_within_two_per_cent_and_never_less(bundled: Bundled, name:
         assert selection.ratio <= 1.02 * ratio, f"{ratio}x asked, {selection.ratio:.3f}x got"
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pattern_of_units_and_columns_cuts_both(bundled: Bundled, name: str) -> None:
+    """With columns alone a filter goes only when nothing of it is left to read."""
+    found = {
+        pattern: select(bundled(name), choice_of(pattern, floor=0.02), 4.0) for pattern in ("shape", "filter+shape")
+    }
+    dense, kept = {}, {}
+    for pattern, selection in found.items():
+        left = widths_left(bundled(name), selection).values()
+        kept[pattern], dense[pattern] = sum(k for k, _ in left), sum(n for _, n in left)
+    assert kept["filter+shape"] < 0.95 * dense["filter+shape"]
+    assert kept["filter+shape"] < kept["shape"] + dense["filter+shape"] - dense["shape"]
+    columns = [mask.flatten(1) for mask in found["filter+shape"].masks.values() if mask.dim() > 1]
+    alive = [mask[mask.any(1)] for mask in columns]
+    assert any(len(mask) and not bool(mask.all()) for mask in alive), "no column was cut"
+
+
 @pytest.mark.parametrize("allocation", ["global", "uniform"])
 def test_both_allocations_meet_the_budget(bundled: Bundled, allocation: str) -> None:
     for pattern in ("channel", "unstructured"):
