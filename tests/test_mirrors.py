@@ -36,6 +36,13 @@ TOGETHER: Mapping[str, str] = {
     "cli/test_config.py": "cli/config_file",
     "cli/test_found_config.py": "cli/allowed cli/origins",
     "cli/test_faults.py": "cli/signals cli/standard exporting/publish",
+    # what people have and write: names and texts checked before anything is loaded, data in any form, whose fault it is
+    "cli/test_named.py": "architectures data_reference input_text model_file nearest",
+    "cli/test_help.py": "asking/presets",
+    "cli/test_terminal.py": "terminal",
+    "cli/test_true_words.py": "pruning/worsened users_code",
+    "data/test_datasets.py": "data/fitting data/items data/of_function data/streams",
+    "formats/test_load_module.py": "program/likely_inputs",
     # one file or page, written by many modules
     "exporting/test_source.py": (
         "exporting/source_check exporting/source_classes exporting/source_forward exporting/source_graph "
@@ -79,7 +86,7 @@ TOGETHER: Mapping[str, str] = {
     "program/test_module.py": "program/program",
     "program/test_families.py": "program/family",
     # runs, and the selectors of one pattern beside those of another
-    "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/run pruning/searching",
+    "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/reporting pruning/run pruning/searching",
     "pruning/test_admm.py": "pruning/drawing",
     "pruning/test_live.py": "pruning/live_model",
     "sparsity/test_select.py": ("sparsity/budget sparsity/select_units sparsity/select_weights"),

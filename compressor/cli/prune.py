@@ -84,7 +84,7 @@ def prune(options: PruneOptions, session: Session) -> None:
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     own = None if own_training is None or target is None else YourTraining.named(own_training, session)
-    source = read_source(options, options.model, session, None if own is None else own.modules.append)
+    source = read_source(options, options.model, session, on_module=None if own is None else own.modules.append)
     if target is None:
         _try(options, settings, source, gates, session)
     else:

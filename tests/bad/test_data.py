@@ -229,9 +229,6 @@ def test_a_configuration_that_cannot_be_meant(folder: Path, capsys: Any, what: s
     (folder / "compress.toml").write_bytes(CONFIGS[what])
     code = main(["prune", "good.pt", "-r", "2x", "-m", "magnitude", "--no-retrain", "-n"])
     told = capsys.readouterr()
-    if what in ("a null character",):  # a checkpoint needs no --arch, so it is not even looked at
-        assert code == 0, told.err
-        return
     assert (code, told.out) == (2, ""), told.err
     assert 1 <= told.err.count("\n") <= 3, told.err
     assert "bug" not in told.err
