@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import Program, families
+from compressor.program import Interface, Program, families
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
 """onnxruntime's quantiser speaks through the root logger, and so does not even have a name to silence."""
@@ -32,8 +32,9 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     """The ONNX model of `program`, computed from `module`: its own module on the CPU, in evaluation mode.
 
     Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
-    … or the keys of the dictionary that the network returns. The batch dimension is called `batch`, or has
-    the size `batch`.
+    … or the keys of the dictionary that the network returns; a network that was imported from an ONNX file keeps
+    the names of that. The batch dimension is called `batch`, or has the size `batch`; sizes that such a file leaves
+    open and the program does are open.
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
@@ -42,7 +43,8 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
-    exported = to_exported(program, module, batch)
+    interface = program.record.interface
+    exported = to_exported(program, module, batch, open_sizes=interface is not None and interface.has_open_sizes)
     try:
         with quiet():
             onnx_program = torch.onnx.export(
@@ -61,18 +63,20 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         )
     _strip(model)
     _name_values(model, [spec.name for spec in program.inputs], output_names(program))
-    _name_batch(model)
+    _name_sizes(model, interface)
     _name_transposed(model, module)
     return model
 
 
 def output_names(program: Program) -> list[str]:
     """Names of the network's outputs in the order in which they are flattened; no two alike, none an
-    input's."""
+    input's. Those of the file that it was imported from, if it was."""
     (output,) = (node for node in program.module.graph.nodes if node.op == "output")
     taken = {spec.name for spec in program.inputs}
     names: list[str] = []
-    for path in _paths(output.args[0], ""):
+    interface = program.record.interface
+    paths = list(_paths(output.args[0], "")) if interface is None else [port.name for port in interface.outputs]
+    for path in paths:
         wanted = path or ("output" if not names else f"output_{len(names)}")
         name, n = wanted, 1
         while name in taken:
@@ -94,14 +98,17 @@ def _paths(value: object, path: str) -> Iterator[str]:
             yield from _paths(part, f"{path}.{i}" if path else "")
 
 
-def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:
-    """torch's own exported form, the batch open or of size `batch`.
+def to_exported(
+    program: Program, module: nn.Module, batch: int | None = None, *, open_sizes: bool = False
+) -> torch.export.ExportedProgram:
+    """torch's own exported form, the batch open or of size `batch`; `open_sizes` as the program's interface says.
 
     Raises:  ModelError if torch cannot export it, or the graph holds the batch as a number that should be
              open.
     """
     is_open = program.has_dynamic_batch and batch is None
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in program.inputs) if is_open else None
+    open_dims = _open_dims(program, is_open, open_sizes)
+    dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims) if any(open_dims) else None
     example = 2 if is_open else batch or 1
     examples = program.example_inputs(example, dtype=input_dtype(program))
     try:
@@ -109,21 +116,33 @@ def to_exported(program: Program, module: nn.Module, batch: int | None = None) -
             exported = torch.export.export(module, examples, dynamic_shapes=dynamic)
     except Exception as error:  # torch.export has no common base class for what it raises
         raise ModelError(f"the model cannot be exported: {innermost_line(error)}") from error
-    if dynamic is not None and not all(_has_symbolic_batch(exported, name) for name in _user_inputs(exported)):
+    pairs = list(zip(_user_inputs(exported), open_dims, strict=True))
+    if is_open and not all(_is_symbolic(exported, name, 0) for name, _ in pairs):
         raise ModelError(
             "the graph fixes the batch although its input leaves it open; "
             "a reshape or expand in it holds the batch as a number"
         )
+    if not all(_is_symbolic(exported, name, dim) for name, dims in pairs for dim in dims):
+        raise ModelError("the graph fixes a size that its input leaves open")
     return exported
+
+
+def _open_dims(program: Program, is_open: bool, open_sizes: bool) -> list[tuple[int, ...]]:
+    """The dimensions of each input whose sizes are to be open."""
+    interface = program.record.interface
+    inner = [()] * len(program.inputs)
+    if open_sizes and interface is not None:
+        inner = [port.open_sizes() for port in interface.read]
+    return [((0,) if is_open else ()) + dims for dims in inner]
 
 
 def _user_inputs(exported: torch.export.ExportedProgram) -> Sequence[str]:
     return [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
 
 
-def _has_symbolic_batch(exported: torch.export.ExportedProgram, name: str) -> bool:
+def _is_symbolic(exported: torch.export.ExportedProgram, name: str, dim: int) -> bool:
     (node,) = (node for node in exported.graph.nodes if node.name == name)
-    return isinstance(node.meta["val"].shape[0], torch.SymInt)
+    return isinstance(node.meta["val"].shape[dim], torch.SymInt)
 
 
 def weight_dtype(program: Program) -> torch.dtype | None:
@@ -175,13 +194,19 @@ def _name_values(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str])
         value.name = name
 
 
-def _name_batch(model: ir.Model) -> None:
-    """Calls the symbol of the inputs' first dimension `batch` wherever it occurs, as in `4*s77` too."""
+def _name_sizes(model: ir.Model, interface: Interface | None) -> None:
+    """Calls the symbols of the inputs' open sizes as the interface does, that of the first `batch` where it says
+    nothing, wherever they occur, as in `4*s77` too."""
     symbols: dict[str, str] = {}
-    for value in model.graph.inputs:
-        first = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if isinstance(first, ir.SymbolicDim) and first.value and first.value not in symbols:
-            symbols[first.value] = "batch" if not symbols else f"batch_{len(symbols)}"
+    for position, value in enumerate(model.graph.inputs):
+        told = interface.read[position].shape if interface is not None else None
+        for dim, size in enumerate(value.shape or ()):
+            if not isinstance(size, ir.SymbolicDim) or not size.value or size.value in symbols:
+                continue
+            wanted = told[dim] if told is not None and dim < len(told) else None
+            wanted = wanted if isinstance(wanted, str) else "batch" if dim == 0 else f"size_{dim}"
+            n = sum(name == wanted or name.startswith(f"{wanted}_") for name in symbols.values())
+            symbols[size.value] = f"{wanted}_{n}" if n else wanted
     if not symbols:
         return
     known = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b")

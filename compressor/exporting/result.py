@@ -75,6 +75,7 @@ class ExportReport:
     to 1,000 validation samples with the same largest output. `n_sparse` tensors are stored as sparse ones;
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
     were put into the layers before them, `kept_norms` names those that are still operators of their own.
+    `notes` say in what the file is no drop-in for the ONNX file that the program was imported from.
     """
 
     path: str | None
@@ -94,6 +95,7 @@ class ExportReport:
     plain_size_bytes: int | None = None
     n_folded_norms: int = 0
     kept_norms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:

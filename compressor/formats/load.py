@@ -30,6 +30,7 @@ from compressor.formats.tensors import check_finite
 from compressor.formats.where import absolute
 from compressor.models import Built, build, fill, takes_by_name
 from compressor.program import InputSpec, Program, Record, capture
+from compressor.program.spec import without_values
 from compressor.units import format_dtype
 
 INITIAL = "init"
@@ -212,6 +213,7 @@ def _from_module(module: nn.Module, name: str, request: _Request, known: tuple[I
 
 
 def _captured(module: nn.Module, inputs: tuple[InputSpec, ...], record: Record) -> Program:
+    inputs = without_values(inputs)
     if not isinstance(module, fx.GraphModule):
         takes_by_name(module, [spec.name for spec in inputs])
     return capture(module, inputs, record=record)
