@@ -1,7 +1,8 @@
 """One inference of an ONNX file in a process of its own, which is ended when it takes too long.
 
 onnxruntime cannot be stopped from outside, and a file may ask for 2^62 rounds of a loop, or for what ends the process.
-This file is run by its path, so that the other process imports nothing but onnxruntime.
+This file is run by its path, so that the other process imports nothing but onnxruntime: it must never import this
+package.
 """
 
 from __future__ import annotations

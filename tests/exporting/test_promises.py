@@ -249,14 +249,14 @@ def test_twin_a_file_that_is_wrong_at_other_sizes_is_not_written_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = compressor.load(FILES["any image"].write(tmp_path / "m.onnx"), inputs=[parse_input("3x8x8")])
-    real = verify.Comparison._check
+    real = verify.FileComparison._check
 
     def check(self: Any, own: Any, other: Any, kind: Any, batch: Any) -> Any:
         if own[0].shape[-1] != 8:
             raise verify.VerificationError("differs")
         return real(self, own, other, kind, batch)
 
-    monkeypatch.setattr(verify.Comparison, "_check", check)
+    monkeypatch.setattr(verify.FileComparison, "_check", check)
     report = compressor.export(program, tmp_path / "s.onnx")
     assert "differs" in report.notes[0] and session(tmp_path / "s.onnx").get_inputs()[0].shape == ["n", 3, 8, 8]
 
