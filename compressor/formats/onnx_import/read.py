@@ -195,7 +195,7 @@ class _Weights:
         if proto.data_type == TensorProto.STRING or any(size < 0 for size in proto.dims):
             raise self._error(proto, "holds text or has a negative size")
         numel = math.prod(proto.dims)
-        if max(proto.dims, default=0) > LARGEST_VALUE:  # beside a 0 it would be a tensor without elements
+        if numel == 0 and max(proto.dims, default=0) > LARGEST_VALUE:
             raise self._error(proto, f"has the impossible size {max(proto.dims):,}")
         if proto.data_location == TensorProto.EXTERNAL:
             array = self._external(proto, np.dtype(dtype), numel)
