@@ -124,6 +124,7 @@ def _heading(rows: list[dict[str, Any]]) -> Iterator[str]:
         own = [row for row in rows if row["name"].startswith(library)]
         exact = sum(not row["error"] for row in own)
         yield f"- {library}: {exact} of {len(own)} networks exact"
+    yield "- in the wild, ONNX: files that packages ship, in [onnx.md](onnx.md#files-that-packages-ship)"
     yield ""
     yield _LEGEND
 

@@ -10,8 +10,11 @@ from compressor.errors import UsageError
 INPUT_TYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
 """Of `program.element_types`, those that a network may be given."""
 # A type in front of the shape is no name: float16:3x4.
+_NAME = rf"(?P<name>(?!(?:{'|'.join(INPUT_TYPES)}):)[A-Za-z_][\w.]*)"
+_VALUE = re.compile(rf"^{_NAME}=(?P<value>-?\d+(?:\.\d*)?(?:e-?\d+)?)$")
+"""A single number behind `=`: what a scalar input is to be. Whether it is that or a length, the network knows."""
 _TEXT = re.compile(
-    rf"^(?:(?P<name>(?!(?:{'|'.join(INPUT_TYPES)}):)[A-Za-z_]\w*)[:=])?"
+    rf"^(?:{_NAME}[:=])?"
     r"(?:(?P<dtype>[a-z]+\d*):)?(?P<dims>\(\)|SIZE(?:[x,]SIZE)*)(?:<(?P<high>\d+))?$".replace(
         "SIZE", r"(?:\d+|[A-Za-wyz_][A-Za-wyz_0-9]*(?:@\d+)?)"
     )
@@ -22,13 +25,14 @@ _EXAMPLE_LENGTH, _EXAMPLE_SIDE = 128, 224
 
 class InputText(NamedTuple):
     """Sizes are without the batch; `high` bounds whole numbers (exclusive); `free` names the dimensions, the batch
-    among them, that take any size; empty where none does."""
+    among them, that take any size; empty where none does. `value` is the number behind `NAME=`."""
 
     name: str
     sizes: tuple[int, ...]
     dtype: str
     high: int | None
     free: tuple[str, ...] = ()
+    value: float | None = None
 
 
 def read_input(text: str, position: int = 0) -> InputText:
@@ -36,7 +40,11 @@ def read_input(text: str, position: int = 0) -> InputText:
 
     Raises:  UsageError if the text is not a shape.
     """
-    match = _TEXT.match(text.replace(" ", ""))
+    bare = text.replace(" ", "")
+    match, bound = _TEXT.match(bare), _VALUE.match(bare)
+    value = None if bound is None else float(bound["value"])
+    if bound is not None and (match is None or value == 0):
+        return InputText(bound["name"], (), "float32", None, (), value)
     if match is None:
         raise UsageError(
             f"--input {text}: not a shape; write it without the batch, as 3x224x224 or ids:int64:128<30522\n"
@@ -50,7 +58,7 @@ def read_input(text: str, position: int = 0) -> InputText:
         raise UsageError(f"--input {text}: unknown type {dtype}; use one of {', '.join(INPUT_TYPES)}")
     name = match["name"] or ("input" if position == 0 else f"input_{position}")
     free = ("", *names) if any(names) else ()
-    return InputText(name, tuple(sizes), dtype, int(match["high"]) if match["high"] else None, free)
+    return InputText(name, tuple(sizes), dtype, int(match["high"]) if match["high"] else None, free, value)
 
 
 def _dimensions(text: str) -> tuple[list[str], list[int]]:

@@ -82,7 +82,6 @@ GAPS = (
     Gap("Constants", f.SIZE, "gives a number, which the shapes know"),
     Gap("Rewrite", f.SIZE, "reads the new size by itself"),
     Gap("Reads", f.SIZE, "taken for a reader of values so far: whatever goes must be 0 for it"),
-    Gap("From ONNX", f.RECURRENT, "`LSTM`, `GRU` and `RNN` are refused by name"),
 )  # fmt: skip
 """Reasons of the families named."""
 

@@ -66,9 +66,7 @@ def plan_cuts(program: Program, units: UnitMap, layers: Sequence[Layer], pattern
         if curve:
             points[layer.name] = tuple(sorted(curve.items()))
     if not points:
-        raise PatternError(
-            f"--pattern {pattern}: nothing in scope can be cut; `compress analyze` says what is pinned and why"
-        )
+        raise PatternError(f"--pattern {pattern}: nothing in scope can be cut; {units.way_out}")
     return Cuts(tuple(cuts), points)
 
 

@@ -16,12 +16,20 @@ from numpy.typing import NDArray
 Ids: TypeAlias = NDArray[np.int64]
 
 
+PASSABLE = "(--through-norm)"
+"""What the reason of a pin ends with that `WalkOptions.through_norm` may lift."""
+
+
 @dataclass(frozen=True)
 class Pin:
     """Why ids may not be removed, and at which node that was found."""
 
     reason: str
     node: str
+
+    @property
+    def is_passable(self) -> bool:
+        return self.reason.endswith(PASSABLE)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from torch.fx import Node
 
+from compressor.axes.ids import PASSABLE
 from compressor.axes.labels import Label, Value
 from compressor.axes.meeting import ids_along, join, no_partner, unify
 from compressor.axes.rules_contract import tie_groups
@@ -28,7 +29,7 @@ def pass_statistics(ctx: Context, labels: Iterable[Label], dims: Iterable[int], 
         if not over & set(label.dims):
             continue
         if ctx.options.through_norm == "pin":
-            ctx.pin(label, f"{what} (--through-norm)")
+            ctx.pin(label, f"{what} {PASSABLE}")
         elif not set(label.dims) <= over:
             ctx.pin(label, f"{what}, and varies along other dimensions too")
         elif ctx.options.through_norm == "exact" and not label.zero:

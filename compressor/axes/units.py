@@ -40,6 +40,14 @@ class UnitMap:
         found[self.of_ids(self.walk.heads)] = True
         return found[:-1]
 
+    @property
+    def way_out(self) -> str:
+        """What may be said to who finds nothing to prune: where to look, and the option that may help."""
+        told = "`compress analyze` says what is pinned and why"
+        if any(pin.is_passable for pin in self.pin_at.values()):
+            told += "; --through-norm exact lets go what passes a mean or a variance, where that is possible"
+        return told
+
     def of_ids(self, ids: Ids) -> Ids:
         """Unit of each id of the walk, -1 where pinned or without parameters."""
         return self.unit_of_component[self.walk.components.component[ids]]

@@ -25,7 +25,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
 from compressor.exporting.translations import stable_sort
-from compressor.program import InputSpec, Program, ProgramModule, arguments, batches, families
+from compressor.program import Program, ProgramModule, arguments, batches, families
 from compressor.program.normalise import SIZE_ARITHMETIC
 
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
@@ -36,9 +36,10 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     """The ONNX model of `program`, computed from `module`: its own module on the CPU, in evaluation mode.
 
     Inputs have the names of the specification; a single output is `output`, several are `output`, `output_1`
-    … or the keys of the dictionary that the network returns. Of these only tensors are outputs of the file. The
-    batch dimension is called `batch`, or has the size `batch`; dimensions of any length have the names that the
-    specification gives them.
+    … or the keys of the dictionary that the network returns; a network that was imported from an ONNX file keeps
+    the names of that. Of these only tensors are outputs of the file. The batch dimension is called `batch`, or has the
+    size `batch`; dimensions of any length have the names that the specification gives them, or the file that the
+    network came from.
 
     Raises:  ModelError if an operator has no ONNX form, UsageError if the opset cannot be written.
     """
@@ -47,9 +48,11 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
     if weight_dtype(program) == torch.bfloat16:
         raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
+    interface = program.record.interface
     _refuse_projections(program)
     _lay_out_attention(module)
-    exported = to_exported(program, _of_tensors(program, module), batch)
+    open_sizes = interface is not None and interface.has_open_sizes
+    exported = to_exported(program, _of_tensors(program, module), batch, open_sizes=open_sizes)
     try:
         with quiet():
             onnx_program = torch.onnx.export(
@@ -68,7 +71,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         )
     _strip(model)
     _name_values(model, [spec.name for spec in program.inputs], output_names(program))
-    _name_sizes(model, program.inputs)
+    _name_sizes(model, program)
     _name_transposed(model, module)
     return model
 
@@ -95,16 +98,19 @@ def output_names(program: Program) -> list[str]:
 
 def named_outputs(program: Program) -> tuple[list[tuple[str, Node]], list[str]]:
     """The network's tensors in the order in which they are flattened, by names of which no two are alike and none is
-    an input's; and what it calls the numbers among its outputs, which no file of tensors has."""
+    an input's, those of the file that it was imported from, if it was; and what it calls the numbers among its
+    outputs, which no file of tensors has."""
     (output,) = (node for node in program.module.graph.nodes if node.op == "output")
     taken = {spec.name for spec in program.inputs}
     tensors: list[tuple[str, Node]] = []
     numbers: list[str] = []
+    interface = program.record.interface
+    told = iter(() if interface is None else [port.name for port in interface.outputs])
     for path, value in _paths(output.args[0], ""):
         if not isinstance(value, Node) or _is_number(value):
             numbers.append(path or f"number {len(numbers)}")
             continue
-        wanted = path or ("output" if not tensors else f"output_{len(tensors)}")
+        wanted = next(told, path) or ("output" if not tensors else f"output_{len(tensors)}")
         name, n = wanted, 1
         while name in taken:
             name, n = f"{wanted}_output" if n == 1 else f"{wanted}_output_{n}", n + 1
@@ -181,13 +187,16 @@ def _line_of_batch(program: Program) -> str | None:
     return next((node.meta.get("where") or node.name for node in readers), None)
 
 
-def to_exported(program: Program, module: nn.Module, batch: int | None = None) -> torch.export.ExportedProgram:
-    """torch's own exported form, the batch open or of size `batch`, free dimensions open.
+def to_exported(
+    program: Program, module: nn.Module, batch: int | None = None, *, open_sizes: bool = False
+) -> torch.export.ExportedProgram:
+    """torch's own exported form, the batch open or of size `batch`, free dimensions open; `open_sizes` opens those of
+    the program's interface too.
 
     Raises:  ModelError if torch cannot export it, or the graph holds a size as a number that should be open.
     """
     is_open = program.has_dynamic_batch and batch is None
-    open_dims = [[*([0] if is_open else []), *_free_dims(spec)] for spec in program.inputs]
+    open_dims = _open_dims(program, is_open, open_sizes)
     dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims) if any(open_dims) else None
     example = 2 if is_open else batch or 1
     examples = program.example_inputs(example, dtype=input_dtype(program))
@@ -199,7 +208,7 @@ def to_exported(program: Program, module: nn.Module, batch: int | None = None) -
     for name, spec, dims in zip(_user_inputs(exported), program.inputs, open_dims, strict=False):
         (node,) = (node for node in exported.graph.nodes if node.name == name)
         for dim in (dim for dim in dims if not batches.is_open(node, dim)):
-            what = f"{spec.free[dim]} of {spec.name}" if dim else "the batch"
+            what = "the batch" if dim == 0 else f"{spec.free[dim] if spec.free else f'size {dim}'} of {spec.name}"
             raise ModelError(
                 f"the graph fixes {what} although its input leaves it open; "
                 "a reshape or expand in it holds the size as a number"
@@ -207,8 +216,15 @@ def to_exported(program: Program, module: nn.Module, batch: int | None = None) -
     return exported
 
 
-def _free_dims(spec: InputSpec) -> list[int]:
-    return [dim for dim, name in enumerate(spec.free) if name]
+def _open_dims(program: Program, is_open: bool, open_sizes: bool) -> list[list[int]]:
+    """The dimensions of each input whose sizes are to be open."""
+    interface = program.record.interface
+    ports = interface.read if open_sizes and interface is not None else (None,) * len(program.inputs)
+    found: list[list[int]] = []
+    for spec, port in zip(program.inputs, ports, strict=True):
+        free = [dim for dim, name in enumerate(spec.free) if name]
+        found.append([*([0] if is_open else []), *free, *(() if port is None else port.open_sizes())])
+    return found
 
 
 def _user_inputs(exported: torch.export.ExportedProgram) -> Sequence[str]:
@@ -264,15 +280,23 @@ def _name_values(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str])
         value.name = name
 
 
-def _name_sizes(model: ir.Model, specs: Sequence[InputSpec]) -> None:
-    """Calls the symbols of the inputs' first dimensions `batch`, and those of free dimensions by their names, wherever
-    they occur, as in `4*s77` too."""
+def _name_sizes(model: ir.Model, program: Program) -> None:
+    """Calls the symbols of the inputs' open sizes as the program's interface or specification does, that of the first
+    dimension `batch` where neither says anything, wherever they occur, as in `4*s77` too."""
     symbols: dict[str, str] = {}
-    for value, spec in zip(model.graph.inputs, specs, strict=True):
-        names = ("batch", *(spec.free[1:] or ("",) * (len(spec.shape) - 1)))
-        for dim, name in zip(value.shape or (), names, strict=False):
-            if isinstance(dim, ir.SymbolicDim) and dim.value and name:
-                symbols.setdefault(dim.value, name)
+    interface = program.record.interface
+    for position, (value, spec) in enumerate(zip(model.graph.inputs, program.inputs, strict=True)):
+        told = interface.read[position].shape if interface is not None else None
+        for dim, size in enumerate(value.shape or ()):
+            if not isinstance(size, ir.SymbolicDim) or not size.value or size.value in symbols:
+                continue
+            if dim and spec.free and spec.free[dim]:
+                symbols[size.value] = spec.free[dim]
+                continue
+            wanted = told[dim] if told is not None and dim < len(told) else None
+            wanted = wanted if isinstance(wanted, str) else "batch" if dim == 0 else f"size_{dim}"
+            n = sum(name == wanted or name.startswith(f"{wanted}_") for name in symbols.values())
+            symbols[size.value] = f"{wanted}_{n}" if n else wanted
     if not symbols:
         return
     known = re.compile(r"\b(" + "|".join(map(re.escape, symbols)) + r")\b")

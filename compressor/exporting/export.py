@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import onnx
 import onnx_ir as ir
@@ -17,16 +17,17 @@ import torch
 from compressor.asking.counts import check_counts
 from compressor.asking.export import DEFAULT_CHECK, DEFAULT_FORM, ExportForm, Int8
 from compressor.data.source import DataSource
-from compressor.errors import UsageError, VerificationError
+from compressor.errors import ModelError, UsageError, VerificationError, first_line
 from compressor.exporting.contents import kept_norms
 from compressor.exporting.convert import named_outputs, to_onnx, weight_dtype
 from compressor.exporting.half import to_half
 from compressor.exporting.metadata import PREFIX, stamp
+from compressor.exporting.promises import keep
 from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
 from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
-from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
+from compressor.exporting.verify import FileComparison, SizesDifferError, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program, TensorShape, families, infer_shapes
 from compressor.units import format_dtype
@@ -81,7 +82,7 @@ def export_onnx(
 
     def build(path: Path) -> ExportReport:
         try:
-            report = _build(program, path, form, batch_sizes, data, extra)
+            report = _built(program, path, form, batch_sizes, data, extra)
         except VerificationError as error:
             raise VerificationError(f"{error}\nnothing was written; {_advice(form, program)}") from error
         if accept is not None:
@@ -115,6 +116,19 @@ def _advice(form: ExportForm, program: Program) -> str:
     return "try another --opset"
 
 
+def _built(program: Program, *rest: Any) -> ExportReport:
+    """As `_build`; with fixed sizes, and a note, where the program or its ONNX form does not do with open ones."""
+    interface = program.record.interface
+    if interface is None or not interface.has_open_sizes:
+        return _build(program, *rest)
+    try:
+        return _build(program, *rest)
+    except (ModelError, SizesDifferError) as error:
+        fixed, note = _with_fixed_sizes(program)
+        report = _build(fixed, *rest)
+        return replace(report, notes=(f"{note} ({first_line(error)})", *report.notes))
+
+
 def _squeezes_batch(program: Program) -> str | None:
     """The line that squeezes a dimension whose size depends on the batch; None if none does."""
     if not program.has_dynamic_batch:
@@ -143,6 +157,8 @@ def _build(
     """Writes and checks the file at `path`; time and final path are for the caller to fill in."""
     module = program.module.clone().to("cpu").eval()
     model = to_onnx(program, module, form.opset, form.batch)
+    interface = program.record.interface
+    notes = () if interface is None else keep(model, interface)
     stamp(model, program, data, extra)
     external = sum(_size_bytes(value) for value in model.graph.initializers.values()) > EXTERNAL_ABOVE_BYTES
     if external and form.is_converted:
@@ -152,9 +168,8 @@ def _build(
     plain_size, n_sparse = path.stat().st_size, 0
     if form.is_converted:
         n_sparse = _convert(path, form, data)
-    comparison = FileComparison(
-        program.replace(module=module), onnx_run(path, form.precision), form.precision, form.batch
-    )
+    run = onnx_run(path, form.precision, interface)
+    comparison = FileComparison(program.replace(module=module), run, form.precision, form.batch)
     found = comparison.verification(batch_sizes, data)
     written = onnx.load(str(path), load_external_data=False)
     n_norms, kept = sum(node.target in families.BATCH_NORM for node in module.graph.nodes), kept_norms(written)
@@ -173,7 +188,17 @@ def _build(
         n_folded_norms=n_norms - len(kept),
         kept_norms=kept,
         left_out=tuple(named_outputs(program)[1]),
+        notes=notes,
     )
+
+
+def _with_fixed_sizes(program: Program) -> tuple[Program, str]:
+    """The program without open sizes in its interface, and a note that says so."""
+    interface = program.record.interface
+    assert interface is not None
+    sizes = ", ".join(f"{spec.name} {'x'.join(map(str, spec.shape[1:]))}" for spec in program.inputs)
+    record = replace(program.record, interface=interface.with_fixed_sizes(program.inputs))
+    return program.replace(record=record), f"sizes that the original leaves open are fixed: {sizes}"
 
 
 def _convert(path: Path, form: ExportForm, data: DataSource | None) -> int:

@@ -33,6 +33,8 @@ def stamp(model: ir.Model, program: Program, data: DataSource | None, extra: Map
     model.producer_version = tool_version()
     model.graph.name = program.record.arch or "main"
     model.graph.doc_string = _doc(program)
+    if program.record.interface is not None:
+        model.metadata_props.update(program.record.interface.metadata)
     model.metadata_props.update(properties(program, data))
     model.metadata_props.update(extra)
 

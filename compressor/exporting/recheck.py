@@ -49,7 +49,8 @@ def check_onnx(
     module = program.module.clone().to("cpu").eval()
     try:
         check_file(file, full=not n_sparse)
-        comparison = FileComparison(program.replace(module=module), onnx_run(file, precision), precision, batch)
+        run = onnx_run(file, precision, program.record.interface)
+        comparison = FileComparison(program.replace(module=module), run, precision, batch)
         found = comparison.verification(batch_sizes, data)
     except VerificationError as error:
         raise VerificationError(f"{file}: {error}\nexport it again from this checkpoint") from error

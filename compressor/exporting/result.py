@@ -76,7 +76,8 @@ class ExportReport:
     `plain_size_bytes` is what the file measured before it was made sparse, half or int8. `n_folded_norms` batch norms
     were put into the layers before them, `kept_norms` names those that are still operators of their own. `beside` are
     the files of a tokenizer or processor that came into a directory of transformers with the network; `left_out` names
-    what the network returns beside tensors: a number is no output of a file.
+    what the network returns beside tensors: a number is no output of a file; `notes` say in what the file is no drop-in
+    for the ONNX file that the program was imported from.
     """
 
     path: str | None
@@ -98,6 +99,7 @@ class ExportReport:
     kept_norms: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, files: Sequence[Path], verification: Verification, **more: Any) -> ExportReport:

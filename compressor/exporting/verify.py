@@ -15,11 +15,11 @@ from torch import Tensor
 
 from compressor.asking.export import Precision
 from compressor.data.source import DataSource
-from compressor.errors import DataError, VerificationError, innermost_line
+from compressor.errors import DataError, ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
 from compressor.exporting.result import Check, Verification
 from compressor.formats.onnx_session import OnnxFile
-from compressor.program import Program, misfit
+from compressor.program import Interface, Program, misfit
 from compressor.program.agreement import Outputs
 from compressor.program.runs import Other, Yardstick, examples_at_other_lengths
 
@@ -41,6 +41,9 @@ that they destroy (a range spent on one outlier, channels that share a scale and
 output.
 """
 
+ONE_HALF_ROUNDING = 2.0**-10
+"""The same where float32 results leave the file as float16: the last rounding, or its neighbour."""
+
 LEAST_INT8_AGREEMENT = 0.9
 """Below this share of validation samples with the same answer an int8 file is not the same classifier."""
 
@@ -51,9 +54,17 @@ Run = Callable[[Sequence[Tensor]], Other]
 """The written file as a function: what it makes of one batch."""
 
 
-def onnx_run(path: Path, precision: Precision = "unchanged") -> Run:
-    """An ONNX file in onnxruntime. Raises:  VerificationError if it cannot be opened."""
-    file = OnnxFile(path)
+class SizesDifferError(VerificationError):
+    """A file with open sizes is right at those that the program was made for, and not at others."""
+
+
+def onnx_run(path: Path, precision: Precision = "unchanged", interface: Interface | None = None) -> Run:
+    """An ONNX file in onnxruntime, inputs that were bound at their numbers.
+
+    Raises:  VerificationError if it cannot be opened.
+    """
+    bound = {} if interface is None else {p.name: p.value for p in interface.inputs if p.value is not None}
+    file = OnnxFile(path, bound)
     coarser = {"unchanged": None, "fp16": torch.float16}.get(precision, torch.int8)
     return partial(file.other, precision=coarser)
 
@@ -115,6 +126,7 @@ class FileComparison:
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), kind, size))
         for inputs in examples_at_other_lengths(self.program, sizes, input_dtype(self.program)):
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), "random", len(inputs[0])))
+        checks += self._other_sizes(sizes[0])
         on_data, share = self._on_data(data, fixed) if data is not None else ([], None)
         if share is not None and self.precision.startswith("int8") and share < LEAST_INT8_AGREEMENT:
             raise VerificationError(
@@ -124,11 +136,22 @@ class FileComparison:
         checks += [_worst(on_data)] if on_data else []
         return Verification(tuple(checks), share)
 
+    def _other_sizes(self, size: int) -> list[Check]:
+        """The checks of inputs of other sizes, where those behind the batch are open too.
+
+        Raises:  SizesDifferError if one of them fails.
+        """
+        try:
+            return [self._check(self._yardstick.own(x), self.run(x), "random", size) for x in self._grown(size)]
+        except (VerificationError, ModelError) as error:
+            raise SizesDifferError(f"at another size: {error}") from error
+
     def _on_data(self, data: DataSource, fixed: int | None) -> tuple[list[Check], float | None]:
         """The checks of the validation data batch by batch, and the share of samples with the same answer."""
         checks: list[Check] = []
         n_same = n_compared = 0
         for inputs in _data_inputs(self.program, data, fixed or _DATA_BATCH, fixed):
+            inputs = self._arriving(inputs)
             own, other = self._yardstick.own(inputs), self.run(inputs)
             checks.append(self._check(own, other, "validation", None))
             same, compared = _same_top1(own[0], other.outputs[0])
@@ -136,10 +159,23 @@ class FileComparison:
         return checks, n_same / n_compared if n_compared else None
 
     def _random(self, size: int) -> tuple[Tensor, ...]:
-        return self.program.example_inputs(size, seed=size, dtype=input_dtype(self.program))
+        return self._arriving(self.program.example_inputs(size, seed=size, dtype=input_dtype(self.program)))
+
+    def _grown(self, size: int) -> Iterator[tuple[Tensor, ...]]:
+        """Random inputs of other sizes, where those behind the batch are open too."""
+        interface = self.program.record.interface
+        if interface is None or not interface.has_open_sizes:
+            return
+        for specs in dict.fromkeys(interface.grown(self.program.inputs, last) for last in (True, False)):
+            yield self._arriving(self.program.replace(inputs=specs).example_inputs(size, seed=size))
 
     def _samples(self, data: DataSource, size: int) -> tuple[Tensor, ...]:
-        return next(_data_inputs(self.program, data, size, None))
+        return self._arriving(next(_data_inputs(self.program, data, size, None)))
+
+    def _arriving(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The inputs with what the types of the file's own inputs let through."""
+        interface = self.program.record.interface
+        return inputs if interface is None else interface.rounded(inputs)
 
     @cached_property
     def _yardstick(self) -> Yardstick:
@@ -150,7 +186,10 @@ class FileComparison:
 
         Raises:  VerificationError above the limit.
         """
-        found = self._yardstick.agreement([other], limit_of(self.program, self.precision), own=[own])
+        limit = limit_of(self.program, self.precision)
+        if any(x.dtype == torch.float16 != mine.dtype for x, mine in zip(other.outputs, own, strict=False)):
+            limit = max(limit, ONE_HALF_ROUNDING)
+        found = self._yardstick.agreement([other], limit, own=[own])
         if not found.passed:
             on = "validation data" if batch is None else f"a {kind} batch of {batch}"
             raise VerificationError(f"the file and torch {found.apart} on {on}")

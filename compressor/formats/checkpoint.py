@@ -153,6 +153,8 @@ def _read(content: Mapping[str, Any], folder: Path | None) -> Program:
     _check_masks(masks, parameters)
     record = made_absolute(Record.from_mapping(metadata.get("record")), folder)
     program = Program(module, _inputs(metadata, module), masks, record, dict(aliases))
+    if record.interface is not None:
+        record.interface.check(program.inputs, program.n_outputs)
     _check_shapes(program)
     return program
 

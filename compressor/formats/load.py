@@ -44,6 +44,7 @@ from compressor.models import (
     taking_by_name,
 )
 from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture
+from compressor.program.spec import without_values
 from compressor.units import format_dtype
 
 INITIAL = "init"
@@ -266,6 +267,7 @@ def _captured(
     module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str],
     built: Built | None = None,
 ) -> Program:  # fmt: skip
+    inputs = without_values(inputs)
     if isinstance(module, fx.GraphModule):
         return capture(module, inputs, record=request.record(notes, built))
     names = [spec.name for spec in inputs]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from compressor.errors import VerificationError, innermost_line
 from compressor.program.agreement import leaves
+from compressor.program.element_types import ELEMENT_TYPES
 from compressor.program.replay import Decided, operand_of
 from compressor.program.runs import Other
 
@@ -47,16 +48,18 @@ _LARGEST_IN_MEMORY = 2**31 - 2**24
 _HALF, _SINGLE, _DOUBLE = "tensor(float16)", "tensor(float)", "tensor(double)"
 _FLOATING = {_HALF: np.float16, _SINGLE: np.float32, _DOUBLE: np.float64}
 
+_NUMPY = {kind.runtime: np.dtype(kind.name) for kind in ELEMENT_TYPES if kind.in_numpy}
+
 Made: TypeAlias = tuple[str, tuple[Tensor, ...]]
 """An operator and the value that may be a decision; the operand behind it where it saturates."""
 
 
 class OnnxFile:
-    """A file that onnxruntime opened, which takes a program's inputs in order."""
+    """A file that onnxruntime opened, which takes a program's inputs in order; `bound` are numbers for others of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bound: Mapping[str, float] | None = None) -> None:
         """Raises:  VerificationError if onnxruntime cannot open it."""
-        self.path = path
+        self.path, self._bound = path, dict(bound or {})
         self._session = open_session(str(path))
 
     def other(self, inputs: Sequence[Tensor], precision: torch.dtype | None = None) -> Other:
@@ -65,11 +68,11 @@ class OnnxFile:
         Raises:  VerificationError if the file takes other inputs or cannot run.
         """
         again, deciding = partial(self._run_plainly, inputs), partial(self._deciding, inputs)
-        return Other(inputs, _run(self._session, inputs), again, deciding, precision)
+        return Other(inputs, _run(self._session, inputs, self._bound), again, deciding, precision)
 
     def _run_plainly(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, computed node by node as the file says, without onnxruntime's own optimiser."""
-        return _run(self._plain_session, inputs)
+        return _run(self._plain_session, inputs, self._bound)
 
     def _deciding(self, inputs: Sequence[Tensor], own: Mapping[str, Decided]) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Outputs and what was decided on the way, by the names of the program's nodes that decide the same."""
@@ -98,7 +101,7 @@ class OnnxFile:
 
     def _with_candidates(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Made]]:
         session, places = self._candidates
-        found = _run(session, inputs)
+        found = _run(session, inputs, self._bound)
         made = [(operator, tuple(found[place] for place in of_one)) for operator, of_one in places]
         return found[: len(self._session.get_outputs())], made
 
@@ -122,11 +125,14 @@ def open_session(model: str | bytes, *, optimised: bool = True, folder: Path | N
         raise VerificationError(f"onnxruntime cannot open the ONNX form: {innermost_line(error)}") from error
 
 
-def _run(session: ort.InferenceSession, inputs: Sequence[Tensor]) -> list[Tensor]:
-    given = session.get_inputs()
+def _run(session: ort.InferenceSession, inputs: Sequence[Tensor], bound: Mapping[str, float]) -> list[Tensor]:
+    given = [spec for spec in session.get_inputs() if spec.name not in bound]
     if len(given) != len(inputs):
         raise VerificationError(f"the file reads {len(given)} inputs, the model {len(inputs)}")
     feeds = {spec.name: _as_type(x, spec.type) for spec, x in zip(given, inputs, strict=True)}
+    for spec in session.get_inputs():
+        if spec.name in bound:
+            feeds[spec.name] = np.full(spec.shape, bound[spec.name], _NUMPY[spec.type])
     try:
         return leaves(session.run(None, feeds))
     except Exception as error:

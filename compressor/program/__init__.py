@@ -7,6 +7,7 @@ from compressor.program.arguments import arguments, measured_arguments, set_argu
 from compressor.program.capture import capture
 from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
+from compressor.program.interface import Interface, Port
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
 from compressor.program.module import ProgramModule, is_learned, of_same_kind
 from compressor.program.naming import free_name
@@ -22,7 +23,9 @@ __all__ = [
     "Excerpt",
     "InputSpec",
     "Inputs",
+    "Interface",
     "Layer",
+    "Port",
     "Program",
     "ProgramModule",
     "Record",

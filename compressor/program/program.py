@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from compressor.program.masks import apply_masks, refuse_broken_masks
 from compressor.program.module import ProgramModule
@@ -61,6 +62,12 @@ class Program:
         if self.has_dynamic_batch or not self.inputs:
             return 2
         return next((spec.shape[0] or 2 for spec in self.inputs if spec.shape), 1)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many values the network returns, in whatever containers."""
+        (output,) = (node for node in self.module.graph.nodes if node.op == "output")
+        return sum(isinstance(leaf, fx.Node) for leaf in tree_leaves(output.args))
 
     @property
     def fixed_batch(self) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from compressor.errors import ModelError
+from compressor.program.interface import Interface
 from compressor.schema import read_as
 
 
@@ -33,7 +34,8 @@ class Record:
     positions that were kept, by `name` and `axis`. `walk` holds the options that units were found with when the
     program was pruned (`axes.WalkOptions`); its masks mean those units. `preprocessing` is how the data set that it was
     last measured on made its inputs: what a program that serves the model has to do too. `configuration` is what the
-    transformers library built the dense network from.
+    transformers library built the dense network from. `interface` is what the ONNX file that it came from promises to
+    those who use it, and an export keeps.
     """
 
     arch: str | None = None
@@ -49,6 +51,7 @@ class Record:
     walk: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     configuration: dict[str, Any] = field(default_factory=dict)
+    interface: Interface | None = None
 
     def after(self, step: Step, **changes: Any) -> Record:
         """The record with one more step."""

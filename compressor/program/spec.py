@@ -6,6 +6,7 @@ name; its size in the shape is the one that counts and examples are made at.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,8 @@ class InputSpec:
     """One input: `shape` has None at the batch dimension; `high` bounds integer values (exclusive).
 
     `free` names the dimensions that take any size, "" for all others; empty where there are none. The same name is the
-    same size, in other inputs too.
+    same size, in other inputs too. `value` is the number that `NAME=NUMBER` gave: what an input of one element is bound
+    to, anything else ignores it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class InputSpec:
     dtype: str = "float32"
     high: int | None = None
     free: tuple[str, ...] = ()
+    value: float | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in INPUT_TYPES:
@@ -87,6 +90,8 @@ class InputSpec:
         """
         generator = torch.Generator().manual_seed(seed)
         shape = self.concrete(batch, lengths)
+        if self.value is not None and math.prod(shape) == 1:
+            return torch.full(shape, self.value).to(self.torch_dtype)
         if self.is_padding_mask:
             n_kept = torch.randint((shape[1] + 1) // 2, shape[1] + 1, (shape[0], 1), generator=generator)
             return (torch.arange(shape[1]) < n_kept).to(self.torch_dtype)
@@ -96,6 +101,7 @@ class InputSpec:
 
     def to_mapping(self) -> dict[str, Any]:
         entries = {key: value for key, value in asdict(self).items() if key != "free" or value}
+        del entries["value"]  # of the command line, not of the network
         return {key: list(value) if isinstance(value, tuple) else value for key, value in entries.items()}
 
     @staticmethod
@@ -177,15 +183,40 @@ def _as_spec(given: object, position: int, name: str | None = None) -> InputSpec
     return InputSpec(usual, (None, *given.shape[1:]), str(given.dtype).removeprefix("torch."), high)
 
 
+def told_by_name(names: Sequence[str], given: Sequence[InputSpec], where: str) -> dict[str, InputSpec]:
+    """What the user said of inputs of these names: by name where each given name is one of them, else in order.
+
+    Raises:  UsageError if there are more or fewer in order than inputs, with the names that there are.
+    """
+    if all(spec.name in names for spec in given):
+        return {spec.name: spec for spec in given}
+    if len(given) != len(names):
+        listed = ", ".join(names[:6])
+        raise UsageError(
+            f"{where}: has {len(names)} inputs, --input gives {len(given)}; name each: NAME:3x224x224 ({listed})"
+        )
+    return dict(zip(names, given, strict=True))
+
+
+def without_values(given: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """The same, for a network whose inputs are no single numbers. Raises: UsageError for one that is but a number."""
+    for spec in given:
+        if len(spec.shape) < 2 and spec.value is not None:
+            raise UsageError(f"--input {spec.name}={spec.value:g}: is no shape; only inputs of an ONNX file are bound")
+    return tuple(given)
+
+
 def parse_input(text: str, position: int = 0) -> InputSpec:
     """An input from `3x224x224`, `ids:int64:128<30522`, `x=1,28,28`, with a name for what takes any size, as in
     `ids:int64:seq<30522` or `3xheight@224xwidth@224`, or `t:float32:()` for one value a sample; the batch dimension is
     put in front.
 
+    `sr=16000` is a length, and a value for an input that holds but one number.
+
     Raises:  UsageError if the text is not a shape.
     """
     found = read_input(text, position)
-    return InputSpec(found.name, (None, *found.sizes), found.dtype, found.high, found.free)
+    return InputSpec(found.name, (None, *found.sizes), found.dtype, found.high, found.free, found.value)
 
 
 def _is_free(name: str) -> bool:

@@ -56,6 +56,7 @@ def _rows(report: ExportReport) -> list[tuple[str, str]]:
     ]
     if report.top1_agreement is not None:
         rows.append(("top-1", f"{metric('agreement', report.top1_agreement)} the same as torch's"))
+    rows += [("note", note) for note in report.notes]
     return [(name, value) for name, value in rows if value]
 
 

@@ -43,10 +43,7 @@ def unit_selector(
     if kind == "head":
         free &= units.heads
     if not free.any():
-        raise PatternError(
-            f"--pattern {choice.asked.pattern}: nothing in scope can be pruned;"
-            f" `compress analyze` says what is pinned and why{_hint(units)}"
-        )
+        raise PatternError(f"--pattern {choice.asked.pattern}: nothing in scope can be pruned; {units.way_out}")
     members = tuple(members for _, members in units.widths)
     rules = Rules(units.group_of, free, choice.asked.floor, max(choice.asked.round_to, 1), members)
     demands = find_demands(choice, layers, producers(units, layers, rules))

@@ -14,6 +14,7 @@ import torch
 from compressor.asking.bench import DEFAULTS, Plan
 from compressor.asking.counts import check_counts
 from compressor.data import DataSource, Task
+from compressor.errors import ModelError
 from compressor.program import InputSpec, Program
 from compressor.timing.accuracy import accuracy, questions
 from compressor.timing.cautions import Reasons, cautions
@@ -27,6 +28,7 @@ from compressor.timing.result import BenchReport, Environment, Profile, Timing
 from compressor.timing.statistics import Comparison, compare, median_interval, summarise
 from compressor.timing.subjects import Opened, gzip_bytes, open_subjects
 from compressor.timing.torch_runner import TorchRunner
+from compressor.timing.trial import check_ends
 
 
 def bench(
@@ -54,9 +56,10 @@ def bench(
 
     A program, or a file that `load` takes, runs in torch; an ONNX file in onnxruntime. `inputs` says how
     large the dimensions are that an ONNX file leaves open behind the batch. On a device with a memory of its
-    own the inputs are there beforehand; what it costs to bring them is measured apart. Peak memory starts a
-    process per model and configuration, and the profiler runs the model for another second, so both are only
-    on request. `trust_code` runs what a checkpoint remembers as the code of its data or task.
+    own the inputs are there beforehand; what it costs to bring them is measured apart. Each ONNX file first runs
+    once in a process of its own, which is ended after `max_seconds` and what it may take to open it. Peak
+    memory starts a process per model and configuration, and the profiler runs the model for another second,
+    so both are only on request. `trust_code` runs what a checkpoint remembers as the code of its data or task.
 
     Units:   seconds per inference of a whole batch; throughput in samples per second.
     Raises:  ModelError if a file is no model or cannot run; ProviderError if the provider is not there;
@@ -71,6 +74,7 @@ def bench(
     opened = open_subjects(models, chosen)
     for entry in opened:
         _ = require_torch(chosen) if entry.program is not None else require_onnxruntime(chosen)
+    _check_ends(opened, inputs, batches[0], max_seconds)
     asked = questions(opened, data, task, trust_code=trust_code) if with_accuracy else []
     setting = _Setting(opened, chosen, plan, seed, tuple(inputs), where)
     timings, profiles, reasons = setting.run(threads, batches, on_round, with_memory, with_profile)
@@ -83,6 +87,16 @@ def bench(
         timings = [replace(timing, subject=subjects[i % len(opened)]) for i, timing in enumerate(timings)]
     rounds = sum(timing.n_runs for timing in timings[:: len(opened)])
     return BenchReport(tuple(timings), cautions(timings, where, plan, reasons), where, rounds, tuple(profiles))
+
+
+def _check_ends(opened: Sequence[Opened], inputs: Sequence[InputSpec], batch: int, max_seconds: float) -> None:
+    """Raises:  ModelError for an ONNX file that another process could not run once in that time."""
+    told = [{**spec.to_mapping(), "value": spec.value} for spec in inputs]
+    for entry in opened:
+        if entry.path is not None:
+            why = check_ends(entry.path, entry.subject.size_bytes, told, batch, max_seconds)
+            if why is not None:
+                raise ModelError(f"{entry.subject.name}: {why}")
 
 
 class _Setting:

@@ -14,6 +14,7 @@ from torch import Tensor
 from compressor.errors import ModelError, ProviderError, UsageError, first_line
 from compressor.program import InputSpec
 from compressor.program.element_types import ELEMENT_TYPES
+from compressor.program.spec import told_by_name
 from compressor.timing.providers import Provider, require_onnxruntime
 
 _CPU = "CPUExecutionProvider"
@@ -42,7 +43,8 @@ class OnnxRunner:
         self._path, self._provider = path, provider
         self.session = _open(path, provider, _session_options(provider, threads, oversubscribed, profile))
         lengths = _lengths(self.session.get_modelmeta().custom_metadata_map.get("compress.lengths", ""))
-        self.specs = tuple(_spec(path, given, inputs, lengths) for given in self.session.get_inputs())
+        told = _told(path, [given.name for given in self.session.get_inputs()], inputs)
+        self.specs = tuple(_spec(path, given, told.get(given.name), lengths) for given in self.session.get_inputs())
         self._binding = self.session.io_binding()
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -170,21 +172,34 @@ def _lengths(text: str) -> Mapping[str, int]:
     return {name: size for name, size in entries if type(size) is int and 0 < size < _LONGEST}
 
 
-def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> InputSpec:
-    """Name, shape and type of an input; open dimensions behind the batch come from the user's specification, or are as
-    long as the file says that they were counted at."""
+def _told(path: Path, names: Sequence[str], inputs: Sequence[InputSpec]) -> dict[str, InputSpec]:
+    """What the user said of this file's inputs: what is said by name may be for another file beside it.
+
+    Raises:  UsageError for as many shapes without names as it has no inputs.
+    """
+    own = [spec for spec in inputs if spec.name in names]
+    return told_by_name(names, own or inputs, str(path)) if inputs else {}
+
+
+def _spec(path: Path, given: ort.NodeArg, wanted: InputSpec | None, lengths: Mapping[str, int]) -> InputSpec:
+    """Name, shape and type of an input; open dimensions behind the batch come from the user's
+    specification, which may not contradict the file, or are as long as the file says that they were counted at."""
     dtype = _TYPES.get(given.type)
     if dtype is None:
         raise ModelError(f"{path}: input {given.name} is a {given.type}; bench can make {', '.join(_TYPES)}")
-    wanted = next((spec for spec in inputs if spec.name == given.name), None)
+    told = None if wanted is None or len(wanted.shape) != len(given.shape) else wanted.shape
     shape: list[int | None] = []
     for axis, size in enumerate(given.shape):
         if isinstance(size, int) and size >= 0:
+            if axis and told is not None and told[axis] != size:
+                raise UsageError(
+                    f"{path}: input {given.name} has the size {size} along dimension {axis}, --input gives {told[axis]}"
+                )
             shape.append(size)
         elif axis == 0:
             shape.append(None)
-        elif wanted is not None and len(wanted.shape) == len(given.shape):
-            shape.append(wanted.shape[axis])
+        elif told is not None:
+            shape.append(told[axis])
         elif size in lengths:
             shape.append(lengths[size])
         else:
@@ -192,4 +207,5 @@ def _spec(path: Path, given: ort.NodeArg, inputs: Sequence[InputSpec], lengths: 
                 f"{path}: input {given.name} leaves dimension {axis} ({size}) open; "
                 f"say how large it is, as in --input {given.name}:{dtype}:128"
             )
-    return InputSpec(given.name, tuple(shape), dtype, wanted.high if wanted is not None else None)
+    high, value = (None, None) if wanted is None else (wanted.high, wanted.value)
+    return InputSpec(given.name, tuple(shape), dtype, high, value)

@@ -15,6 +15,7 @@ from compressor.errors import ModelError
 
 _POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
 _CONV = "auto_pad dilations group kernel_shape pads strides"
+_RECURRENT = "activations clip direction hidden_size layout"
 _REDUCTION = "axes keepdims noop_with_empty_axes"
 
 READ: Mapping[str, frozenset[str]] = {
@@ -36,6 +37,7 @@ READ: Mapping[str, frozenset[str]] = {
         "Dropout": "ratio",
         "Einsum": "equation",
         "EyeLike": "dtype k",
+        "GRU": f"{_RECURRENT} linear_before_reset",
         "GatherND": "batch_dims",
         "Gelu": "approximate",
         "Gemm": "alpha beta transA transB",
@@ -45,6 +47,7 @@ READ: Mapping[str, frozenset[str]] = {
         "InstanceNormalization": "epsilon",
         "IsInf": "detect_negative detect_positive",
         "LRN": "alpha beta bias size",
+        "LSTM": f"{_RECURRENT} input_forget",
         "LayerNormalization RMSNormalization": "axis epsilon",
         "LpNormalization": "axis p",
         "LpPool": f"{_POOL} p",
@@ -53,6 +56,7 @@ READ: Mapping[str, frozenset[str]] = {
         "Pad": "mode pads value",
         "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
         "ReduceSumSquare": _REDUCTION,
+        "RNN": _RECURRENT,
         "Reshape": "allowzero",
         "Resize": "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside "
         "keep_aspect_ratio_policy mode nearest_mode",
@@ -73,12 +77,15 @@ READ: Mapping[str, frozenset[str]] = {
 }
 """Attributes that an importer reads, or refuses itself, by operator; operators without any are left out."""
 
+_OTHERS = "activations that torch's layers do not have"
+
 WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
     "Cast": {"saturate": "8-bit floats", "round_mode": "8-bit floats"},
     "CastLike": {"saturate": "8-bit floats", "round_mode": "8-bit floats"},
     "Dropout": {"seed": "drawing, which does not happen in evaluation"},
     "GroupNormalization": {"stash_type": "16-bit floats, which are widened"},
     "LayerNormalization": {"stash_type": "16-bit floats, which are widened"},
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), dict.fromkeys(("activation_alpha", "activation_beta"), _OTHERS)),
     "MaxPool": {"storage_order": "positions, which are not supported"},
     "RMSNormalization": {"stash_type": "16-bit floats, which are widened"},
     "Range": {"stash_type": "16-bit floats, which are widened"},

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 import torch
 from onnx import AttributeProto
+from torch import Tensor
 
 from compressor.errors import ModelError, first_line
 from compressor.formats.names import variables_of
 from compressor.formats.onnx_import.attributes import check_attributes
+from compressor.formats.onnx_import.budget import TooMuchError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.fuse import fuse
 from compressor.formats.onnx_import.locate import Trace
@@ -30,44 +32,77 @@ _TRACE = "trace"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.:/@ -]", re.ASCII)
 
 
+_GROWTH = ((1, 2, 3, 2), (1, 3, 2, 4))
+"""What open sizes are multiplied by at each trial, neighbouring ones by different numbers: whole multiples, because a
+network that halves its images wants sizes that can be halved as often."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How a file is imported: `specs` go in, all sizes are measured at the batches `trials`.
 
-    `opened` is the batch that the file fixes where it is imported with an open one.
+    `opened` is the batch that the file fixes where it is imported with an open one. `growing` are dimensions of each
+    input whose sizes stay open: they differ between the trials too.
     """
 
     specs: tuple[InputSpec, ...]
     trials: tuple[int, ...]
     opened: int | None = None
+    growing: tuple[tuple[int, ...], ...] = ()
 
     @property
     def is_open(self) -> bool:
         """Whether any number of samples may go in."""
-        return len(self.trials) > 1
+        return all(spec.shape[0] is None for spec in self.specs)
+
+    @property
+    def grows(self) -> bool:
+        """Whether sizes behind the batch stay open."""
+        return any(self.growing)
+
+    def shapes(self, position: int) -> list[tuple[int, ...]]:
+        """The shape of an input at every trial."""
+        spec = self.specs[position]
+        dims = self.growing[position] if self.growing else ()
+        found = []
+        for trial, batch in enumerate(self.trials):
+            times = {dim: _GROWTH[i % 2][trial % 4] for i, dim in enumerate(dims)}
+            found.append(tuple(size * times.get(dim, 1) for dim, size in enumerate(spec.concrete(batch))))
+        return found
 
 
 @dataclass(frozen=True)
 class Built:
-    """A program, and where the values of its nodes are in the file: several values are one where nothing is done."""
+    """A program, and where the values of its nodes are in the file: several values are one where nothing is done.
+
+    `divisions` are whole dividends and divisors of which a quotient may not exist.
+    """
 
     program: Program
     traces: Mapping[str, tuple[Trace, ...]]
+    divisions: tuple[tuple[Value, Value], ...] = ()
 
 
-def build(model: OnnxModel, nodes: Sequence[onnx.NodeProto], form: Form, name: str) -> Built:
-    """The program that the nodes become, with the inputs and the batch of that form.
+def build(
+    model: OnnxModel,
+    nodes: Sequence[onnx.NodeProto],
+    form: Form,
+    name: str,
+    numbers: Mapping[str, Tensor] | None = None,
+) -> Built:
+    """The program that the nodes become, with the inputs and the batch of that form; `numbers` are bound inputs.
 
     Raises:  ModelError if a node does not fit its inputs or cannot be imported with that batch.
     """
-    emitter = Emitter(form.trials, form.opened)
+    # Several forms of one file are built; each may make its constants again.
+    emitter = Emitter(form.trials, form.opened, replace(model.budget, n_elements=0, n_products=0))
     walker = _Walker(emitter, model.opset, name)
     walker.define_constants(model, nodes)
+    walker.values |= {bound: Const(tensor, bound) for bound, tensor in (numbers or {}).items()}
     variables = variables_of([spec.name for spec in form.specs])
-    for spec, variable in zip(form.specs, variables, strict=True):
+    for position, (spec, variable) in enumerate(zip(form.specs, variables, strict=True)):
         node = emitter.graph.placeholder(variable)
-        shapes = [spec.concrete(batch) for batch in form.trials]
-        metas = tuple(torch.empty(shape, dtype=spec.torch_dtype, device="meta") for shape in shapes)
+        metas = tuple(torch.empty(shape, dtype=spec.torch_dtype, device="meta") for shape in form.shapes(position))
         node.meta["val"] = metas[0]
         walker.values[spec.name] = Traced(node, metas)
     walker.run(nodes)
@@ -83,7 +118,7 @@ def build(model: OnnxModel, nodes: Sequence[onnx.NodeProto], form: Form, name: s
     traces = {node.name: tuple(node.meta.pop(_TRACE)) for node in emitter.graph.nodes if _TRACE in node.meta}
     module = ProgramModule(emitter.tensors, emitter.graph)
     module.eval()
-    return Built(Program(module, form.specs, traced=traced_at), traces)
+    return Built(Program(module, form.specs, traced=traced_at), traces, tuple(emitter.divisions))
 
 
 def _keys(names: Sequence[str]) -> list[str]:
@@ -130,6 +165,7 @@ class _Walker:
 
     def run(self, nodes: Iterable[onnx.NodeProto]) -> None:
         for node in nodes:
+            self.emitter.budget.check_time()
             self._import(node)
 
     def value(self, name: str, reader: str) -> Value:
@@ -175,9 +211,11 @@ class _Walker:
         try:
             check_attributes(op.kind, op.attributes, self.opset)
             found = importer(self.emitter, op)
+        except TooMuchError as error:
+            raise TooMuchError(f"{self.name}: {op.kind} {op.name}: {error}") from error
         except ModelError as error:
             raise ModelError(f"{self.name}: {op.kind} {op.name}: {error}") from error
-        except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
             told = f"{op.kind} {op.name}: its arguments do not fit: {first_line(error)}"
             raise ModelError(f"{self.name}: {told}") from error
         finally:

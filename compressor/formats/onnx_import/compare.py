@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from compressor.errors import ModelError
+from compressor.errors import ModelError, first_line
 from compressor.formats.onnx_import import plan
+from compressor.formats.onnx_import.build import Built
 from compressor.formats.onnx_import.locate import Trace, described, first_difference
 from compressor.formats.onnx_import.source import NotRunError, Source
+from compressor.formats.onnx_import.values import Const, Value
 from compressor.program import Program
 from compressor.program.agreement import Evidence, judge, leaves
+from compressor.program.interface import Interface
 from compressor.program.runs import Yardstick
 from compressor.program.shapes import TensorShape
 
@@ -59,15 +62,18 @@ def _listed(batches: Sequence[int]) -> str:
     return ("batch " if len(batches) == 1 else "batches ") + ", ".join(map(str, batches))
 
 
-def compare(program: Program, source: Source, traces: Mapping[str, tuple[Trace, ...]], opened: int | None) -> str:
+def compare(built: Built, source: Source, opened: int | None, growing: Interface | None = None) -> str:
     """A note on the comparison of the program with the file; `opened` is the batch that the file fixes and it does not.
+
+    `growing` is the file's interface where the program leaves its sizes open: larger inputs are compared too.
 
     Each batch runs in both; where the file fixes its batch, once for every part of that size. What differs by more than
     the plain limit and is not explained by rounding is looked for operator by operator.
 
     Raises:  DiffersError naming the first operator that computes something else.
     """
-    found, pair = Comparison(), _Pair(program, source, traces, opened)
+    program = built.program
+    found, pair = Comparison(), _Pair(program, source, built.traces, opened, built.divisions)
     for batch in plan.batches(program, opened):
         try:
             found.by_operator |= pair.check(program.example_inputs(batch, seed=batch))
@@ -78,11 +84,31 @@ def compare(program: Program, source: Source, traces: Mapping[str, tuple[Trace, 
     for inputs in plan.further_inputs(program, found.agreed, positive=found.by_operator):
         with contextlib.suppress(NotRunError):  # whole numbers that mean something may not be any that there are
             found.by_operator |= pair.check(inputs)
+    if growing is not None:
+        _check_grown(pair, growing)
     if opened is not None and not found.agreed:
         if not found.failed:
             raise DiffersError("its values are too large to look whether samples depend on each other")
         pair.check_alone(program.example_inputs(2 * opened))
     return found.note("" if opened is None else f", {opened} at a time")
+
+
+def _check_grown(pair: _Pair, interface: Interface) -> None:
+    """Nothing, when the program computes what the file does for other sizes than those that it was imported with.
+
+    Raises:  DiffersError if it does not, or where that cannot be seen.
+    """
+    n_samples = pair.opened or pair.program.fixed_batch or 1
+    larger = list(plan.grown_inputs(pair.program, interface, n_samples))
+    if not larger:
+        raise DiffersError("it is too expensive to be compared at other sizes")
+    for inputs in larger:
+        try:
+            pair.check(inputs)
+        except NotRunError as error:
+            raise DiffersError(f"the file does not take other sizes: {error}") from error
+        except DiffersError as error:
+            raise DiffersError(f"computes something else for other sizes: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,7 @@ class _Pair:
     source: Source
     traces: Mapping[str, tuple[Trace, ...]]
     opened: int | None
+    divisions: tuple[tuple[Value, Value], ...] = ()
 
     @cached_property
     def _yardstick(self) -> Yardstick:
@@ -110,6 +137,7 @@ class _Pair:
             if "ZeroDivisionError" in str(error):  # a runtime may end the whole process by it
                 raise NotRunError("it divides whole numbers by 0 for random inputs") from error
             why = str(error)
+        self._check_quotients(inputs)
         parts = [leaves(self.source.run(part)) for part in self._parts(inputs)]
         if why is not None:
             self._check_operators(inputs, why)
@@ -118,6 +146,21 @@ class _Pair:
         if differs is not None:
             self._check_operators(inputs, differs)
         return differs is not None
+
+    def _check_quotients(self, inputs: tuple[Tensor, ...]) -> None:
+        """Raises:  NotRunError where a quotient of whole numbers does not exist, which ends a runtime's process."""
+        if not self.divisions:
+            return
+        seen = _Seen(self.program.module)
+        try:
+            with torch.no_grad():
+                seen.run(*inputs)
+        except Exception as error:  # the program cannot be run at all, which is told elsewhere
+            raise NotRunError(f"it divides whole numbers, and its values are not known: {first_line(error)}") from error
+        for values in self.divisions:
+            x, y = (value.tensor if isinstance(value, Const) else seen.values.get(value.node.name) for value in values)
+            if x is None or y is None or bool(((x == torch.iinfo(x.dtype).min) & (y == -1)).any()):
+                raise NotRunError("it divides the smallest whole number by -1")
 
     def check_alone(self, inputs: tuple[Tensor, ...]) -> None:
         """The same for a source that cannot be run: samples together against samples alone. Raises: DiffersError."""
@@ -170,6 +213,20 @@ class _Pair:
             raise DiffersError(
                 f"{found.trace.operator}: at batch {batch} it differs from onnxruntime: {found.agreement}"
             )
+
+
+class _Seen(fx.Interpreter):
+    """Runs a graph and keeps every value."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        found = super().run_node(n)
+        if isinstance(found, Tensor):
+            self.values[n.name] = found
+        return found
 
 
 def _joined(parts: Sequence[Tensor], whole: Tensor) -> Tensor:

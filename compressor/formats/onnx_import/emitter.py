@@ -16,18 +16,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from compressor.errors import ModelError, first_line
+from compressor.formats.onnx_import.budget import Budget, check_value
 from compressor.formats.onnx_import.naming import Names, is_made_up, layer_of
 from compressor.formats.onnx_import.node import Op
 from compressor.formats.onnx_import.per_sample import derived
 from compressor.formats.onnx_import.values import Const, Number, Size, Sizes, Traced, Value, combined, entries_of
+from compressor.program import families
 from compressor.program.arguments import has_argument
 
 aten = torch.ops.aten
 
 _META = torch.device("meta")
-_LARGEST_FOLDED = 2**28
-"""Elements of a constant that is computed while importing: a forged file must not fill the memory."""
-
 _LARGEST_COPY = 2**20
 """Elements up to which every reader of a buffer gets one of its own, as in the modules it was exported from."""
 
@@ -39,10 +38,11 @@ _LEARNED = ("weight", "bias")
 class Emitter:
     """The graph as far as it is imported, and the tensors it reads."""
 
-    def __init__(self, trials: tuple[int, ...], fixed_batch: int | None = None) -> None:
+    def __init__(self, trials: tuple[int, ...], fixed_batch: int | None = None, budget: Budget | None = None) -> None:
         self.graph = fx.Graph()
         self.tensors: dict[str, Tensor] = {}
         self.trials = trials
+        self.budget = budget or Budget()
         self.fixed_batch = fixed_batch
         """The batch that the file fixes, while it is imported with an open one."""
         self.batch_inside: set[int] = set()
@@ -52,6 +52,8 @@ class Emitter:
         self.absorbed: dict[str, Value] = {}
         """Outputs of nodes that an earlier one took over (a bias that is added to a matrix product)."""
         self.op: Op | None = None
+        self.divisions: list[tuple[Value, Value]] = []
+        """Dividends and divisors, whole numbers both, where a processor may stop the process."""
         self._names = Names()
         self._attached: dict[tuple[int, str | None], Traced] = {}
         self._transposed: dict[int, Const] = {}
@@ -68,6 +70,7 @@ class Emitter:
             return self._folded(target, args, kwargs)
         args, kwargs = tree_map(lambda v: self.attached(v) if isinstance(v, Const) else v, (args, kwargs))
         trials = [self._tried(target, args, kwargs, 0)]
+        check_value(max((part.numel() for part in tree_leaves(trials) if isinstance(part, Tensor)), default=0))
         for trial in range(1, len(self.trials)):
             more = derived(target, (args, kwargs), trials[0], self.trials, trial)
             trials.append(self._tried(target, args, kwargs, trial) if more is None else more)
@@ -108,8 +111,8 @@ class Emitter:
         constants = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Const)]
         meta = tree_map(lambda v: v.tensor.to(_META) if isinstance(v, Const) else v, (args, kwargs))
         foreseen = [part for part in tree_leaves(_without_data(target, *meta)) if isinstance(part, Tensor)]
-        if sum(part.numel() for part in foreseen) > _LARGEST_FOLDED:
-            raise ModelError(f"makes a constant of {max(part.numel() for part in foreseen):,} elements")
+        self.budget.take_elements(sum(part.numel() for part in foreseen))
+        self.budget.take_products(_n_products(target, meta, foreseen))
         real = tree_map(lambda v: v.tensor if isinstance(v, Const) else v, (args, kwargs))
         with torch.no_grad():
             result = target(*real[0], **real[1])
@@ -177,7 +180,7 @@ class Emitter:
         once, and what is equal by accident is uniform (zero biases, ones), while trained weights that are equal are
         tied. Small buffers are copied for every reader, as in the modules they come from.
         """
-        is_parameter = value.tensor.is_floating_point() and (role in _LEARNED or (role is None and _is_learned(value)))
+        is_parameter = value.tensor.is_floating_point() and _is_parameter(value, role)
         shared = not value.is_uniform if is_parameter else value.tensor.numel() > _LARGEST_COPY
         if role in ("running_mean", "running_var"):
             shared = not value.is_uniform
@@ -186,6 +189,7 @@ class Emitter:
             return known
         kind, node_name = (self.op.kind, self.op.name) if self.op is not None else ("", "")
         name = self._names.choose(value.name, role, layer or layer_of(node_name, kind, None))
+        self.budget.take_elements(value.tensor.numel())
         own = value.tensor.detach().clone(memory_format=torch.contiguous_format)
         self.tensors[name] = nn.Parameter(own) if is_parameter else own
         meta = torch.empty_like(own, device=_META)
@@ -196,10 +200,29 @@ class Emitter:
         return made
 
 
+def _n_products(target: Any, meta: Any, results: Sequence[Tensor]) -> int:
+    """Multiplications that an operator on constants takes, at most: of each result with as many as an operand has."""
+    given = [part for part in tree_leaves(meta) if isinstance(part, Tensor) and part.numel()]
+    if target not in families.SUMS or len(given) < 2:
+        return 0
+    summed = (part.numel() // min(part.shape) if part.dim() else 1 for part in given)
+    return sum(part.numel() for part in results) * max(summed)
+
+
 def _integer(entry: Any) -> Any:
     """A truth value as 0 or 1: an operator's number is no condition."""
     is_truth = isinstance(entry, Size) and isinstance(entry.values[0], bool)
     return combined(torch.sym_ite, entry, 1, 0) if is_truth else entry
+
+
+def _is_parameter(value: Const, role: str | None) -> bool:
+    """Whether a float tensor is one that training gave: where it stands, or what it holds, says so."""
+    if role is None:
+        return _is_learned(value)
+    if not role.startswith(_LEARNED):
+        return False
+    # What is added may be a mask, of answers that never count; a matrix with -inf in it gives NaN.
+    return role == "weight" or not bool(value.tensor.isneginf().any())
 
 
 def _kind(is_parameter: bool) -> str:

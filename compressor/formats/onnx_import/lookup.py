@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.formats.onnx_import.budget import check_argument
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.move import cut_dim
 from compressor.formats.onnx_import.table import Op, imports, imports_sizes, integers
@@ -57,10 +58,9 @@ def _is_trained(table: torch.Tensor) -> bool:
 
 
 def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor, name: str) -> Traced | Const:
-    listed = positions.tolist() if isinstance(x, Traced) else []
-    is_run = bool(listed) and listed == list(range(listed[0], listed[0] + len(listed)))
+    is_run = isinstance(x, Traced) and len(positions) > 0 and bool((positions.diff() == 1).all())
     if is_run and len(set(x.at(dim))) == 1:  # a slice of a smaller batch would be short, where rows are missing
-        return cut_dim(ctx, x, dim, listed[0], listed[-1] + 1, 1)
+        return cut_dim(ctx, x, dim, int(positions[0]), int(positions[-1]) + 1, 1)
     return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
 
 
@@ -110,6 +110,7 @@ def tuples(ctx: Emitter, op: Op) -> Value:
     if op.get("batch_dims", 0) or op.get("reduction", "none") not in ("none", "add"):
         raise ModelError("has batch dimensions or a reduction, which is not supported")
     n = at.static(at.rank - 1)
+    check_argument(n)
     positions = [ctx.call(aten.select.int, at, at.rank - 1, i) for i in range(n)]
     if op.kind == "GatherND":
         return ctx.call(aten.index.Tensor, x, positions)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from compressor.errors import ModelError
+from compressor.formats.onnx_import.budget import check_argument
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.opening import opened_batch
 from compressor.formats.onnx_import.table import Op, imports, imports_sizes, integers
@@ -166,6 +167,7 @@ def _equal_parts(size: Number, op: Op) -> list[Number]:
     if "num_outputs" not in op.attributes:
         return [combined(operator.floordiv, size, len(op.outputs))] * len(op.outputs)
     n = op.get("num_outputs")
+    check_argument(n)
     step = combined(operator.floordiv, size + (n - 1), n)
     return [*[step] * (n - 1), size - step * (n - 1)]
 
@@ -208,6 +210,7 @@ def _backwards(ctx: Emitter, x: Traced | Const, dim: int, start: Number, end: Nu
         flipped = ctx.call(aten.flip.default, x, [dim])
         return flipped if step == -1 else ctx.call(aten.slice.Tensor, flipped, dim, 0, _BEYOND[1], -step)
     size = x.static(dim)
+    ctx.budget.take_elements(size)
     first = min(start, size - 1) if start >= 0 else max(start + size, -1)
     last = end if end >= 0 else max(end + size, -1) if end >= -size else -1
     positions = list(range(first, last, step))
@@ -260,13 +263,28 @@ def pad(ctx: Emitter, op: Op) -> Value:
     if first == x.rank:
         return x
     if mode != "constant":  # torch wants these for all spatial dimensions or none
-        if x.rank not in (3, 4, 5) or first < 2:
-            raise ModelError(f"pads by {mode} beyond the spatial dimensions, which is not supported")
+        if x.rank not in (3, 4, 5) or first < 2 or mode == "wrap":
+            return _padded_by_positions(ctx, op, x, pairs, mode)
         first = 2
     new = [n for dim in range(x.rank - 1, first - 1, -1) for n in pairs.get(dim, (0, 0))]
     if mode == "constant":
         return ctx.call(aten.pad.default, x, new, "constant", value)
     return ctx.call(aten.pad.default, x, new, _PAD_MODES[mode])
+
+
+def _padded_by_positions(
+    ctx: Emitter, op: Op, x: Traced | Const, pairs: Mapping[int, tuple[int, int]], mode: str
+) -> Value:
+    """Any dimensions padded with what they hold themselves, by looking up where each position comes from."""
+    by = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode]
+    for dim, (before, after) in pairs.items():
+        if before or after:
+            ctx.budget.take_elements(x.static(dim) + abs(before) + abs(after))
+            positions = np.pad(np.arange(x.static(dim)), (max(before, 0), max(after, 0)), mode=by)  # type: ignore[call-overload]
+            positions = positions[max(-before, 0) : len(positions) - max(-after, 0)]
+            index = Const(torch.from_numpy(positions.astype(np.int64)), f"{op.outputs[0]}.positions{dim}")
+            x = ctx.call(aten.index_select.default, x, dim, index)
+    return x
 
 
 _ON_TENSORS: Mapping[str, Callable[[Emitter, Op], Value]] = {"Reshape": reshape, "Expand": expand, "Slice": cut}

@@ -10,7 +10,7 @@ from compressor.formats.onnx_import.contract import learned
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.naming import layer_of
 from compressor.formats.onnx_import.table import Op, imports
-from compressor.formats.onnx_import.values import Const, Value
+from compressor.formats.onnx_import.values import Const, Traced, Value
 
 aten = torch.ops.aten
 
@@ -66,8 +66,10 @@ def group_norm(ctx: Emitter, op: Op) -> Value:
     for position, role in ((1, "weight"), (2, "bias")):
         scale = op.needed(position)
         if not isinstance(scale, Const):
-            raise ModelError("computes its scale, which is not supported")
+            scales.append(scale)  # torch takes one that is computed, as long as it has no samples
+            continue
         if scale.static(0) != n_channels:
+            ctx.budget.take_elements(n_channels)
             repeated = scale.tensor.repeat_interleave(n_channels // n_groups)
             scale = Const(repeated, scale.name, scale.trained)
         scales.append(ctx.attached(scale, role, layer))
@@ -79,11 +81,32 @@ def layer_norm(ctx: Emitter, op: Op) -> Value:
     """`layer_norm` or `rms_norm` over the dimensions from `axis` on."""
     x, layer, epsilon = ctx.traced(op.needed(0)), _layer(op), op.get("epsilon", _EPSILON)
     shape = [x.static(dim) for dim in range(op.get("axis", -1) % x.rank, x.rank)]
+    if not all(_is_of(value, shape) for value in (op.given(1), op.given(2))):
+        return _scaled_apart(ctx, op, x, shape)
     weight = learned(ctx, _whole(op.given(1), shape), "weight", layer)
     if op.kind == "RMSNormalization":
         return ctx.call(aten.rms_norm.default, x, shape, weight, epsilon)
     bias = learned(ctx, _whole(op.given(2), shape), "bias", layer)
     return ctx.call(aten.layer_norm.default, x, shape, weight, bias, epsilon, False)
+
+
+def _is_of(value: Value | None, shape: list[int]) -> bool:
+    """Whether the operator itself takes a scale: it is fixed, or computed and as large as what is normalised."""
+    if not isinstance(value, Traced):
+        return True
+    return value.rank == len(shape) and all(value.at(dim) == (n,) * len(value.metas) for dim, n in enumerate(shape))
+
+
+def _scaled_apart(ctx: Emitter, op: Op, x: Traced, shape: list[int]) -> Value:
+    """Scale and shift that are computed for every sample, as a product and a sum of their own."""
+    epsilon = op.get("epsilon", _EPSILON)
+    if op.kind == "RMSNormalization":
+        out = ctx.call(aten.rms_norm.default, x, shape, None, epsilon)
+    else:
+        out = ctx.call(aten.layer_norm.default, x, shape, None, None, epsilon, False)
+    out = ctx.call(aten.mul.Tensor, out, op.needed(1))
+    shift = op.given(2) if op.kind == "LayerNormalization" else None
+    return out if shift is None else ctx.call(aten.add.Tensor, out, shift)
 
 
 def _whole(value: Value | None, shape: list[int]) -> Value | None:

@@ -7,10 +7,11 @@ from compressor.formats.onnx_import import (
     norm,
     pointwise,
     pool,
+    recurrent,
     reduce,
     resize,
     shape,
     size_arithmetic,
 )
 
-IMPORTER_MODULES = (contract, norm, pointwise, reduce, pool, resize, move, lookup, shape, size_arithmetic)
+IMPORTER_MODULES = (contract, recurrent, norm, pointwise, reduce, pool, resize, move, lookup, shape, size_arithmetic)

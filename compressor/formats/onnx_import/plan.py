@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compressor.program import Program, find_layers
+from compressor.program.interface import Interface
 from compressor.program.layers import CONTRACTIONS
 from compressor.program.shapes import TensorShape
 from compressor.program.tables import table_rows
@@ -51,6 +52,16 @@ def further_inputs(program: Program, agreed: Sequence[int], *, positive: bool) -
     if positive:
         inputs = program.example_inputs(batch, seed=batch)
         yield tuple(x.abs() if x.is_floating_point() else x for x in inputs)
+
+
+def grown_inputs(program: Program, interface: Interface, batch: int) -> Iterator[tuple[Tensor, ...]]:
+    """Inputs with other open sizes than the program was imported with; none of a network that is too expensive."""
+    seen = {program.inputs}
+    for last in (True, False):
+        specs = interface.grown(program.inputs, last)
+        if specs not in seen and _is_affordable(program, _PARTS):
+            seen.add(specs)
+            yield program.replace(inputs=specs).example_inputs(batch, seed=batch)
 
 
 def _coarse_inputs(program: Program, batch: int) -> tuple[Tensor, ...]:

@@ -117,6 +117,8 @@ def divide(ctx: Emitter, op: Op) -> Value:
     x, y = op.needed(0), op.needed(1)
     left, right = plain_number(x, y), plain_number(y, x)
     if not x.dtype.is_floating_point:
+        x, y = _divisible(ctx, x, y)
+        right = plain_number(y, x)
         return ctx.call(aten.div.Tensor_mode, x, y if right is None else right, rounding_mode="trunc")
     if left is not None and right is None:
         inverse = ctx.call(aten.reciprocal.default, y)
@@ -127,7 +129,24 @@ def divide(ctx: Emitter, op: Op) -> Value:
 @imports("Mod")
 def modulo(ctx: Emitter, op: Op) -> Value:
     """`remainder` (the divisor's sign), or `fmod` (the dividend's) with `fmod=1`."""
-    return ctx.call(aten.fmod.Tensor if op.get("fmod", 0) else aten.remainder.Tensor, op.needed(0), op.needed(1))
+    x, y = op.needed(0), op.needed(1)
+    if not x.dtype.is_floating_point:
+        x, y = _divisible(ctx, x, y)
+    return ctx.call(aten.fmod.Tensor if op.get("fmod", 0) else aten.remainder.Tensor, x, y)
+
+
+def _divisible(ctx: Emitter, x: Value, y: Value) -> tuple[Value, Value]:
+    """Whole numbers with the same quotient, and a remainder of 0, where the divisor is -1.
+
+    The smallest whole number has no negative, and a processor that divides it by -1 stops the process.
+    """
+    x, y = ctx.tensor_of(x), ctx.tensor_of(y)
+    if isinstance(y, Const) and (not y.tensor.dtype.is_signed or not bool((y.tensor == -1).any())):
+        return x, y
+    ctx.divisions.append((x, y))
+    is_minus_one = ctx.call(aten.eq.Scalar, y, -1)
+    turned = ctx.call(aten.where.self, is_minus_one, ctx.call(aten.neg.default, x), x)
+    return turned, ctx.call(aten.masked_fill.Scalar, y, is_minus_one, 1)
 
 
 @imports("Pow")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,14 +20,22 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from torch import Tensor
 
 from compressor.errors import ModelError, first_line
+from compressor.formats.onnx_import.budget import LARGEST_VALUE, Budget
+from compressor.formats.onnx_import.quantised import without_quantisation
+from compressor.formats.onnx_import.written_out import inlined
 from compressor.program.element_types import ELEMENT_TYPES
 
 OLDEST, NEWEST = 9, 22
 """Opsets whose operators the table was checked against. Newer ones are tried: what changed has a new version."""
 
+OLDEST_CONVERTED = 7
+"""Opset from which on onnx itself brings a file to `OLDEST`; it is compared with the file as it was."""
+
 _LARGEST_PROTO = 2**31 - 1
 """What protobuf can parse."""
-_LARGEST_SPARSE = 2**30
+_MOST_SHARING = 16
+"""Times that the tensors in another file may be larger than it is: exporters store equal ones once, never so many."""
+
 _HALF = tuple(kind.torch_dtype for kind in ELEMENT_TYPES if kind.is_half)
 
 
@@ -42,6 +50,10 @@ class OnnxModel:
     notes: list[str] = field(default_factory=list)
     kinds: frozenset[int] = frozenset()
     """ONNX's numbers of the element types that the tensors had in the file."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    was_quantised: bool = False
+    """Whether it is the float network that a quantised file stands for."""
+    budget: Budget = field(default_factory=Budget)
 
 
 def read_model(file: BinaryIO, name: str, folder: Path | None) -> OnnxModel:
@@ -51,8 +63,18 @@ def read_model(file: BinaryIO, name: str, folder: Path | None) -> OnnxModel:
     """
     proto = _parsed(file, name)
     opset = _opset(proto, name)
-    proto = _inlined(proto, name)
+    proto = inlined(proto, name)
+    notes = []
+    if opset < OLDEST:
+        proto = _converted(proto, opset, name)
+        notes, opset = [f"was written in opset {opset} and converted to {OLDEST}"], OLDEST
     reader = _Weights(name, folder)
+    n_quantised = _in_float(proto, reader, opset, name)
+    if n_quantised:
+        notes.append(
+            f"quantised: {n_quantised} steps to whole numbers and back were left out, what is pruned is the float "
+            "network; compress export --int8 quantises it again"
+        )
     tensors = {tensor.name: reader.read(tensor) for tensor in proto.graph.initializer}
     for sparse in proto.graph.sparse_initializer:
         tensors[sparse.values.name] = reader.read_sparse(sparse)
@@ -61,13 +83,34 @@ def read_model(file: BinaryIO, name: str, folder: Path | None) -> OnnxModel:
     del proto.graph.sparse_initializer[:]
     _check(proto, tensors, kinds, name)
     version = f"{proto.producer_name} {proto.producer_version}".strip()
-    notes = [] if reader.n_halves == 0 else [f"{reader.n_halves} tensors of 16 bits were widened to float32"]
-    return OnnxModel(proto.graph, opset, tensors, version or "unknown producer", notes, frozenset(kinds.values()))
+    if reader.n_halves:
+        notes.append(f"{reader.n_halves} tensors of 16 bits were widened to float32")
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    producer = version or "unknown producer"
+    reader.budget.n_held = sum(tensor.numel() for tensor in tensors.values())
+    return OnnxModel(
+        proto.graph,
+        opset,
+        tensors,
+        producer,
+        notes,
+        frozenset(kinds.values()),
+        metadata,
+        n_quantised > 0,
+        reader.budget,
+    )
 
 
-def read_proto(file: BinaryIO, name: str) -> onnx.ModelProto:
-    """The whole model in an open file, its functions written out. Raises: ModelError as `read_model`."""
-    return _inlined(_parsed(file, name), name)
+def read_proto(file: BinaryIO, name: str, folder: Path | None) -> onnx.ModelProto:
+    """The whole model in an open file, its functions written out, in floats. Raises: ModelError as `read_model`."""
+    proto = inlined(_parsed(file, name), name)
+    _in_float(proto, _Weights(name, folder), _opset(proto, name), name)
+    return proto
+
+
+def _in_float(proto: onnx.ModelProto, reader: _Weights, opset: int, name: str) -> int:
+    """How many steps to whole numbers and back were taken out."""
+    return without_quantisation(proto.graph, opset, reader.read, name)
 
 
 def tensor_of(proto: TensorProto, name: str) -> Tensor:
@@ -91,9 +134,9 @@ def _parsed(file: BinaryIO, name: str) -> onnx.ModelProto:
 def _opset(proto: onnx.ModelProto, name: str) -> int:
     found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     opset = found[0] if found else 1
-    if opset < OLDEST:
+    if opset < OLDEST_CONVERTED:
         raise ModelError(
-            f"{name}: is written in opset {opset}, the oldest that can be read is {OLDEST}\n"
+            f"{name}: is written in opset {opset}, the oldest that can be read is {OLDEST_CONVERTED}\n"
             f"convert it with onnx.version_converter.convert_version(model, {NEWEST})"
         )
     if opset > onnx.defs.onnx_opset_version():
@@ -103,16 +146,17 @@ def _opset(proto: onnx.ModelProto, name: str) -> int:
     return opset
 
 
-def _inlined(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model with its own functions written out."""
-    if not proto.functions:
-        return proto
-    from onnx import inliner
+def _converted(proto: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
+    """The model in the oldest opset that the table knows."""
+    from onnx import version_converter
 
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise ModelError(f"{name}: is written in opset {opset} with weights elsewhere; save it in one file first")
     try:
-        return inliner.inline_local_functions(proto)
+        return version_converter.convert_version(proto, OLDEST)
     except Exception as error:  # onnx raises its own C++ errors here
-        raise ModelError(f"{name}: its functions cannot be written out: {first_line(error)}") from error
+        told = f"is written in opset {opset}, which onnx cannot convert to {OLDEST}: {first_line(error)}"
+        raise ModelError(f"{name}: {told}") from error
 
 
 def _check(proto: onnx.ModelProto, tensors: dict[str, Tensor], kinds: dict[str, int], name: str) -> None:
@@ -140,6 +184,8 @@ class _Weights:
     def __init__(self, name: str, folder: Path | None) -> None:
         self._name, self._folder = name, folder
         self.n_halves = 0
+        self.budget = Budget()
+        self._n_outside: dict[Path, int] = {}
 
     def read(self, proto: TensorProto) -> Tensor:
         try:
@@ -149,6 +195,8 @@ class _Weights:
         if proto.data_type == TensorProto.STRING or any(size < 0 for size in proto.dims):
             raise self._error(proto, "holds text or has a negative size")
         numel = math.prod(proto.dims)
+        if numel == 0 and max(proto.dims, default=0) > LARGEST_VALUE:
+            raise self._error(proto, f"has the impossible size {max(proto.dims):,}")
         if proto.data_location == TensorProto.EXTERNAL:
             array = self._external(proto, np.dtype(dtype), numel)
         else:
@@ -158,9 +206,14 @@ class _Weights:
     def read_sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
         shape = list(proto.dims)
         numel = math.prod(shape)
-        if numel > _LARGEST_SPARSE or any(size < 0 for size in shape):
+        if any(size < 0 for size in shape):
             raise self._error(proto.values, f"declares {numel:,} elements")
         values, indices = self.read(proto.values), self.read(proto.indices)
+        try:
+            self.budget.n_held += values.numel()
+            self.budget.take_elements(numel)
+        except ModelError as error:
+            raise ModelError(f"{self._name}: sparse tensor {proto.values.name[:80]}: {error}") from error
         if indices.dim() == 2:
             strides = torch.tensor([math.prod(shape[i + 1 :]) for i in range(len(shape))])
             indices = (indices * strides).sum(1)
@@ -196,6 +249,9 @@ class _Weights:
             size = path.stat().st_size
             if offset < 0 or offset + n_bytes > size or (info.length is not None and int(info.length) < n_bytes):
                 raise self._error(proto, f"declares {n_bytes:,} bytes at {offset:,}, {path.name} has {size:,}")
+            self._n_outside[path] = self._n_outside.get(path, 0) + n_bytes
+            if self._n_outside[path] > _MOST_SHARING * size:
+                raise self._error(proto, f"is one of too many that share the {size:,} bytes of {path.name}")
             return np.fromfile(path, dtype=dtype, count=numel, offset=offset).reshape(tuple(proto.dims))
         except OSError as error:
             raise ModelError(

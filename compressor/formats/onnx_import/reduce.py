@@ -79,6 +79,7 @@ def largest(ctx: Emitter, op: Op) -> tuple[Value, ...]:
     in_order = ctx.call(aten.sort.stable, x, stable=True, dim=dim, descending=is_largest)
     if len(set(x.at(dim))) == 1:
         return tuple(ctx.call(aten.slice.Tensor, part, dim, 0, k) for part in in_order)
+    ctx.budget.take_elements(max(k, 0))
     first = Const(torch.arange(k), f"{op.outputs[0]}.first")  # a slice of fewer samples would be short
     return tuple(ctx.call(aten.index_select.default, part, dim, first) for part in in_order)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -38,21 +38,25 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """An ONNX file for onnxruntime. `specs` are its inputs as they were imported, `model` what the importer read."""
+    """An ONNX file for onnxruntime. `specs` are its inputs as they were imported, `model` what the importer read.
+
+    `bound` are inputs that are always given the same number.
+    """
 
     file: BinaryIO
     name: str
     folder: Path | None
     model: OnnxModel
     specs: tuple[InputSpec, ...]
+    bound: Mapping[str, Tensor] = field(default_factory=dict)
 
     def run(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
         """The outputs of the file, computed node by node as it is written. Raises: NotRunError if they cannot be."""
-        return _outputs(self._plain, inputs)
+        return self._outputs(self._plain, inputs)
 
     def run_optimised(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
         """The same after onnxruntime's own optimiser. Raises: as `run`."""
-        return _outputs(self._optimised, inputs)
+        return self._outputs(self._optimised, inputs)
 
     def values(self, names: Iterable[str], inputs: Sequence[Tensor]) -> dict[str, np.ndarray]:
         """Values inside the file, and its outputs, by name. Raises: as `run`."""
@@ -60,8 +64,17 @@ class Source:
         known = [value.name for value in proto.graph.output]
         added = [name for name in dict.fromkeys(names) if name not in known]
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in added)
-        found = _outputs(_session(_serialised(proto), self.folder, optimised=False), inputs)
+        found = self._outputs(_session(_serialised(proto), self.folder, optimised=False), inputs)
         return dict(zip([*known, *added], found, strict=True))
+
+    def _outputs(self, session: ort.InferenceSession, inputs: Sequence[Tensor]) -> list[np.ndarray]:
+        own = [given.name for given in session.get_inputs() if given.name not in self.bound]
+        tensors = {**dict(zip(own, inputs, strict=True)), **self.bound}
+        feeds = {given.name: tensors[given.name].numpy() for given in session.get_inputs()}
+        try:
+            return [np.asarray(output) for output in session.run(None, feeds)]
+        except Exception as error:
+            raise NotRunError(f"onnxruntime cannot run it: {_line(error)}") from error
 
     @cached_property
     def _plain(self) -> ort.InferenceSession:
@@ -76,7 +89,7 @@ class Source:
         """The file's path where it has one, else its bytes; those of a changed one where it cannot run as it is."""
         graph = self.model.graph
         is_whole = len(needed_nodes(graph, [value.name for value in graph.output])) == len(graph.node)
-        if not is_whole or self._has_halves or self._is_resized:
+        if not is_whole or self._has_halves or self._is_resized or self.model.was_quantised:
             return _serialised(self._changed())
         path = getattr(self.file, "name", None)
         if self.folder is not None and isinstance(path, str) and os.path.isfile(path):
@@ -108,7 +121,7 @@ class Source:
 
     def _changed(self) -> onnx.ModelProto:
         """The model, functions written out, without unneeded nodes, 16-bit floats and shapes that do not hold."""
-        proto = read_proto(self.file, self.name)
+        proto = read_proto(self.file, self.name, self.folder)
         graph = proto.graph
         needed = needed_nodes(graph, [value.name for value in graph.output])
         del graph.node[:]
@@ -162,14 +175,6 @@ def _session(content: bytes | str, folder: Path | None, *, optimised: bool) -> o
         return open_session(content, optimised=optimised, folder=folder)
     except VerificationError as error:
         raise NotRunError(f"onnxruntime cannot open it: {_line(error.__cause__ or error)}") from error
-
-
-def _outputs(session: ort.InferenceSession, inputs: Sequence[Tensor]) -> list[np.ndarray]:
-    feeds = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs, strict=True)}
-    try:
-        return [np.asarray(output) for output in session.run(None, feeds)]
-    except Exception as error:
-        raise NotRunError(f"onnxruntime cannot run it: {_line(error)}") from error
 
 
 def _line(error: BaseException) -> str:

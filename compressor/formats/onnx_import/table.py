@@ -24,8 +24,7 @@ IMPORTERS: dict[str, Importer] = {}
 SIZE_IMPORTERS: dict[str, Importer] = {}
 """How an operator works on `Sizes`; asked first when an input is one."""
 
-_QUANTISED = "holds quantised arithmetic; give the float model it was made from"
-_RECURRENT = "recurrent layers are not supported; there is no axis rule for their packed weights"
+_QUANTISED = "holds quantised arithmetic; give the float model it was made from, or one quantised in the form QDQ"
 _LOOPS = "loops are not supported; export the network with its loops unrolled"
 _SEQUENCES = "sequences and optional values are not supported"
 _DATA = "its output's size depends on data"
@@ -35,7 +34,6 @@ REFUSED: Mapping[str, str] = {
         ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
          "MatMulInteger"), _QUANTISED,
     ),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("Loop", "Scan"), _LOOPS),
     **dict.fromkeys(
         ("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",

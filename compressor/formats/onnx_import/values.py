@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.formats.onnx_import.budget import check_argument
 
 
 class BranchesError(ModelError):
@@ -184,6 +185,7 @@ def entries_of(value: Value) -> np.ndarray:
     if isinstance(value, Sizes):
         return value.entries
     if isinstance(value, Const):
+        check_argument(value.tensor.numel())
         array = np.empty(tuple(value.tensor.shape), dtype=object)
         array[...] = np.array(value.tensor.tolist(), dtype=object).reshape(array.shape)
         return array

@@ -119,15 +119,15 @@ def frame_of(op: Op, x: Traced, kernel: Sequence[int]) -> Frame:
     extra, wanted = list(op.get("output_padding", [0] * rank)), list(op.get("output_shape", ()))[-rank:]
     if not len(kernel) == len(strides) == len(dilations) == len(extra) == rank:
         raise ModelError(f"its window has {len(kernel)} dimensions, its input {rank}")
-    natural = [
-        stride * (size - 1) + more + (k - 1) * dilation + 1
-        for size, k, stride, dilation, more in zip(x.spatial(), kernel, strides, dilations, extra, strict=True)
-    ]
-    beyond = [max(size - n, 0) for n, size in zip(natural, wanted or natural, strict=True)]
-    if not wanted and mode in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = [size * stride for size, stride in zip(x.spatial(), strides, strict=True)]
+    reach = [(k - 1) * dilation + 1 + more for k, dilation, more in zip(kernel, dilations, extra, strict=True)]
+    beyond = [0] * rank
     if wanted:
+        natural = [stride * (n - 1) + more for n, stride, more in zip(x.spatial(), strides, reach, strict=True)]
+        beyond = [max(size - n, 0) for n, size in zip(natural, wanted, strict=True)]
         totals = [max(n - size, 0) for n, size in zip(natural, wanted, strict=True)]
+    else:  # as many times larger as the stride, whatever the size
+        totals = [max(more - stride, 0) for more, stride in zip(reach, strides, strict=True)]
+    if wanted or mode in ("SAME_UPPER", "SAME_LOWER"):
         small, large = [n // 2 for n in totals], [n - n // 2 for n in totals]
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
     else:

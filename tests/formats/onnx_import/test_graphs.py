@@ -262,13 +262,6 @@ def test_unsupported_operators_are_all_named_with_their_places() -> None:
         assert told in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-def test_recurrent_layers_are_refused_with_the_reason(kind: str) -> None:
-    nodes = [node(kind, ["x", "w", "r"], ["y"], hidden_size=2)]
-    with pytest.raises(ModelError, match="recurrent layers are not supported"):
-        imported(model_of(nodes, {"x": (3, "N", 4)}, {"w": numbers(1, 8, 4), "r": numbers(1, 8, 2)}))
-
-
 def test_what_no_output_needs_is_not_imported() -> None:
     nodes = [node("Relu", ["x"], ["y"]), node("NonZero", ["x"], ["unread"])]
     assert len(imported(model_of(nodes, {"x": ("N", 4)})).module.graph.nodes) == 3

@@ -208,6 +208,24 @@ CASES: list[Case] = [
      {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}),
     ("resize cubic", "Resize", IMAGE, [None, vector(1, 1, 2, 2, dtype=np.float32)], {"mode": "cubic"}),
     ("resize 10", "Resize", IMAGE, [vector(1, 1, 2, 2, dtype=np.float32)], {"opset": 10}),
+    *((f"resize linear {how} {shown}", "Resize", IMAGE, [None, vector(1, 1, *by, dtype=np.float32)],
+       {"mode": "linear", "coordinate_transformation_mode": how})
+      for how in ("asymmetric", "half_pixel_symmetric", "pytorch_half_pixel")
+      for shown, by in (("up", (2, 3)), ("odd", (1.5, 0.6)), ("to one", (0.2, 0.15)))),
+    *((f"resize {mode} aligned to {sizes}", "Resize", ("N", 2, 6, 7), [None, None, vector(*sizes)],
+       {"mode": mode, "coordinate_transformation_mode": "align_corners", "axes": [2, 3], "opset": 18})
+      for mode in ("linear", "cubic") for sizes in ((11, 5), (13, 13), (3, 20))),
+    ("resize linear of some dimensions", "Resize", IMAGE, [None, vector(2.5, 0.5, dtype=np.float32)],
+     {"mode": "linear", "axes": [3, 2], "opset": 18}),
+    ("resize linear to sizes of some dimensions", "Resize", IMAGE, [None, None, vector(13, 4)],
+     {"mode": "linear", "axes": [3, 2], "opset": 19}),
+    ("resize 10 linear", "Resize", IMAGE, [vector(1, 1, 2, 1.5, dtype=np.float32)], {"opset": 10, "mode": "linear"}),
+    ("upsample 9 linear", "Upsample", IMAGE, [vector(1, 1, 2, 3, dtype=np.float32)], {"opset": 9, "mode": "linear"}),
+    *((f"pad {mode} of dimension {dim}", "Pad", ("N", 5, 6), [vector(*before, *after)], {"mode": mode})
+      for mode in ("reflect", "edge") for dim, before, after in
+      ((1, (0, 2, 0), (0, 1, 0)), (2, (0, 0, 2), (0, 0, 3)), ("1 and 2", (0, 1, 2), (0, 2, 0)))),
+    ("pad reflect of features", "Pad", FLAT, [vector(0, 3, 0, 2)], {"mode": "reflect"}),
+    ("pad wrap", "Pad", IMAGE, [vector(0, 0, 1, 2, 0, 0, 2, 1)], {"mode": "wrap", "opset": 19}),
     ("upsample 9", "Upsample", IMAGE, [vector(1, 1, 2, 3, dtype=np.float32)], {"opset": 9}),
     ("shape", "Shape", SEQUENCE, [], {"out": "int64"}),
     ("shape part", "Shape", SEQUENCE, [], {"out": "int64", "start": 0, "end": 2}),
@@ -252,7 +270,7 @@ def test_operators_of_small_numbers(kind: str) -> None:
     [
         (lambda: one_node("AveragePool", kernel_shape=[2, 2], dilations=[2, 2], opset=19),
          "averages over a dilated window"),
-        (lambda: one_node("Resize", constants=[None, np.float32([1, 1, 2, 2])], mode="linear",
+        (lambda: one_node("Resize", constants=[None, np.float32([1, 1, 2, 2])], mode="cubic",
                           coordinate_transformation_mode="asymmetric"), "is not what torch computes"),
         (lambda: one_node("Resize", constants=[None, np.float32([1, 2, 1, 1])]), "resizes the batch or the channels"),
         (lambda: one_node("ArgMax", out="int64", select_last_index=1), "last of equal positions"),

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 from compressor.axes import find_units
 from compressor.errors import ModelError
 from compressor.exporting import export_onnx
+from compressor.formats.checkpoint import to_bytes
+from compressor.formats.load import from_bytes
 from compressor.program import InputSpec
 from tests.formats.onnx_import.building import agrees, imported, model_of, numbers, one_node, outputs_of
 
@@ -256,3 +258,34 @@ def test_outputs_whose_names_differ_in_what_no_key_can_hold_stay_apart() -> None
     nodes = [node("Relu", ["x"], ["a;b"]), node("Neg", ["x"], ["a'b"])]
     program = agrees(model_of(nodes, {"x": ("N", 4)}, outputs=("a;b", "a'b")))
     assert len(program.module(torch.ones(1, 4))) == 2
+
+
+@pytest.mark.parametrize("opset", [7, 8])
+def test_old_opsets_are_converted_and_compared_with_the_file_as_it_was(opset: int) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["h"]),
+        node("Upsample", ["h"], ["u"], mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]),
+    ]
+    nodes += [node("BatchNormalization", ["u", "one", "zero", "zero", "one"], ["y"])]
+    constants = {"w": numbers(6, 3, 3, 3), "one": np.ones(6, np.float32), "zero": np.zeros(6, np.float32)}
+    program = agrees(model_of(nodes, {"x": ("N", 3, 6, 6)}, constants, opset=opset))
+    assert f"was written in opset {opset} and converted to 9" in program.record.notes
+
+
+def test_answers_that_never_count_are_masked_by_a_bias_of_minus_infinity() -> None:
+    bias = np.array([0.5, -np.inf, 0.1, -np.inf], np.float32)
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "b"], ["s"]), node("Softmax", ["s"], ["y"])]
+    program = agrees(model_of(nodes, {"x": ("N", 5)}, {"w": numbers(5, 4), "b": bias}))
+    assert [tuple(p.shape) for p in program.parameters.values()] == [(4, 5)]
+    assert from_bytes(to_bytes(program)).n_parameters == 20
+
+
+@pytest.mark.parametrize("kind", ["LayerNormalization", "RMSNormalization"])
+def test_a_norm_may_compute_its_scale(kind: str) -> None:
+    shift = ["s"] if kind == "LayerNormalization" else []
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("MatMul", ["x", "v"], ["s"]),
+        node(kind, ["h", "s", *shift], ["y"]),
+    ]
+    agrees(model_of(nodes, {"x": ("N", 5)}, {"w": numbers(5, 4), "v": numbers(5, 4, seed=1)}, opset=23))
