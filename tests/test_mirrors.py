@@ -67,6 +67,8 @@ TOGETHER: Mapping[str, str] = {
         "formats/onnx_import/lookup formats/onnx_import/node formats/onnx_import/plan formats/onnx_import/source"
     ),
     "formats/onnx_import/test_read.py": "formats/onnx_import/opening",
+    "bad/test_onnx.py": "formats/onnx_import/budget formats/onnx_import/written_out",
+    "exporting/test_promises.py": "program/interface",
     "bad/test_pickles.py": "formats/pickle_work",
     "models/test_huggingface.py": "formats/folder models/hf_configuration",
     # networks of transformers: from a directory and back into one

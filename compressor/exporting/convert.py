@@ -290,8 +290,9 @@ def _name_sizes(model: ir.Model, program: Program) -> None:
         for dim, size in enumerate(value.shape or ()):
             if not isinstance(size, ir.SymbolicDim) or not size.value or size.value in symbols:
                 continue
-            if dim and spec.free and spec.free[dim]:
-                symbols[size.value] = spec.free[dim]
+            own = "batch" if dim == 0 else spec.free[dim] if spec.free else ""
+            if interface is None and own:  # one name for one batch, and for one length
+                symbols[size.value] = own
                 continue
             wanted = told[dim] if told is not None and dim < len(told) else None
             wanted = wanted if isinstance(wanted, str) else "batch" if dim == 0 else f"size_{dim}"

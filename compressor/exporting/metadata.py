@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -17,8 +17,9 @@ import onnx_ir as ir
 from compressor.cost import count_macs
 from compressor.data.source import DataSource
 from compressor.errors import UsageError
-from compressor.program import Program, all_lengths
-from compressor.units import format_count, format_ratio
+from compressor.exporting.convert import input_dtype
+from compressor.program import InputSpec, Program, all_lengths
+from compressor.units import format_count, format_dtype, format_ratio
 
 PREFIX = "compress."
 
@@ -55,7 +56,7 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         "steps": [asdict(step) for step in record.steps],
         "params": program.n_parameters,
         "kept_params": n_kept,
-        "macs": count_macs(program),
+        "macs": count_macs(_with_inputs_that_fit(program)),
         "dense_params": record.dense_params,
         "dense_macs": record.dense_macs,
         "lengths": all_lengths(program.inputs) or None,
@@ -70,6 +71,19 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         for key, value in known.items()
         if value is not None
     }
+
+
+def _with_inputs_that_fit(program: Program) -> Program:
+    """The program with floating inputs of the type that its weights have now: they may have been cast since."""
+    dtype = input_dtype(program)
+    if dtype is None or all(spec.torch_dtype == dtype for spec in program.inputs if _is_floating(spec)):
+        return program
+    name = format_dtype(dtype)
+    return program.replace(inputs=tuple(replace(s, dtype=name) if _is_floating(s) else s for s in program.inputs))
+
+
+def _is_floating(spec: InputSpec) -> bool:
+    return spec.torch_dtype.is_floating_point
 
 
 def tool_version() -> str:

@@ -208,4 +208,4 @@ def _spec(path: Path, given: ort.NodeArg, wanted: InputSpec | None, lengths: Map
                 f"say how large it is, as in --input {given.name}:{dtype}:128"
             )
     high, value = (None, None) if wanted is None else (wanted.high, wanted.value)
-    return InputSpec(given.name, tuple(shape), dtype, high, value)
+    return InputSpec(given.name, tuple(shape), dtype, high, value=value)

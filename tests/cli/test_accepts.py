@@ -28,7 +28,8 @@ class Wide(nn.Module):
 LOADERS = """
 import numpy as np, torch
 from torch.utils.data import DataLoader, TensorDataset
-held = np.load("data.npz")
+with np.load("data.npz") as opened:
+    held = {name: opened[name] for name in opened.files}
 def split(name):
     return TensorDataset(torch.tensor(held[f"x_{name}"]), torch.tensor(held[f"y_{name}"]))
 class Walk(torch.utils.data.IterableDataset):
