@@ -35,7 +35,7 @@ def complete(line: str, shell: str = "bash", *, loaded: bool = False) -> str:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("compress ", ["analyze", "prune", "retrain", "compact", "export", "bench"]),
+        ("compress ", ["analyze", "prune", "retrain", "compact", "export", "bench", "env"]),
         ("compress ex", ["export"]),
         ("compress prune model.pt --met", ["--method"]),
         ("compress prune model.pt --method a", ["admm"]),
