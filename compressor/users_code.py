@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def is_users_fault(error: BaseException) -> bool:
 
 
 @contextmanager
-def called(what: str, error: type[CompressError]) -> Iterator[None]:
+def called(what: str, error: type[CompressError]) -> Generator[None]:
     """Around a call of the user's code; `what` names it in the message.
 
     Raises:  `error` for any exception, naming it and the user's line; errors of this package pass as they are.

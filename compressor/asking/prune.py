@@ -222,6 +222,10 @@ class Cut:
         return WalkOptions(keep_heads=self.pattern.units == "head" or self.uniform, through_norm=self.through_norm)
 
 
+def _read_sparsity(text: str) -> float:
+    return parse_share(text, "--sparsity")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings(Cut, Healing):
     """Everything `prune` is asked for: what is cut (`Cut`), how much, by which method, and how it is healed.
@@ -248,7 +252,7 @@ class PruneSettings(Cut, Healing):
     )
     sparsity: float | None = option(
         None, "The same as a removed share, 0.923 or 92.3%.", metavar="92.3%", panel=HOW_MUCH,
-        read=lambda text: parse_share(text, "--sparsity"),
+        read=_read_sparsity,
     )  # fmt: skip
     method: Method = option("admm", "How to choose what is cut.", flags=("-m",), panel=HOW)
     steps: int = option(1, "Prune-retrain rounds of magnitude and random.", metavar="N", panel=HOW, range=at_least(1))

@@ -101,7 +101,8 @@ def _layer_norm(node: Node, sizes: Sizes) -> None:
         set_argument(node, "eps", float(bound["eps"]) * share)
         set_argument(node, "weight", write(aten.mul.Tensor, bound["weight"], share**0.5))
         return
-    result = _standardised(write, bound["input"], over, math.prod(value.sizes[-n:]), bound["eps"], centred)
+    eps: Any = bound["eps"]
+    result = _standardised(write, bound["input"], over, math.prod(value.sizes[-n:]), eps, centred)
     _become(node, _scaled(write, result, bound["weight"], bound.get("bias")))
 
 

@@ -245,7 +245,7 @@ def _groups(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)
     weight, source, given = sizes.value(bound["weight"]), sizes.value(bound["input"]), bound["groups"]
     assert isinstance(weight, Value) and isinstance(source, Value)
-    groups = sizes.value(given) if isinstance(given, Node) else given
+    groups: Any = sizes.value(given) if isinstance(given, Node) else given
     if groups == 1 or not families.is_depthwise(node.target, weight.sizes, groups):
         return
     dim = source.rank - (weight.rank - 1)

@@ -129,7 +129,8 @@ def _stream(part: _Part, function: Callable[[], Any], ref: str, split: Split) ->
         if hasattr(given, "__next__"):  # a generator goes once: the function makes another
             return _pair(function(), ref)[split == "val"]
         if given is part.dataset:  # one that has numbers may know no end
-            return map(given.__getitem__, range(len(given)))
+            numbered: Any = given
+            return map(numbered.__getitem__, range(len(numbered)))
         for follower in (given, getattr(given, "sampler", None), getattr(given, "dataset", None)):
             if callable(told := getattr(follower, "set_epoch", None)):
                 told(epoch)

@@ -127,7 +127,7 @@ class LanguageModelling:
         return outputs[asked], target[asked]
 
 
-def means_of(task: Task, sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+def means_of(task: Task, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Metrics from sums and counts; a task may have something to do with the means (`finished`)."""
     means = {name: value / max(count, 1) for name, (value, count) in sums.items()}
     finish = getattr(task, "finished", None)

@@ -57,7 +57,8 @@ def part_with_weights(module: nn.Module) -> Part | None:
     Shapes:  (N, C, H, W) -> by name, in the order of the levels.
     """
     is_detector = any(kind.__module__.startswith(_DETECTORS) for kind in type(module).__mro__)
-    backbone, head, proposals = getattr(module, "backbone", None), _head(module), getattr(module, "rpn", None)
+    backbone, head = getattr(module, "backbone", None), _head(module)
+    proposals: Any = getattr(module, "rpn", None)
     if not is_detector or backbone is None or (head is None and proposals is None):
         return None
 

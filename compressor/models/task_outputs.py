@@ -99,8 +99,8 @@ def _parameters_behind(values: Iterable[Any]) -> set[int]:
     seen = set(waiting)
     while waiting:
         step = waiting.pop()
-        if hasattr(step, "variable"):
-            found.add(id(step.variable))
+        if (variable := getattr(step, "variable", None)) is not None:
+            found.add(id(variable))
         for after, _ in step.next_functions:
             if after is not None and after not in seen:
                 seen.add(after)

@@ -49,16 +49,16 @@ def retrain(
              that masks cut are not 0; TrainingError if training diverges.
     """
     recovery = recovery or Recovery()
-    data = _checked(data, recipe, recovery, teacher)
+    given = _checked(data, recipe, recovery, teacher)
     program.check_masks()
     check_batch_size(program, recipe)
     clock = Clock()
     taught_by = None if teacher is None else teacher.clone().module
-    data, task = with_targets(in_batches_of(data, program.fixed_batch), task, taught_by)
+    source, task = with_targets(in_batches_of(given, program.fixed_batch), task, taught_by)
     tuned = program.clone()
-    trainer = Trainer(data, task or open_task(None), seed, device, progress or Silent(), teacher)
+    trainer = Trainer(source, task or open_task(None), seed, device, progress or Silent(), teacher)
     options = _options(recipe, recovery, alternate, freeze)
-    file = ResumeFile(resume_file, identity_of(program, options, data, task, teacher) if resume_file else "")
+    file = ResumeFile(resume_file, identity_of(program, options, source, task, teacher) if resume_file else "")
     point = file.read(tuned, 1) if resume else None
     ratio = tuned.n_parameters / _left(tuned)
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]

@@ -200,7 +200,7 @@ def _spec(path: Path, given: ort.NodeArg, wanted: InputSpec | None, lengths: Map
             shape.append(None)
         elif told is not None:
             shape.append(told[axis])
-        elif size in lengths:
+        elif isinstance(size, str) and size in lengths:
             shape.append(lengths[size])
         else:
             raise ModelError(

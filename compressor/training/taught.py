@@ -141,7 +141,7 @@ def with_targets(data: _Data, task: Task | None, dense: nn.Module | None) -> tup
 
 def with_agreement(data: DataSource, task: Task, dense: nn.Module) -> tuple[DataSource, Task]:
     """The same with `agreement` with `dense` among the metrics."""
-    return TaughtSource(data, dense, keeps_labels=True), AlsoAgreement(task)
+    return TaughtSource(data, dense, keeps_labels=True), AlsoAgreement(task)  # type: ignore[return-value]
 
 
 def _pairs(outputs: Any, target: Any) -> list[tuple[Tensor, Tensor]]:

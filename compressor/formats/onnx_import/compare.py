@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -158,7 +159,7 @@ class _Pair:
         except Exception as error:  # the program cannot be run at all, which is told elsewhere
             raise NotRunError(f"it divides whole numbers, and its values are not known: {first_line(error)}") from error
         for values in self.divisions:
-            x, y = (value.tensor if isinstance(value, Const) else seen.values.get(value.node.name) for value in values)
+            x, y = (_value_of(value, seen) for value in values)
             if x is None or y is None or bool(((x == torch.iinfo(x.dtype).min) & (y == -1)).any()):
                 raise NotRunError("it divides the smallest whole number by -1")
 
@@ -235,3 +236,7 @@ def _joined(parts: Sequence[Tensor], whole: Tensor) -> Tensor:
     if len(parts) == 1 or (alike and parts[0].shape == whole.shape) or not parts[0].dim():
         return parts[0]
     return torch.cat(list(parts))
+
+
+def _value_of(value: Any, seen: _Seen) -> Tensor | None:
+    return value.tensor if isinstance(value, Const) else seen.values.get(value.node.name)

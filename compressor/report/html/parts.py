@@ -211,9 +211,10 @@ def trade_off(found: Sequence[tuple[str, int, float, str]], lead: str, values: M
 def provenance(about: About) -> Markup:
     """This run and every command that made the model, with seeds, versions and digests."""
     steps = about.record.steps if about.record is not None else ()
-    told_by_step = bool(steps) and steps[-1].command == about.command and about.output is not None
+    last = steps[-1] if steps else None
+    told_by_step = last is not None and last.command == about.command and about.output is not None
     record = about.record if steps else None
-    items = [_step(step, about, record, is_last=told_by_step and step is steps[-1]) for step in steps]
+    items = [_step(step, about, record, is_last=told_by_step and step is last) for step in steps]
     if not told_by_step:
         now = [f"seed {about.seed}"] if about.seed is not None else []
         items.append(
