@@ -36,8 +36,16 @@ def start(arguments: list[str], here: Path, environment: dict[str, str], **more:
     command = [sys.executable, "-m", "compressor", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
     return subprocess.Popen(
-        command, cwd=here, env={**environment, "TMPDIR": str(here / "tmp")}, text=True, **pipes
+        command, cwd=here, env={**environment, "TMPDIR": str(here / "tmp")}, text=True,
+        preexec_fn=hearing, **pipes,
     )  # fmt: skip
+
+
+def hearing() -> None:
+    """Signals as a terminal's program has them: what runs under nohup or in the background ignores some, and so do its
+    children."""
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 ONNXRUNTIMES_OWN = ".ses"
