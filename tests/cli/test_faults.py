@@ -34,11 +34,8 @@ HELD = {"prune": "out.pt.resume", "retrain": "out.pt.resume", "bench": "*/compre
 def start(arguments: list[str], here: Path, environment: dict[str, str], **more: Any) -> subprocess.Popen[str]:
     (here / "tmp").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "compressor", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    return subprocess.Popen(
-        command, cwd=here, env={**environment, "TMPDIR": str(here / "tmp")}, text=True,
-        preexec_fn=hearing, **pipes,
-    )  # fmt: skip
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": hearing, **more}
+    return subprocess.Popen(command, cwd=here, env={**environment, "TMPDIR": str(here / "tmp")}, text=True, **how)
 
 
 def hearing() -> None:
