@@ -52,7 +52,7 @@ def needs_data(words: list[str]) -> bool:
     trains = words[0] == "retrain" or (words[0] == "prune" and not {"--no-retrain", "--dry-run", "-n"} & set(words))
     model = words[1]
     ours = model.endswith(".pt") or model == "-" or "$" in model
-    return trains and not ours and not any(word.startswith("--data") for word in words)
+    return trains and not ours and not any(word.startswith(("--data", "--train")) for word in words)
 
 
 def unmade(lines: list[list[str]]) -> list[str]:

@@ -6,8 +6,9 @@ By default either ends the process at once, with a whole model in a temporary fo
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _NAMES = ("SIGTERM", "SIGHUP")
 EXIT_CODES = tuple(128 + getattr(signal, name) for name in _NAMES if hasattr(signal, name))
@@ -22,11 +23,33 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
+_AGAIN_S = 0.05
+
+
 def end_in_order() -> None:
-    """From now on both are raised in the main thread, once. One that is ignored stays so: nohup asks for that."""
+    """From now on both are raised in the main thread. One that is ignored stays so: nohup asks for that.
+
+    Python drops an exception that comes up while it tidies a value away (`__del__`, a callback of a weak reference); the
+    end of a run, or Ctrl-C, that met with that is raised again.
+    """
     for number in _numbers():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
+    if hasattr(signal, "setitimer"):
+        sys.unraisablehook = _raise_again
+
+
+def _raise_again(dropped: sys.UnraisableHookArgs) -> None:
+    error = dropped.exc_value
+    if not isinstance(error, (Terminated, KeyboardInterrupt)):
+        sys.__unraisablehook__(dropped)
+        return
+
+    def once_more(*_: Any) -> NoReturn:
+        raise error
+
+    signal.signal(signal.SIGALRM, once_more)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

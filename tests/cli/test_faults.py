@@ -94,6 +94,31 @@ def test_a_run_under_nohup_is_not_ended_by_a_hang_up(here: Path, environment: di
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_ending_that_python_drops_is_raised_again(name: str, here: Path, environment: dict[str, str]) -> None:
+    """A signal that comes while a value is tidied away ends in `sys.unraisablehook`, and the program would go on."""
+    code = f"""
+import os, signal, time
+from compressor.cli.signals import Terminated, end_in_order
+end_in_order()
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(1)
+try:
+    Held()
+    time.sleep(20)
+except (Terminated, KeyboardInterrupt) as error:
+    print("ended", type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, timeout=60,
+        preexec_fn=hearing,
+    )  # fmt: skip
+    assert done.stdout.startswith("ended "), done.stderr
+    assert done.stderr == ""
+
+
 def test_an_ending_is_told_as_json_too(here: Path, environment: dict[str, str]) -> None:
     process = start([*RUNS["retrain"], "--json"], here, environment)
     wait_for(HELD["retrain"], here, process)
