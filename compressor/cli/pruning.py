@@ -73,7 +73,10 @@ def needed_for(settings: PruneSettings) -> str | None:
 def measured_for_record(report: PruneReport) -> dict[str, Any]:
     """What a checkpoint remembers of the step that made it."""
     counted = {"asked": report.asked, "got": report.got, "of": report.of}
-    sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": report.stages[0].metrics}
+    first = report.stages[0].metrics
+    # As a resume point holds them: a count that it read is a float.
+    before = None if first is None else {name: float(value) for name, value in first.items()}
+    sizes = {"params": report.kept_params, "macs": report.kept_macs, "before": before}
     return {**counted, **sizes, **metrics_of(report)}
 
 

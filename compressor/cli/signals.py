@@ -29,7 +29,7 @@ _AGAIN_S = 0.05
 def end_in_order() -> None:
     """From now on both are raised in the main thread. One that is ignored stays so: nohup asks for that.
 
-    Python drops an exception that comes up while it tidies a value away (`__del__`, a callback of a weak reference); the
+    Python drops an exception that comes up while it tidies a value away (`__del__`, callbacks of weak references); the
     end of a run, or Ctrl-C, that met with that is raised again.
     """
     for number in _numbers():
