@@ -41,7 +41,7 @@ def config_shower(context: typer.Context) -> Callable[[RunOptions, Session], Non
         else:
             text = printable("\n".join(_page(session.command, values, sources)))
         with writing_result():
-            typer.echo(text)
+            typer.echo(printable(text))
 
     return show
 

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from compressor.printable import printable
+
 HELP_ALL = "help_all"
 _EVERYWHERE = (
     *("model", "models", "arch", "input", "data", "task", "trust_code", "output", "force", "require", "report"),
@@ -67,7 +69,7 @@ class PanelledCommand(TyperCommand):
         if self.rich_markup_mode is None:
             formatter.write(f"\n{told}\n")
         else:
-            typer.echo(f" {told}")
+            typer.echo(printable(f" {told}"))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Panel by panel, in the order in which they first come."""
@@ -88,5 +90,5 @@ def show_all(context: typer.Context, wanted: bool) -> None:
     """The callback of --help-all."""
     if wanted and not context.resilient_parsing:
         context.meta[HELP_ALL] = True
-        typer.echo(context.get_help())
+        typer.echo(printable(context.get_help()))
         raise typer.Exit

@@ -104,7 +104,7 @@ def build_app(ending: _Ending) -> typer.Typer:
         """Versions and settings that a bug report should say."""
         from compressor.cli import env as found
 
-        typer.echo(found.as_json(found.environment()) if as_json else found.as_text(found.environment()))
+        typer.echo(printable(found.as_json(found.environment()) if as_json else found.as_text(found.environment())))
 
     return app
 

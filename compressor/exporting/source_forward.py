@@ -58,7 +58,9 @@ class Forward:
             given, dim = next((v, d) for v, d in self._batch_dims() if d is not None)
             self.lines.insert(0, f"batch = {given}.shape[{dim}]")
         if self.needs_device:
-            self.lines.insert(0, f"device = {self._batch_dims()[0][0]}.device")
+            names = self._first_names.items()  # sizes go into a part of the network too, and have no device
+            given = next(name for node, name in names if isinstance(self.told.shapes[0].get(node.name), TensorShape))
+            self.lines.insert(0, f"device = {given}.device")
 
     def _batch_dims(self) -> list[tuple[str, int | None]]:
         return [(self._first_names[node], self.told.batch_dim(node)) for node in self._first_names]

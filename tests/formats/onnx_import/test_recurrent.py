@@ -92,6 +92,6 @@ def test_convolutions_before_a_layer_are_pruned(kind: str) -> None:
         node("Squeeze", ["h", "one"], ["s"]), node("MatMul", ["s", "v"], ["y"]),
     ]  # fmt: skip
     program = agrees(model_of(nodes, {"x": ("N", 3, 9)}, constants), batches=(1, 2, 5))
-    settings = compressor.PruneSettings(ratio=1.2, method="magnitude", retrain_recipe=None)
+    settings = compressor.PruneSettings(ratio=1.2, method="magnitude", scope=("k", "k2"), retrain_recipe=None)
     small, _ = compressor.compact(compressor.prune(program, settings)[0])
     assert small.parameters["k.weight"].shape[0] < 16
