@@ -12,7 +12,9 @@ from compressor.nearest import did_you_mean, nearest
 from compressor.reference import resolve_path, split_reference
 
 DATA_KINDS = ("mnist", "fashion-mnist", "cifar10", "text")
-"""What may stand in front of a directory, or of a file of texts."""
+"""What may stand in front of a directory."""
+KINDS_OF_FILES = frozenset({"text"})
+"""Of these, what may be one file."""
 
 Form = Literal["kind", "folder", "file", "function"]
 

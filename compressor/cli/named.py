@@ -11,7 +11,7 @@ from typing import Any
 
 from compressor.architectures import LIBRARIES, check_architecture, parse_arch_args
 from compressor.cli.session import Session
-from compressor.data_reference import read_data_reference
+from compressor.data_reference import KINDS_OF_FILES, read_data_reference
 from compressor.errors import DataError, ModelError, UsageError
 from compressor.input_text import read_input
 from compressor.model_file import open_model_file
@@ -39,7 +39,10 @@ def check_named(options: Any, session: Session) -> None:
     if options.data is not None:
         found = read_data_reference(options.data, session.origin("data", options.data).base)
         if found.form == "kind" and found.path is not None and not found.path.is_dir():
-            raise DataError(f"{options.data}: no directory {found.path}")
+            if found.kind not in KINDS_OF_FILES:
+                raise DataError(f"{options.data}: no directory {found.path}")
+            if not found.path.is_file():
+                raise DataError(f"{options.data}: no file or directory {found.path}")
         if found.form == "function":
             _check_code("data", options.data, session, DataError)
     if options.task is not None:

@@ -115,7 +115,7 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n.name])
     if on_meta and node.target in _LIKE_FIRST and _per_channel(args, kwargs):
         return args[0]
-    if on_meta and node.target in families.LINEAR and (result := _of_linear(*args)) is not None:
+    if on_meta and node.target in families.LINEAR and (result := _of_linear(*args, **kwargs)) is not None:
         return result
     if on_meta:  # a constant must not be made on a real device: its size may be anything in a forged graph
         args = tuple(_META if isinstance(arg, torch.device) else arg for arg in args)
@@ -168,8 +168,9 @@ def _refuse_many_parts(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, A
         )
 
 
-def _of_linear(x: Any, weight: Any, bias: Any = None) -> Tensor | None:
+def _of_linear(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
     """The result, where all fits; torch's own meta form imports its compiler, which takes half a second."""
+    x = input
     if not all(isinstance(given, Tensor) and given.dtype == weight.dtype for given in (x, weight)) or x.dim() < 1:
         return None
     fits = weight.dim() == 2 and x.shape[-1] == weight.shape[1]

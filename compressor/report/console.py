@@ -86,10 +86,21 @@ def make_table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def facts(rows: Sequence[tuple[str, str]]) -> Text:
+class _Facts(Table):
+    """A table of two columns for whoever reads its cells; as text, lines that are never cut."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        names, told = (list(column.cells) for column in self.columns)
+        width = max((len(str(name)) for name in names), default=0)
+        yield Text("\n".join(f"{name!s:{width}}  {said}" for name, said in zip(names, told, strict=True)))
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Table:
     """A line for each name and what is said of it, never cut: a terminal breaks what is too long, a pipe does not."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return Text("\n".join(f"{name:{width}}  {said}" for name, said in rows))
+    table = _Facts("", "", box=None, show_header=False)
+    for name, said in rows:
+        table.add_row(name, said)
+    return table
 
 
 def group(*parts: RenderableType | None) -> Group:

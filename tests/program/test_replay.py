@@ -231,9 +231,9 @@ def test_a_rounding_moves_every_result_by_its_own_size_and_views_not_at_all() ->
     huge = [3e38, 0.5, -1.0, 0.25]  # what a mask holds does not make its neighbours uncertain
     assert apart(lambda x: torch.cat([x, x.flip(1)], 1), huge).tolist()[1:3] == [0.5, 1.0]
     assert apart(lambda x: x.gather(1, torch.tensor([[1, 2]]).expand(x.shape[0], 2)), huge).tolist() == [0.5, 1.0]
-    assert apart(torch.tanh, [1e-6, 20.0]).tolist() == pytest.approx([1e-6, 1.0])
-    assert apart(torch.nn.functional.silu, [1e-6, -20.0]).tolist() == pytest.approx([1e-6, 20.0])
-    assert apart(torch.nn.functional.elu, [-20.0, -1e-6]).tolist() == pytest.approx([1.0, 1.0])
+    assert apart(torch.tanh, [1e-6, 20.0]).tolist() == pytest.approx([1e-6, 1.0], rel=1e-4)  # as vector units have it
+    assert apart(torch.nn.functional.silu, [1e-6, -20.0]).tolist() == pytest.approx([1e-6, 20.0], rel=1e-4)
+    assert apart(torch.nn.functional.elu, [-20.0, -1e-6]).tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
     assert apart(lambda x: x.unsqueeze(1).mean(1), x).tolist() == [4, 4, 4, 4]
     assert apart(lambda x: x.softmax(1), [0.0, 100.0])[0] <= 1e-30
 

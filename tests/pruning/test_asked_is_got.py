@@ -43,7 +43,7 @@ def test_what_prune_says_is_what_compact_leaves_and_torch_counts(name: str, patt
     assert got.compact_macs == sum(torch_counts(smaller, 1).values()) + sum(ours for ours, _ in apart.values())
 
 
-@pytest.mark.parametrize("name", ["scaled weights", "low-rank additions", "attention by einsum", "lstm"])
+@pytest.mark.parametrize("name", ["scaled weights", "low-rank additions", "attention by einsum"])
 def test_twin_a_budget_of_layers_with_own_weights_alone_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def of_layers(program: Program) -> tuple[Term, ...]:
         nodes = {layer.node for layer in find_layers(program)}

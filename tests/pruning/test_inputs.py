@@ -66,5 +66,6 @@ def test_a_network_that_begins_with_a_convolution_is_refused(tiny: Program) -> N
 
 
 def test_single_weights_have_no_inputs_to_select(dense: Program) -> None:
-    with pytest.raises(UsageError, match="--select-inputs: inputs go as whole units; not with --pattern unstructured"):
+    told = "--select-inputs: inputs go as whole units, and --pattern unstructured cuts none"
+    with pytest.raises(UsageError, match=told):
         PruneSettings(ratio=2.0, method="magnitude", pattern="unstructured", select_inputs=True)
