@@ -22,7 +22,10 @@ FILES = (
     *("mkdocs.yml", "constraints.txt"),
 )
 MODEL = "sample_models/lenet-300-100.pt"
-INSTALLABLE = {"torch", "torchvision", "timm", "pillow", "transformers", "accelerate"}
+INSTALLABLE = {
+    *("torch", "torchvision", "timm", "pillow", "transformers", "accelerate", "pyarrow"),
+    *("ultralytics", "opencv-python-headless"),
+}
 """What a hint may tell to install: these are on PyPI, and are what they are called."""
 
 

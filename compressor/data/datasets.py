@@ -125,7 +125,7 @@ def collated_by(collate: Callable[[list[Any]], Any], items: list[Any], what: str
         return collate(items)
     except Exception as error:
         line = line_of(error)
-        if line is None and (sizes := _unlike(items)) is not None:
+        if not line and (sizes := _unlike(items)) is not None:
             raise DataError(
                 f"{what} have different sizes, {sizes[0]} and {sizes[1]}, and make no batch\n"
                 "let the data set return tensors of one size: pad texts (with a mask as an input), resize images"

@@ -142,7 +142,9 @@ def _read_table(path: Path) -> list[Mapping[str, Any]]:
 
 def _read_parquet(path: Path) -> list[Mapping[str, Any]]:
     if find_spec("pyarrow") is None:
-        raise DataError(f"{path}: Parquet is read by pyarrow, which is not installed; pip install pyarrow, or give CSV")
+        raise DataError(
+            f"{path}: Parquet is read by pyarrow, which is not installed; pip install pyarrow (or give CSV)"
+        )
     import pyarrow.parquet as parquet  # type: ignore[import-not-found]
 
     try:

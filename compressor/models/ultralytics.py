@@ -76,7 +76,7 @@ def import_ultralytics(what: str) -> ModuleType:
     except (ImportError, RuntimeError) as cause:
         raise ModelError(
             f"{what}: ultralytics cannot be imported ({cause})\n"
-            "pip install ultralytics; where torch must stay as it is: --no-deps, and opencv-python-headless beside it"
+            "pip install ultralytics (where torch must stay as it is: --no-deps, and opencv-python-headless beside it)"
         ) from cause
 
 

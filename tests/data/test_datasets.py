@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_named(file: Path, name: str, message: str) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ragged", r"val samples 0, 1 do not make a batch: RuntimeError: stack expects .*\nreturn tensors or numbers"),
+        ("ragged", r"val samples 0, 1 have different sizes, .*\nlet the data set return tensors of one size"),
         ("broken", r"sample 1 of the val data set raised KeyError: 'lost'\nin my_data.py:\d+ raise KeyError"),
     ],
 )

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from compressor.data import Batch, LanguageModelling, means_of, open_data, open_task
 from compressor.data.datasets import DatasetSource
 from compressor.data.task import IGNORED
 from compressor.data.text import TextSource
-from compressor.data.tokens import TextForm, fitted
+from compressor.data.tokens import TextForm, tokenized
 from compressor.errors import DataError
 
 ROWS = [{"text": f"word{i % 7} is word{i % 5}", "label": "ab"[i % 2]} for i in range(30)]
@@ -61,13 +61,13 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
 def test_a_table_of_texts_becomes_tokens_masks_and_labels(tmp_path: Path, suffix: str) -> None:
     source = open_data(written(tmp_path / f"train{suffix}"))
     assert isinstance(source, TextSource) and (source.n_train, source.n_val) == (27, 3)
-    data = fitted(source, form())
+    data = tokenized(source, form())
     assert (data.n_classes, data.input_shapes) == (2, ((6,), (6,)))
     (batch,) = data.batches("val", 8)
     ids, mask = batch.inputs
     assert ids.shape == mask.shape == (3, 6) and torch.equal(mask, (ids != 0).long())
     assert batch.target.tolist() == [1, 1, 1]  # every tenth sample: 9, 19, 29
-    named = fitted(source, form(labels={"b": 5, "a": 2}, names=("attention_mask", "input_ids")))
+    named = tokenized(source, form(labels={"b": 5, "a": 2}, names=("attention_mask", "input_ids")))
     (batch,) = named.batches("val", 8)
     assert batch.target.tolist() == [5, 5, 5] and torch.equal(batch.inputs[1], ids)
 
@@ -104,7 +104,7 @@ def test_what_is_no_table_of_texts(tmp_path: Path, content: str | bytes, message
 def test_parquet_is_read_where_its_library_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("compressor.data.text.find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install pyarrow, or give CSV"):
+    with pytest.raises(DataError, match=r"pip install pyarrow \(or give CSV\)"):
         open_data(f"text:{tmp_path / 'train.parquet'}")
     parquet: Any = types.ModuleType("pyarrow.parquet")
     parquet.read_table = lambda path: types.SimpleNamespace(to_pylist=lambda: ROWS)
@@ -119,18 +119,18 @@ def test_parquet_is_read_where_its_library_is(tmp_path: Path, monkeypatch: pytes
 def test_labels_that_are_missing_or_unknown(tmp_path: Path) -> None:
     source = open_data(written(tmp_path / "t.jsonl"))
     with pytest.raises(DataError, match=r"the label '.' is none of the model's: good, bad"):
-        fitted(source, form(labels={"good": 0, "bad": 1}))  # type: ignore[arg-type]
+        tokenized(source, form(labels={"good": 0, "bad": 1}))  # type: ignore[arg-type]
     bare = open_data(written(tmp_path / "u.jsonl", [{"text": "a b"}] * 9))
     with pytest.raises(DataError, match="has no label; for texts alone give --task masked-lm or causal-lm"):
-        fitted(bare, form())  # type: ignore[arg-type]
+        tokenized(bare, form())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="the model reads decoder_input_ids"):
-        fitted(bare, form(names=("input_ids", "decoder_input_ids")))  # type: ignore[arg-type]
+        tokenized(bare, form(names=("input_ids", "decoder_input_ids")))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="needs the tokenizer of a model"):
         next(iter(source.batches("val", 1)))
 
 
 def test_the_next_token_is_asked_where_there_is_one(tmp_path: Path) -> None:
-    data = fitted(open_data(written(tmp_path / "t.jsonl")), form("causal-lm"))  # type: ignore[arg-type]
+    data = tokenized(open_data(written(tmp_path / "t.jsonl")), form("causal-lm"))  # type: ignore[arg-type]
     batch = next(iter(data.batches("val", 3)))
     ids, mask = batch.inputs
     assert torch.equal(batch.target[:, :-1][mask[:, 1:] == 1], ids[:, 1:][mask[:, 1:] == 1])
@@ -138,7 +138,7 @@ def test_the_next_token_is_asked_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_masked_tokens_are_asked_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    data = fitted(open_data(written(tmp_path / "t.jsonl")), form("masked-lm"))  # type: ignore[arg-type]
+    data = tokenized(open_data(written(tmp_path / "t.jsonl")), form("masked-lm"))  # type: ignore[arg-type]
     first, again, other = (next(iter(data.batches("train", 27, seed=seed))) for seed in (1, 1, 2))
     assert torch.equal(first.inputs[0], again.inputs[0]) and torch.equal(first.target, again.target)
     assert not torch.equal(first.target, other.target)
@@ -176,6 +176,6 @@ class Ragged(Dataset[Any]):
 
 
 def test_items_of_different_sizes_are_the_data_sets_own_fault() -> None:
-    data = DatasetSource("mine.py:make", Ragged(), Ragged(), 2, ((3,),))
-    with pytest.raises(DataError, match=r"mine\.py:make: items of its data set have different sizes, .*\n.*pad texts"):
+    data = DatasetSource("mine.py:make", Ragged(), Ragged(), (default_collate, default_collate), 2, ((3,),))
+    with pytest.raises(DataError, match=r"mine\.py:make: val samples 0, 1.* have different sizes, .*\n.*pad texts"):
         next(iter(data.batches("val", 4)))

@@ -18,7 +18,7 @@ from compressor.program import Program
 from compressor.progress import Silent
 from compressor.pruning import StageRow, prune
 from compressor.pruning.admm import AdmmHook
-from compressor.pruning.prune import _unsettled
+from compressor.pruning.reporting import _unsettled
 from compressor.sparsity import kept_units
 from compressor.units import Params
 

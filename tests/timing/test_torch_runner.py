@@ -49,7 +49,7 @@ def test_a_fixed_batch_is_kept() -> None:
 
 def test_a_program_that_cannot_run_is_a_model_error(program: Program) -> None:
     wrong = program.replace(inputs=(InputSpec("x", (None, 5)),))
-    with pytest.raises(ModelError, match=r"tiny: torch cannot run it at batch 1: mat1 and mat2"):
+    with pytest.raises(ModelError, match=r"tiny: torch cannot run it at batch 1: .*mat1 and mat2"):
         TorchRunner(wrong, CPU, "tiny").prepare(1, seed=0)
 
 
