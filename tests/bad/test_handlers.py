@@ -212,7 +212,7 @@ def test_a_damaged_image_is_decoded_or_refused(tmp_path_factory: Any, data: Any,
     path = tmp_path_factory.getbasetemp() / "image.png"
     path.write_bytes(bytes(content))
     with contextlib.suppress(DataError):
-        decode(path, None, (8, 8))
+        assert tuple(decode(path, None, (8, 8)).shape) == (3, 8, 8)
 
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,

@@ -13,8 +13,8 @@ from torch._ops import OpOverload
 
 from compressor.errors import CompressError
 from compressor.formats import from_bytes, load, to_bytes
-from compressor.formats.operators import refusal
 from compressor.program import Program
+from tests.bad.hostile_calls import allowed
 
 NODES = ({"node": "x"}, {"node": "w"}, {"node": "b"})
 INTEGERS = (-(2**63), -2, -1, 0, 1, 2, 3, 5, 2**31, 2**62)
@@ -77,12 +77,12 @@ def _edited(text: str, chance: random.Random) -> str:
 
 def test_calls_with_random_arguments(content: dict[str, Any], forged: Callable[[dict[str, Any]], io.BytesIO]) -> None:
     chance = random.Random(2)
-    allowed = _allowed()
+    known = allowed()
     state = {key: content["state_dict"][key] for key in ("conv.weight", "fc.bias")}
     content["compressor"] |= {"buffers": [], "aliases": {}}
     n_refused = n_accepted = 0
     for _ in range(300):
-        text, overload = chance.choice(allowed)
+        text, overload = chance.choice(known)
         graph = "\n".join(map(json.dumps, _graph(text, overload, chance)))
         try:
             load(forged({**content, "state_dict": state, "graph": graph}))
@@ -92,17 +92,6 @@ def test_calls_with_random_arguments(content: dict[str, Any], forged: Callable[[
             assert str(error).count("\n") <= 2
     assert n_refused > 75
     assert n_accepted > 75
-
-
-def _allowed() -> list[tuple[str, OpOverload]]:
-    found = []
-    for name in sorted(torch._C._dispatch_get_all_op_names()):
-        namespace, _, rest = name.partition("::")
-        packet, _, overload = rest.partition(".")
-        if namespace == "aten":
-            target = getattr(getattr(torch.ops.aten, packet), overload or "default")
-            found += [(f"aten.{packet}.{overload or 'default'}", target)] if refusal(target) is None else []
-    return found
 
 
 def _graph(text: str, overload: OpOverload, chance: random.Random) -> list[dict[str, Any]]:
