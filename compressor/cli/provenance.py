@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ABOUT_THE_RUN = (
     *(
         "model",
+        "models",
         "output",
         "config",
         "allow_config",

@@ -102,7 +102,9 @@ def test_a_bench_draws_its_profile(run: Any, here: Path) -> None:
     brief = ("--min-runs", "3", "--min-seconds", "0.01", "--max-seconds", "1", "-q")
     for name, more, told in (("a", ("--profile",), "Where the time goes: cpu"), ("b", (), "compress bench --profile")):
         assert run("bench", "m.onnx", *brief, *more, "--report", f"{name}.html").code == 0
-        assert told in (here / f"{name}.html").read_text(encoding="utf-8")
+        page = (here / f"{name}.html").read_text(encoding="utf-8")
+        assert told in page and "compress bench m.onnx " in page
+        assert "--models" not in page, "what is typed without a name has none"
 
 
 def test_a_report_that_is_there_is_not_overwritten(run: Any, here: Path) -> None:
