@@ -105,9 +105,13 @@ def _stages(stages: Sequence[StageRow], way: Sequence[tuple[str, int, float, str
     return drawn or section("Stages", "", values)
 
 
+_DRAWN_ALONE = frozenset({"rho", "penalty", "dual residual"})
+"""What a search says of itself in each epoch and the charts show: as columns they push the rest off the page."""
+
+
 def _table(stages: Sequence[StageRow]) -> Markup:
     names = [n for n in dict.fromkeys(k for row in stages for k in {**(row.metrics or {}), **row.extra}) if n != "n"]
-    names = [n for n in names if n != "rho"]
+    names = [n for n in names if n not in _DRAWN_ALONE]
     columns = (
         Column("Stage", "name"), Column("Parameters"), Column("Epochs", less=True),
         *(Column(name[:1].upper() + name[1:]) for name in names), Column("Time", less=True),
