@@ -26,7 +26,8 @@ _TEMPERATURE = 4.0
 class TaughtSource:
     """The same inputs; the target is what `teacher` answers, with `keeps_labels` the pair of label and answer.
 
-    The teacher stays in eval mode and is moved to the device of the batches.
+    The teacher stays in eval mode and is moved to the device of the batches. Beside labels it is asked on the validation
+    split only, elsewhere its answer is None: training does not look at it.
     """
 
     labelled = True
@@ -43,6 +44,10 @@ class TaughtSource:
 
         Raises:  DataError if the teacher cannot take the samples.
         """
+        if self._keeps_labels and split == "train":
+            for inputs, label in self._source.batches(split, batch_size, **options):
+                yield Batch(inputs, (label, None))
+            return
         self._teacher.to(options.get("device", "cpu"))
         for inputs, label in self._source.batches(split, batch_size, **options):
             with torch.no_grad():
@@ -105,7 +110,7 @@ class AlsoAgreement:
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
         label, answer = batch.target
         own = self._task.metrics(outputs, Batch(batch.inputs, label))
-        return {**own, **self._agreement.metrics(outputs, Batch(batch.inputs, answer))}
+        return own if answer is None else {**own, **self._agreement.metrics(outputs, Batch(batch.inputs, answer))}
 
     def finished(self, means: dict[str, float]) -> dict[str, float]:
         """What the task itself makes of its means."""

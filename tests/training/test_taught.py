@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor import capture, open_data, prune, retrain
 from compressor.asking import PruneSettings, Recipe
-from compressor.data import Batch, has_labels
+from compressor.data import Batch, Classification, has_labels
 from compressor.errors import DataError, UsageError
 from compressor.program import InputSpec
 from compressor.training import Agreement, with_agreement, with_targets
@@ -116,8 +116,6 @@ def test_agreement_beside_labels(tmp_path: Path) -> None:
     labels = np.arange(20) % 4
     data = open_data(npz(tmp_path, x_train=images(20), y_train=labels, x_test=images(20), y_test=labels))
     model = net().eval()
-    from compressor.data import Classification
-
     taught, task = with_agreement(data, Classification(), model)
     batch = next(iter(taught.batches("val", 20)))
     found = task.metrics(model(batch.inputs[0]), batch)
@@ -125,3 +123,14 @@ def test_agreement_beside_labels(tmp_path: Path) -> None:
     assert float(task.loss(batch.target[1], batch)) == pytest.approx(
         float(nn.functional.cross_entropy(batch.target[1], torch.from_numpy(labels)))
     )
+
+
+def test_beside_labels_training_does_not_ask_the_dense_network(tmp_path: Path) -> None:
+    labels = np.arange(20) % 4
+    data = open_data(npz(tmp_path, x_train=images(20), y_train=labels, x_test=images(20), y_test=labels))
+    model, asked = net().eval(), []
+    model.register_forward_hook(lambda *_: asked.append(1))
+    taught, task = with_agreement(data, Classification(), model)
+    for batch in taught.batches("train", 5):
+        assert set(task.metrics(torch.zeros(5, 4), batch)) == {"accuracy"} and not asked
+    assert len(list(taught.batches("val", 5))) == len(asked) == 4
