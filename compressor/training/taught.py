@@ -26,8 +26,8 @@ _TEMPERATURE = 4.0
 class TaughtSource:
     """The same inputs; the target is what `teacher` answers, with `keeps_labels` the pair of label and answer.
 
-    The teacher stays in eval mode and is moved to the device of the batches. Beside labels it is asked on validation data
-    only, and its answer is None elsewhere: training does not look at it.
+    The teacher stays in eval mode and is moved to the device of the batches. Beside labels it is asked on validation
+    data only; its answer is None elsewhere, for training does not look at it.
     """
 
     labelled = True
