@@ -38,7 +38,7 @@ from compressor.timing import OperatorClock, default_cache
 from compressor.timing.environment import environment
 from compressor.timing.measure import measure
 from compressor.timing.onnx_runner import OnnxRunner
-from compressor.timing.operators import take_times
+from compressor.timing.operator_clock import take_times
 from compressor.timing.providers import find_provider
 
 LAYERS = ("conv2", "conv3", "conv4", "conv5")

@@ -37,7 +37,7 @@ CPU_S = 600
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
-    "sparsity/readers": ("pruning/test_patterns.py",),
+    "sparsity/unweighted": ("pruning/test_patterns.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
 }

@@ -10,13 +10,13 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
-from compressor.analysis.result import Analysis, Explanation
+from compressor.analysis.findings import Analysis, Explanation
 from compressor.asking.gates import Verdict
 from compressor.asking.pattern import Pattern
-from compressor.compaction.result import CompactReport
-from compressor.exporting.result import Check, ExportReport, Verification
-from compressor.pruning.result import PruneReport, RetrainReport
-from compressor.timing.result import BenchReport, CutLatency
+from compressor.compaction.removed import CompactReport
+from compressor.exporting.exported import Check, ExportReport, Verification
+from compressor.pruning.pruned import PruneReport, RetrainReport
+from compressor.timing.measured import BenchReport, CutLatency
 from docs.generated import HERE, Part, table
 
 GOLDEN = HERE.parent / "tests" / "cli" / "golden"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressor.formats.onnx_import.operators import IMPORTER_MODULES
+from compressor.formats.onnx_import.importers import IMPORTER_MODULES
 from compressor.formats.onnx_import.table import IMPORTERS, REFUSED, SIZE_IMPORTERS
 from docs.generated import Part, by_function, first_line, table
 

@@ -19,7 +19,7 @@ from compressor.compaction.constants import TRANSFERS
 from compressor.compaction.readers import READS
 from compressor.compaction.slicing import REWRITES
 from compressor.cost.products import RULES as MAC_RULES
-from compressor.formats.onnx_import.operators import IMPORTER_MODULES
+from compressor.formats.onnx_import.importers import IMPORTER_MODULES
 from compressor.formats.onnx_import.table import IMPORTERS
 from compressor.program import families as f
 from docs.generated import Part, table

@@ -24,7 +24,7 @@ TOGETHER: Mapping[str, str] = {
     ),
     "compaction/test_lowering.py": "compaction/lowering_plan compaction/lowering_result compaction/lowering_trial",
     # plain values, by what shows them
-    "report/test_jsonable.py": "analysis/result compaction/result timing/result",
+    "report/test_jsonable.py": "analysis/findings compaction/removed timing/measured",
     "cli/test_options.py": "asking/panels",
     # commands, by running them
     "cli/test_commands.py": (

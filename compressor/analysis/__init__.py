@@ -3,8 +3,8 @@
 from compressor.analysis.analyze import analyze
 from compressor.analysis.costs import LayerCost, layer_costs
 from compressor.analysis.explain import explain
+from compressor.analysis.findings import Analysis, CoupledSlice, Explanation, LayerRow, PinRow, UnitGroup
 from compressor.analysis.latencies import LayerLatency, layer_latencies
-from compressor.analysis.result import Analysis, CoupledSlice, Explanation, LayerRow, PinRow, UnitGroup
 from compressor.analysis.sensitivity import scan_sensitivity
 from compressor.asking import ScanSettings
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from compressor.analysis.result import Analysis, LayerRow, PinRow, UnitGroup
+from compressor.analysis.findings import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers, uncounted_operators

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from compressor.analysis.result import CoupledSlice, Explanation
+from compressor.analysis.findings import CoupledSlice, Explanation
 from compressor.asking import WalkOptions
 from compressor.axes import Pin, UnitMap, find_units
 from compressor.errors import UsageError

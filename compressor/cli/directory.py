@@ -16,7 +16,7 @@ from compressor.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from compressor.data.source import DataSource
-    from compressor.exporting.result import ExportReport
+    from compressor.exporting.exported import ExportReport
     from compressor.program import Program
 
 

@@ -19,7 +19,7 @@ from compressor.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.cli.streams import Source
-    from compressor.exporting.result import ExportReport
+    from compressor.exporting.exported import ExportReport
     from compressor.program import Program
 
 

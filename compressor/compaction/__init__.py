@@ -5,7 +5,7 @@ from compressor.compaction.compact import compact, preview
 from compressor.compaction.lowering import lower
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.norms import rescaled_norms
-from compressor.compaction.result import Branch, CompactReport, Folded, Kept, LayerChange, Proof
+from compressor.compaction.removed import Branch, CompactReport, Folded, Kept, LayerChange, Proof
 from compressor.compaction.slicing import slice_program
 from compressor.compaction.verify import verify
 

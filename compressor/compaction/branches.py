@@ -17,7 +17,7 @@ from torch.fx import Node
 from compressor.compaction.constants import Constants, Walked
 from compressor.compaction.folding import Additions, Made
 from compressor.compaction.readers import place
-from compressor.compaction.result import Branch
+from compressor.compaction.removed import Branch
 from compressor.compaction.transfer_contract import channel_dim
 from compressor.program import Program, TensorShape, arguments, families, layer_name
 

@@ -13,7 +13,7 @@ from compressor.compaction.dead import Living
 from compressor.compaction.lowering import lower
 from compressor.compaction.norms import rescaled_norms
 from compressor.compaction.removal import remove_dead
-from compressor.compaction.result import CompactReport
+from compressor.compaction.removed import CompactReport
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import layer_changes
 from compressor.compaction.verify import verify

@@ -15,7 +15,7 @@ import numpy as np
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.compaction.constants import Walked
 from compressor.compaction.readers import ALWAYS, LIVE, Need, Reading, Survey, place
-from compressor.compaction.result import Kept
+from compressor.compaction.removed import Kept
 from compressor.program import Program
 from compressor.sparsity import kept_units
 

@@ -18,7 +18,7 @@ from compressor.axes import UnitMap, Value
 from compressor.compaction.constants import Constants, run, stretch
 from compressor.compaction.dead import Living
 from compressor.compaction.readers import Reading, place
-from compressor.compaction.result import Folded
+from compressor.compaction.removed import Folded
 from compressor.compaction.slicing import Sizes
 from compressor.compaction.transfer_contract import factors
 from compressor.program import (

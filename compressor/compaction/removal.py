@@ -13,7 +13,7 @@ from compressor.compaction.branches import without_constant_branches
 from compressor.compaction.dead import Living, living_units, masked_units
 from compressor.compaction.find_constants import find_constants
 from compressor.compaction.folding import fold_removed
-from compressor.compaction.result import Branch, Folded
+from compressor.compaction.removed import Branch, Folded
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import cut_tensor, slice_program
 from compressor.program import Program

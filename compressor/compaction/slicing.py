@@ -20,7 +20,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.axes import Keep, UnitMap, Value, Walked
-from compressor.compaction.result import LayerChange
+from compressor.compaction.removed import LayerChange
 from compressor.errors import ModelError
 from compressor.program import (
     Program,

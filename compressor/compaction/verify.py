@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from compressor.compaction.result import Proof
+from compressor.compaction.removed import Proof
 from compressor.errors import VerificationError
 from compressor.program import Program
 from compressor.program.agreement import Agreement

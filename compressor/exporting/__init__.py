@@ -3,9 +3,9 @@ network computes."""
 
 from compressor.exporting.archive import export_pt2
 from compressor.exporting.export import export_onnx
+from compressor.exporting.exported import Check, ExportReport
 from compressor.exporting.huggingface import export_huggingface
 from compressor.exporting.recheck import check_onnx
-from compressor.exporting.result import Check, ExportReport
 from compressor.exporting.runnable import feeds_of, to_runnable
 from compressor.exporting.source import export_python
 from compressor.exporting.verify import CONVERTED_LIMITS, LIMITS

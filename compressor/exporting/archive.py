@@ -17,9 +17,9 @@ from compressor.asking.export import DEFAULT_CHECK, DEFAULT_FORM, ExportForm
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import quiet, to_exported
+from compressor.exporting.exported import ExportReport
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish
-from compressor.exporting.result import ExportReport
 from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.program import Program
 from compressor.program.agreement import leaves

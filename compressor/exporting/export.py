@@ -20,12 +20,12 @@ from compressor.data.source import DataSource
 from compressor.errors import ModelError, UsageError, VerificationError, first_line
 from compressor.exporting.contents import kept_norms
 from compressor.exporting.convert import named_outputs, to_onnx, weight_dtype
+from compressor.exporting.exported import ExportReport
 from compressor.exporting.half import to_half
 from compressor.exporting.metadata import PREFIX, stamp
 from compressor.exporting.promises import keep
 from compressor.exporting.publish import data_file, publish
 from compressor.exporting.quantise import quantise
-from compressor.exporting.result import ExportReport
 from compressor.exporting.sparse import to_sparse
 from compressor.exporting.verify import FileComparison, SizesDifferError, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters

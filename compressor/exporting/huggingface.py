@@ -18,8 +18,8 @@ from torch import Tensor
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, OutputError, UsageError, VerificationError, innermost_line
 from compressor.exporting.convert import weight_dtype
+from compressor.exporting.exported import ExportReport
 from compressor.exporting.metadata import properties, refuse_reserved
-from compressor.exporting.result import ExportReport
 from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.models import keep_every_head, takes_by_name
 from compressor.models.hf_directory import fill_network, open_directory, save_directory, widths_of

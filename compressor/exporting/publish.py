@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from compressor.atomic import atomic_write
 from compressor.errors import OutputError
-from compressor.exporting.result import ExportReport
+from compressor.exporting.exported import ExportReport
 
 Build = Callable[[Path], ExportReport]
 """Writes and checks the file at a path."""

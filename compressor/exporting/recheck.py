@@ -15,8 +15,8 @@ from compressor.data.source import DataSource
 from compressor.errors import ModelError, UsageError, VerificationError, innermost_line
 from compressor.exporting.contents import fixed_batch, precision_of
 from compressor.exporting.convert import weight_dtype
+from compressor.exporting.exported import ExportReport
 from compressor.exporting.publish import data_file
-from compressor.exporting.result import ExportReport
 from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import Program

@@ -19,9 +19,9 @@ from compressor.asking.counts import check_counts
 from compressor.asking.export import DEFAULT_CHECK
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, OutputError, UsageError
+from compressor.exporting.exported import ExportReport
 from compressor.exporting.metadata import properties, refuse_reserved, tool_version
 from compressor.exporting.publish import publish
-from compressor.exporting.result import ExportReport
 from compressor.exporting.source_check import check_source
 from compressor.exporting.source_classes import Classes
 from compressor.exporting.source_graph import tell

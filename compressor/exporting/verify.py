@@ -17,7 +17,7 @@ from compressor.asking.export import Precision
 from compressor.data.source import DataSource
 from compressor.errors import DataError, ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
-from compressor.exporting.result import Check, Verification
+from compressor.exporting.exported import Check, Verification
 from compressor.formats.onnx_session import OnnxFile
 from compressor.program import Interface, Program, misfit
 from compressor.program.agreement import Outputs

@@ -14,7 +14,7 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
-from compressor.formats.operators import target_text
+from compressor.formats.allowed import target_text
 from compressor.program import arguments, families
 from compressor.program.shapes import Shapes, TensorShape
 

@@ -14,10 +14,10 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
+from compressor.formats.allowed import resolve_target, target_text
+from compressor.formats.arguments import decode, encode
 from compressor.formats.calls import check_call
 from compressor.formats.names import check_node_name, check_tensor_names, shown
-from compressor.formats.operators import resolve_target, target_text
-from compressor.formats.values import decode, encode
 
 _MOST_NODES = 150_000
 """Seven times the largest network seen; each costs some 50 µs to read."""

@@ -2,7 +2,7 @@
 
 from compressor.pruning.live import LiveReport, Pruner
 from compressor.pruning.prune import prune
-from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+from compressor.pruning.pruned import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.pruning.retrain import retrain, standing
 from compressor.pruning.sweep import SweepRow, sweep
 from compressor.pruning.your_loop import Loop, TrainFunction, prune_in_your_loop

@@ -30,9 +30,9 @@ from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
 from compressor.pruning.phases import Phase, plan
+from compressor.pruning.pruned import PruneReport, StageRow
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.reporting import reached, report_of
-from compressor.pruning.result import PruneReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise

@@ -8,7 +8,7 @@ from compressor.axes import Keep, UnitMap
 from compressor.cost import count_macs, uncounted_operators, weight_prices
 from compressor.program import Program, find_layers
 from compressor.pruning.closing import NEAR
-from compressor.pruning.result import LayerCut, PruneReport, StageRow
+from compressor.pruning.pruned import LayerCut, PruneReport, StageRow
 from compressor.sparsity import Budget, Choice, Selector, kept_units, make_selector
 from compressor.units import Macs, Params, format_ratio
 

@@ -15,7 +15,7 @@ from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
-from compressor.pruning.result import RetrainReport, StageRow
+from compressor.pruning.pruned import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.worsened import worsened
 from compressor.training import StepHook, evaluate_where_possible, with_targets

@@ -19,8 +19,8 @@ from compressor.data import DataSource, Task, identity_of_data, identity_of_task
 from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.program import Program, families
 from compressor.progress import Progress
+from compressor.pruning.pruned import StageRow
 from compressor.pruning.recovery import recover
-from compressor.pruning.result import StageRow
 from compressor.training import (
     EpochRecord,
     FitResult,

@@ -19,7 +19,7 @@ from compressor.program import Program
 from compressor.progress import Progress
 from compressor.pruning.closing import Speedup
 from compressor.pruning.prune import prune
-from compressor.pruning.result import PruneReport
+from compressor.pruning.pruned import PruneReport
 from compressor.pruning.run import identity_of
 from compressor.schema import read_as, read_json
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from compressor.data import Task
-from compressor.pruning.result import StageRow
+from compressor.pruning.pruned import StageRow
 from compressor.units import format_metric
 
 

@@ -22,8 +22,8 @@ from compressor.errors import CompressError, TrainingError, UsageError, named_li
 from compressor.program import Program
 from compressor.progress import Progress, Silent
 from compressor.pruning.live import LiveReport, Pruner
+from compressor.pruning.pruned import PruneReport, StageRow
 from compressor.pruning.reporting import report_of
-from compressor.pruning.result import PruneReport, StageRow
 from compressor.pruning.run import Clock
 from compressor.units import Params
 

@@ -15,7 +15,7 @@ from compressor.units import format_bytes, format_count, format_macs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.analysis.result import Analysis, Explanation, LayerRow, PinRow, UnitGroup
+    from compressor.analysis.findings import Analysis, Explanation, LayerRow, PinRow, UnitGroup
 
 _ROWS = 15
 """Rows of the secondary tables unless every row is wanted."""

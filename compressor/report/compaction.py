@@ -17,8 +17,8 @@ from compressor.units import format_bytes, format_count, format_fewer, format_ma
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.compaction.result import CompactReport, Kept, LayerChange, Proof
-    from compressor.timing.result import CutLatency
+    from compressor.compaction.removed import CompactReport, Kept, LayerChange, Proof
+    from compressor.timing.measured import CutLatency
 
 _ROWS = 40
 _SKIPS = 8

@@ -12,7 +12,7 @@ from compressor.units import format_bytes, format_count
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.exporting.result import ExportReport
+    from compressor.exporting.exported import ExportReport
 
 
 def export_table(report: ExportReport, output: str | None, *, written: bool = True) -> RenderableType:

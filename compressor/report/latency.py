@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from compressor.units import format_ratio, format_seconds
 
 if TYPE_CHECKING:
-    from compressor.timing.result import CutLatency
+    from compressor.timing.measured import CutLatency
 
 
 def latency_line(latency: CutLatency | None) -> str | None:

@@ -16,9 +16,9 @@ from compressor.units import format_bytes, format_count, format_macs, format_rat
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+    from compressor.pruning.pruned import LayerCut, PruneReport, RetrainReport, StageRow
     from compressor.pruning.sweep import SweepRow
-    from compressor.timing.result import CutLatency
+    from compressor.timing.measured import CutLatency
 
 _ROWS = 40
 _COLUMNS = 4

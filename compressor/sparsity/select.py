@@ -15,11 +15,11 @@ from compressor.errors import PatternError
 from compressor.program import Layer, Program, find_layers
 from compressor.sparsity.choice import Choice, Selector, matching_layers
 from compressor.sparsity.columns import find_columns
-from compressor.sparsity.readers import read_without_weights
 from compressor.sparsity.select_shape import ShapeSelector
 from compressor.sparsity.select_units import budget_of, free_units, unit_selector
 from compressor.sparsity.select_weights import weight_selector
 from compressor.sparsity.select_window import window_selector
+from compressor.sparsity.unweighted import read_without_weights
 
 
 def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:

@@ -4,11 +4,7 @@ model."""
 from compressor.timing.bench import bench
 from compressor.timing.glance import glance, side_by_side
 from compressor.timing.measure import RoundProgress
-from compressor.timing.missing import why_missing
-from compressor.timing.operators import OperatorClock, default_cache
-from compressor.timing.providers import available_providers
-from compressor.timing.require import GateResult, require
-from compressor.timing.result import (
+from compressor.timing.measured import (
     BenchReport,
     BenchWarning,
     CutLatency,
@@ -19,6 +15,10 @@ from compressor.timing.result import (
     Timing,
     WarningKind,
 )
+from compressor.timing.missing import why_missing
+from compressor.timing.operator_clock import OperatorClock, default_cache
+from compressor.timing.providers import available_providers
+from compressor.timing.require import GateResult, require
 from compressor.timing.statistics import Comparison, compare
 
 __all__ = [

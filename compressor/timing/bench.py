@@ -20,11 +20,11 @@ from compressor.timing.accuracy import accuracy, questions
 from compressor.timing.cautions import Reasons, cautions
 from compressor.timing.environment import environment
 from compressor.timing.measure import RoundProgress, Samples, copied_s, measure
+from compressor.timing.measured import BenchReport, Environment, Profile, Timing
 from compressor.timing.memory import peak_memory
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.profile import profile
 from compressor.timing.providers import Provider, find_provider, require_onnxruntime, require_torch
-from compressor.timing.result import BenchReport, Environment, Profile, Timing
 from compressor.timing.statistics import Comparison, compare, median_interval, summarise
 from compressor.timing.subjects import Opened, gzip_bytes, open_subjects
 from compressor.timing.torch_runner import TorchRunner

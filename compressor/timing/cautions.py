@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from compressor.asking.bench import Plan
-from compressor.timing.result import BenchWarning, Environment, Timing, WarningKind
+from compressor.timing.measured import BenchWarning, Environment, Timing, WarningKind
 from compressor.units import format_seconds
 
 _FEW_RUNS = 50

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 import torch
 
-from compressor.timing.result import Environment
+from compressor.timing.measured import Environment
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")

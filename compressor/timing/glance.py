@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.timing.measure import BLOCK_S, order
-from compressor.timing.operators import OpenModel
-from compressor.timing.result import CutLatency
+from compressor.timing.measured import CutLatency
+from compressor.timing.operator_clock import OpenModel
 from compressor.timing.statistics import compare
 
 _MOST_S = 0.15

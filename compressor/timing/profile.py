@@ -15,8 +15,8 @@ import onnx
 
 from compressor.formats.onnx_weights import QUANTISED_SUFFIX
 from compressor.program import InputSpec
+from compressor.timing.measured import OperatorTime, Profile
 from compressor.timing.providers import Provider
-from compressor.timing.result import OperatorTime, Profile
 from compressor.timing.subjects import Opened
 
 _WARM_UPS = 5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from compressor.asking.gates import METRICS, Gate, parse_gate
 from compressor.errors import GateError, UsageError
-from compressor.timing.result import BenchReport, Timing
+from compressor.timing.measured import BenchReport, Timing
 
 
 @dataclass(frozen=True)

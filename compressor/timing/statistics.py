@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from compressor.timing.result import Verdict
+from compressor.timing.measured import Verdict
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95

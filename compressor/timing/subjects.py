@@ -15,9 +15,9 @@ from compressor.errors import ModelError, UsageError, first_line
 from compressor.formats import is_onnx, load
 from compressor.formats.onnx_weights import count_onnx_parameters
 from compressor.program import InputSpec, Program
+from compressor.timing.measured import Kind, Subject
 from compressor.timing.onnx_runner import OnnxRunner
 from compressor.timing.providers import Provider
-from compressor.timing.result import Kind, Subject
 from compressor.timing.torch_runner import TorchRunner
 
 _CHUNK_BYTES = 1 << 20

@@ -24,8 +24,8 @@ from torch._ops import OpOverload
 from compressor.axes import find_units
 from compressor.errors import CompressError
 from compressor.formats import from_bytes
+from compressor.formats.allowed import refusal
 from compressor.formats.digest import digest
-from compressor.formats.operators import refusal
 
 CPU_S = 120
 """Processor time of one case, so that the load of the machine does not count; its budget lets it have a third."""

@@ -17,7 +17,7 @@ from compressor.cli.main import main
 from compressor.cost import LatencyTable
 from compressor.errors import ModelError, UsageError
 from compressor.program import InputSpec, Program, capture
-from compressor.timing.operators import OperatorClock
+from compressor.timing.operator_clock import OperatorClock
 from tests.bad.forging import check_message, no_hang
 
 TIMES: dict[str, str] = {

@@ -12,7 +12,7 @@ import torch
 from compressor.data.arrays import ArraySource
 from compressor.errors import GateError, UsageError, VerificationError
 from compressor.exporting import archive, export_pt2
-from compressor.exporting.result import ExportReport
+from compressor.exporting.exported import ExportReport
 from compressor.program import Program
 
 Build = Callable[[str], Program]

@@ -10,7 +10,7 @@ import pytest
 
 from compressor.errors import VerificationError
 from compressor.exporting import check_onnx, export_onnx
-from compressor.exporting.result import ExportReport
+from compressor.exporting.exported import ExportReport
 from tests.program.faults import Fault, faults_of, noise_stronger
 from tests.program.hard_to_compare import KINDS, captured
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
-from compressor.analysis.result import (
+from compressor.analysis.findings import (
     Analysis,
     CoupledSlice,
     Explanation,

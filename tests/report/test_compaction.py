@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
-from compressor.compaction.result import Branch, CompactReport, Folded, Kept, LayerChange, Proof
+from compressor.compaction.removed import Branch, CompactReport, Folded, Kept, LayerChange, Proof
 from compressor.report.compaction import compact_table
 from compressor.report.console import plain_text
 from compressor.units import Macs, Params

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from compressor.exporting.result import Check, ExportReport, Verification
+from compressor.exporting.exported import Check, ExportReport, Verification
 from compressor.report.console import plain_text
 from compressor.report.exporting import export_body, export_table
 

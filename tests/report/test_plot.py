@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from compressor.report.plot import bench_svg
-from compressor.timing.result import BenchReport, Environment, Subject, Timing
+from compressor.timing.measured import BenchReport, Environment, Subject, Timing
 
 SVG = "{http://www.w3.org/2000/svg}"
 

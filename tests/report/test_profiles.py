@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from compressor.report.console import group, plain_text
 from compressor.report.profiles import profile_tables, row_times
-from compressor.timing.result import OperatorTime, Profile, Subject
+from compressor.timing.measured import OperatorTime, Profile, Subject
 
 Golden = Callable[[str, RenderableType], None]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import RenderableType
 
 from compressor.asking import parse_pattern
-from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+from compressor.pruning.pruned import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.console import plain_text
 from compressor.report.pruning import prune_table, retrain_table
 from compressor.units import Macs, Params

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from compressor.report.console import plain_text
 from compressor.report.timing import bench_table
-from compressor.timing.result import BenchReport, BenchWarning, Environment, Subject, Timing, WarningKind
+from compressor.timing.measured import BenchReport, BenchWarning, Environment, Subject, Timing, WarningKind
 
 Golden = Callable[[str, RenderableType], None]
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import onnx
 
 from compressor.errors import ModelError
-from compressor.formats.onnx_import import operators as _operators  # noqa: F401 (fills the table)
+from compressor.formats.onnx_import import importers as _importers  # noqa: F401 (fills the table)
 from compressor.formats.onnx_import.budget import TooMuchError
 from compressor.formats.onnx_import.build import Form, build
 from compressor.formats.onnx_import.compare import DiffersError, compare

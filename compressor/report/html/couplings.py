@@ -10,7 +10,7 @@ from compressor.report.html.markup import Markup, tag
 from compressor.report.text import shorten
 
 if TYPE_CHECKING:
-    from compressor.analysis.result import LayerRow, UnitGroup
+    from compressor.analysis.findings import LayerRow, UnitGroup
 
 _TRACKS = 32
 """Tracks beside each other that can still be told apart on a phone."""

@@ -7,7 +7,7 @@ from onnx import defs
 
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.attributes import READ, WITHOUT_EFFECT, check_attributes
-from compressor.formats.onnx_import.operators import IMPORTER_MODULES
+from compressor.formats.onnx_import.importers import IMPORTER_MODULES
 from compressor.formats.onnx_import.read import OLDEST
 from compressor.formats.onnx_import.table import (
     IMPORTERS,

@@ -16,7 +16,7 @@ from compressor.report.html.markup import Markup, escape
 from compressor.report.html.page import page
 from compressor.report.html.style import SCRIPT
 from compressor.timing import CutLatency
-from compressor.timing.result import BenchWarning, WarningKind
+from compressor.timing.measured import BenchWarning, WarningKind
 from tests.report.html import values
 
 FASTER = CutLatency(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
 from compressor.asking import Sensitivity, parse_pattern
-from compressor.compaction.result import CompactReport, LayerChange, Proof
+from compressor.compaction.removed import CompactReport, LayerChange, Proof
 from compressor.program.record import Record, Step
-from compressor.pruning.result import LayerCut, PruneReport, RetrainReport, StageRow
+from compressor.pruning.pruned import LayerCut, PruneReport, RetrainReport, StageRow
 from compressor.report.html import About
-from compressor.timing.result import (
+from compressor.timing.measured import (
     BenchReport,
     BenchWarning,
     Environment,

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from compressor.errors import ModelError
-from compressor.formats.values import decode, encode
+from compressor.formats.arguments import decode, encode
 
 
 def through_json(value: Any, nodes: dict[str, fx.Node]) -> Any:

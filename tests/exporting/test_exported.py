@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from compressor.exporting.result import Check, ExportReport, Verification
+from compressor.exporting.exported import Check, ExportReport, Verification
 
 
 class Small:

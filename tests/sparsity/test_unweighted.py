@@ -13,9 +13,9 @@ from torch import nn
 from compressor.axes import find_units
 from compressor.program import Program, capture, find_layers
 from compressor.sparsity import apply_masks, make_selector
-from compressor.sparsity.readers import read_without_weights
 from compressor.sparsity.select_shape import ShapeSelector
 from compressor.sparsity.select_units import free_units
+from compressor.sparsity.unweighted import read_without_weights
 from tests.axes.attention_networks import NETWORKS, difference, network, randomise
 from tests.axes.test_hard_cases import CASES
 from tests.axes.tracing import trace

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compressor.program import InputSpec, Program, capture
-from compressor.timing.operators import OperatorClock, _clock, default_cache, take_times
+from compressor.timing.operator_clock import OperatorClock, _clock, default_cache, take_times
 
 
 def linear(n_in: int, n_out: int, fill: float = 0.1) -> Program:

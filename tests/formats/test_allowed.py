@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compressor.errors import ModelError
-from compressor.formats.operators import PYTHON_TARGETS, refusal, resolve_target, target_text
+from compressor.formats.allowed import PYTHON_TARGETS, refusal, resolve_target, target_text
 
 aten = torch.ops.aten
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor.asking import parse_pattern
-from compressor.pruning.result import PruneReport
+from compressor.pruning.pruned import PruneReport
 from compressor.report.jsonable import plain
 from compressor.units import Macs, Params
 
