@@ -19,6 +19,14 @@ LIBRARIES = ("torchvision", "timm", "transformers", "ultralytics")
 """What may stand in front of a name that the library knows, or of a directory."""
 
 
+def is_code(arch: str | None) -> bool:
+    """Whether it names code of somebody's own: neither a bundled network nor one of a library."""
+    if arch is None or ALIASES.get(arch.lower(), arch.lower()) in BUNDLED:
+        return False
+    prefix, colon, _ = arch.partition(":")
+    return not (colon and prefix in LIBRARIES)
+
+
 def check_architecture(arch: str) -> None:
     """Nothing, when the text has a form that may name one.
 

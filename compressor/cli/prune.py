@@ -43,6 +43,8 @@ from compressor.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import nn
+
     from compressor.cost import Stopwatch
     from compressor.data import DataSource, Task
     from compressor.program import Program
@@ -84,12 +86,13 @@ def prune(options: PruneOptions, session: Session) -> None:
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     own = None if own_training is None or target is None else YourTraining.named(own_training, session)
-    source = read_source(options, options.model, session, on_module=None if own is None else own.modules.append)
+    modules: list[nn.Module] = [] if own is None else own.modules
+    source = read_source(options, options.model, session, on_module=None if target is None else modules.append)
     if target is None:
         _try(options, settings, source, gates, session)
     else:
         session.resume_point = None if own is not None else point
-        _run(options, settings, source, target, gates, session, own)
+        _run(options, settings, source, target, gates, session, own, modules)
 
 
 def _target(options: PruneOptions, settings: PruneSettings) -> Target:
@@ -135,7 +138,7 @@ def _try(options: PruneOptions, settings: PruneSettings, source: Source, gates: 
 
 def _run(
     options: PruneOptions, settings: PruneSettings, source: Source, target: Target, gates: Gates, session: Session,
-    own: YourTraining | None,
+    own: YourTraining | None, modules: list[nn.Module],
 ) -> None:  # fmt: skip
     from compressor.formats import check_storable
     from compressor.report.jsonable import plain
@@ -148,7 +151,7 @@ def _run(
     if own is not None:
         program, report = own.cut(source.program, settings, session, data=data, task=task, stopwatch=stopwatch)
     else:
-        program, report = _cut(options, settings, source, target, session, data, task, stopwatch)
+        program, report = _cut(options, settings, source, target, session, data, task, stopwatch, modules)
     report = as_compacted(program, report)
     written = provenance.remember(
         program,
@@ -173,7 +176,7 @@ def _run(
 
 def _cut(
     options: PruneOptions, settings: PruneSettings, source: Source, target: Target, session: Session,
-    data: DataSource | None, task: Task, stopwatch: Stopwatch | None,
+    data: DataSource | None, task: Task, stopwatch: Stopwatch | None, modules: list[nn.Module],
 ) -> tuple[Program, PruneReport]:  # fmt: skip
     from compressor.pruning import prune as cut
 
@@ -183,6 +186,7 @@ def _cut(
             settings,
             data=data,
             task=task,
+            model=next(iter(modules), None),
             progress=progress,
             resume_file=session.resume_point,
             resume=options.resume,

@@ -26,6 +26,8 @@ from compressor.cli.streams import (
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.data import DataSource, Task
     from compressor.program import Program
     from compressor.pruning import RetrainReport
@@ -78,7 +80,8 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     from compressor.report.pruning import retrain_table
 
     keep_freed_memory()
-    source = read_source(options, options.model, session)
+    modules: list[nn.Module] = []
+    source = read_source(options, options.model, session, on_module=modules.append)
     check_storable(source.program)  # what no file can hold is found before hours of training
     if options.adopt is not None:
         source = _adopted(options.adopt, source, options, session)
@@ -86,7 +89,8 @@ def retrain(options: RetrainOptions, session: Session) -> None:
     teacher = _teacher(options, source.program, session)
     data, task = known_data(source.program, options, session, needed_for=needed, gates=gates, dense=teacher)
     only_adopts = needed != "retraining"
-    program, report = _trained(source.program, recipe, data, task, only_adopts, teacher, options, session)
+    model = next(iter(modules), None)
+    program, report = _trained(source.program, recipe, data, task, model, only_adopts, teacher, options, session)
     measured = {"params": report.stages[-1].params, **_metrics(report)}
     step = provenance.make_step("retrain", options, source, measured)
     written = provenance.remember(program, step)
@@ -101,8 +105,8 @@ def retrain(options: RetrainOptions, session: Session) -> None:
 
 
 def _trained(
-    program: Program, recipe: Recipe | None, data: DataSource | None, task: Task, only_adopts: bool,
-    teacher: Program | None, options: RetrainOptions, session: Session,
+    program: Program, recipe: Recipe | None, data: DataSource | None, task: Task, model: nn.Module | None,
+    only_adopts: bool, teacher: Program | None, options: RetrainOptions, session: Session,
 ) -> tuple[Program, RetrainReport]:  # fmt: skip
     """The program after what the options ask for: training and healing, or nothing where weights are only adopted."""
     from compressor.pruning import retrain as train
@@ -112,7 +116,7 @@ def _trained(
         return program, standing(program, "adopted", data=data, task=task, device=device_name(options))
     with session.progress() as progress:
         return train(
-            program, recipe, data=data, task=task, teacher=teacher, progress=progress,
+            program, recipe, data=data, task=task, model=model, teacher=teacher, progress=progress,
             resume_file=session.resume_point, **_how(options),
         )  # fmt: skip
 

@@ -15,6 +15,8 @@ from compressor.cli.streams import default_name, device_name, known_data, read_s
 from compressor.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.cli.pruning import PruneOptions
     from compressor.cli.session import Session
     from compressor.program import Program
@@ -38,7 +40,8 @@ def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> Non
 
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
-    source = read_source(options, options.model, session)
+    modules: list[nn.Module] = []
+    source = read_source(options, options.model, session, on_module=modules.append)
     formats.check_storable(source.program)
     data, task = known_data(source.program, options, session, needed_for=needed_for(settings), dense=source.program)
 
@@ -55,7 +58,7 @@ def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> Non
     with session.progress() as progress:
         rows = prune_to_all(
             source.program, settings, [parse_ratio(ratio) for ratio in ratios], folder, data=data, task=task,
-            progress=progress, stopwatch=stopwatch_of(settings), on_pruned=keep,
+            model=next(iter(modules), None), progress=progress, stopwatch=stopwatch_of(settings), on_pruned=keep,
             speedup=network_speedup() if settings.of == "latency" else None,
         )  # fmt: skip
     body = {"model": source.name, "output": str(folder), "rows": rows}

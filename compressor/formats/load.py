@@ -123,7 +123,7 @@ def load(
     `weights` is the key of the state dict in a file that holds several. An `arch` that is code is the caller's own
     word: where it is not, `trust_code` must be False, and `trust_data` for `data`, where that differs. A file or module
     is looked for below `base` first. `on_module` gets the module that the program was captured from, where there is
-    one: of an `arch`, or out of a pickle.
+    one: of an `arch`, which for this a checkpoint of ours may be given too, or out of a pickle.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
@@ -212,6 +212,8 @@ def _check_values(program: Program, name: str) -> None:
 def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     if is_checkpoint(content):
         program = read_checkpoint(content, opened.name, opened.folder)
+        if request.on_module is not None and request.arch is not None and request.trust_code:
+            request.on_module(_code_of(program, request))
         return with_references(program, request.data, request.task)
     content = chosen_weights(content, opened.name, request.weights)
     if isinstance(content, nn.Module):
@@ -224,6 +226,18 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     if state is None:
         raise ModelError(f"{opened.name}: holds no weights by name{_found(content)}; give a state dict or a checkpoint")
     return _from_state_dict(state, opened.name, request, [] if note is None else [note])
+
+
+def _code_of(program: Program, request: _Request) -> nn.Module:
+    """The module of an architecture that is named again, with the weights of a checkpoint; what of it the checkpoint
+    does not hold (auxiliary heads) is new."""
+    arguments = request.arch_args or program.record.arch_args
+    module = replace(request, arch_args=arguments).build().module
+    state, tensors = module.state_dict(), program.module.tensors()
+    known = {name: tensors.get(program.aliases.get(name, name)) for name in state}
+    fitting = {name: t.detach() for name, t in known.items() if t is not None and t.shape == state[name].shape}
+    module.load_state_dict({**state, **fitting})
+    return module
 
 
 def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, notes: Sequence[str] = ()) -> Program:

@@ -16,7 +16,7 @@ from compressor.models.ultralytics import is_of_ultralytics, set_heads_to_export
 
 _DETECTORS = "torchvision.models.detection"
 _CHANGED = ("forward", "export", "format")
-"""Attributes that the form sets on modules, or that whoever calls them in it does."""
+"""Attributes that the form sets on heads, or that whoever calls them in it does."""
 Part = Callable[[Tensor], dict[str, Tensor]]
 
 
@@ -24,20 +24,33 @@ Part = Callable[[Tensor], dict[str, Tensor]]
 def exported_form(module: nn.Module) -> Iterator[None]:
     """For the time of the block, a `forward` that is a graph: heads of Ultralytics return what `yolo export` writes,
     detectors of torchvision end at their heads. Whoever trains the module gets it as its author wrote it."""
-    parts = list(module.modules()) if is_of_ultralytics(module) else [module]
+    parts = list(module.modules()) if is_of_ultralytics(module) else []
     before = [(part, {name: vars(part)[name] for name in _CHANGED if name in vars(part)}) for part in parts]
     try:
-        if is_of_ultralytics(module):
+        if parts:
             set_heads_to_export(module)
-        part = part_with_weights(module)
-        if part is not None:
-            module.forward = part  # type: ignore[method-assign]
-        yield
+        with ending_at_heads(module):
+            yield
     finally:
         for changed, values in before:
             for name in _CHANGED:
                 vars(changed).pop(name, None)
             vars(changed).update(values)
+
+
+@contextmanager
+def ending_at_heads(module: nn.Module) -> Iterator[None]:
+    """For the time of the block, `forward` of a detector of torchvision is its part with weights; all others stay as
+    they are."""
+    part, own = part_with_weights(module), vars(module).get("forward")
+    try:
+        if part is not None:
+            module.forward = part  # type: ignore[method-assign]
+        yield
+    finally:
+        vars(module).pop("forward", None)
+        if own is not None:
+            module.forward = own
 
 
 def left_outside(module: nn.Module) -> tuple[str, ...]:

@@ -62,14 +62,14 @@ def keep_every_head(module: nn.Module, names: Sequence[str], inputs: Sequence[Te
             outputs = of_library(*(() if known else inputs), **given)
     except Exception:  # whoever captures it calls it again, and says what is wrong
         return
-    behind = {name: _parameters_behind([value]) for name, value in _tensors(outputs)}
+    behind = {name: parameters_behind([value]) for name, value in _tensors(outputs)}
     seen = set[int]().union(*(behind[name] for name in _of_task(outputs)))
     more: list[str] = []
     for name, parameters in behind.items():
         if not parameters <= seen:
             more.append(name)
             seen |= parameters
-    lost = _parameters_behind(pytree.tree_leaves(dict(outputs))) - seen
+    lost = parameters_behind(pytree.tree_leaves(dict(outputs))) - seen
     if lost:
         named = [name for name, parameter in module.named_parameters() if id(parameter) in lost]
         raise ModelError(
@@ -92,7 +92,7 @@ def _of_task(outputs: Mapping[str, Any]) -> list[str]:
     return names or [name for name, _ in _tensors(outputs)][:1]
 
 
-def _parameters_behind(values: Iterable[Any]) -> set[int]:
+def parameters_behind(values: Iterable[Any]) -> set[int]:
     """Identities of the parameters that autograd knows behind the values."""
     waiting = [value.grad_fn for value in values if isinstance(value, Tensor) and value.grad_fn is not None]
     found: set[int] = set()

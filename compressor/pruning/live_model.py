@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UsageError
-from compressor.models import exported_form, part_with_weights, takes_by_name
+from compressor.models import ending_at_heads, exported_form, keep_every_head, takes_by_name, taking_by_name
 from compressor.program import InputSpec, Program, capture, parse_input
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -133,10 +133,7 @@ class LiveModel:
         Raises:  ModelError if the two compute different things: the model was changed since it was captured.
         """
         now = dense.clone()
-        there = {
-            **dict(self._module.named_buffers(remove_duplicate=False)),
-            **{n: h[2] for n, h in self._homes.items()},
-        }
+        there = self.tensors
         for name, tensor in now.module.tensors().items():
             if name in there:
                 tensor.data.copy_(there[name].detach())
@@ -145,23 +142,53 @@ class LiveModel:
             self._check_same(now)
         return now
 
-    def _called(self, program: Program, inputs: list[Tensor]) -> Any:
-        """The live model on inputs in the program's order, by name where it takes them by name."""
-        if (part := part_with_weights(self._module)) is not None:
-            return part(*inputs)
+    @contextmanager
+    def taking_inputs_of(self, program: Program) -> Iterator[nn.Module]:
+        """The module, which for the block takes inputs in the program's order, and by name where it takes them so; a
+        detector of torchvision ends at its heads."""
         names = [spec.name for spec in program.inputs]
-        parameters = list(inspect.signature(self._module.forward).parameters)
-        if self._by_name and parameters[: len(names)] != names:
-            return self._module(**dict(zip(names, inputs, strict=True)))
-        return self._module(*inputs)
+        with ending_at_heads(self._module):
+            keep_every_head(self._module, names, [x.to(self.device) for x in program.example_inputs(1)])
+            with taking_by_name(self._module, names if self._by_name else ()):
+                yield self._module
+
+    def adopt(self, program: Program) -> None:
+        """From now on the module holds the program's own parameters and buffers: the very tensors."""
+        given = program.module.tensors()
+        owners = {id(home[2]): name for name, home in self._homes.items() if name in given}
+        names = {
+            name: program.aliases.get(name) or owners.get(id(tensor), name) for name, tensor in self.tensors.items()
+        }
+        self.hold({name: given[known] for name, known in names.items() if known in given})
+
+    def hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts these tensors in place of the module's own; what has no entry stays."""
+        for name, (module, own, _) in self._homes.items():
+            if isinstance(given := tensors.get(name), nn.Parameter):
+                module._parameters[own] = given
+                self._homes[name] = (module, own, given)
+        for prefix, module in self._module.named_modules(remove_duplicate=False):
+            for own in module._buffers:
+                if (given := tensors.get(f"{prefix}.{own}" if prefix else own)) is not None:
+                    module._buffers[own] = given
+
+    @property
+    def device(self) -> torch.device:
+        """Where its first parameter is."""
+        return next(iter(self._homes.values()))[2].device
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers, each tied one under all of its names."""
+        return {**dict(self._module.named_buffers(remove_duplicate=False)), **{n: h[2] for n, h in self._homes.items()}}
 
     def _check_same(self, program: Program) -> None:
         modes = {module: module.training for module in self._module.modules()}
         inputs = program.example_inputs(1 if not program.has_dynamic_batch else 2)
-        device = next(iter(self._homes.values()))[2].device
         self._module.eval()
         try:
-            given = _tensors(self._called(program, [x.to(device) for x in inputs]))
+            with self.taking_inputs_of(program) as model:
+                given = _tensors(model(*[x.to(self.device) for x in inputs]))
             made = _tensors(program.module.eval()(*inputs))
         finally:
             for module, mode in modes.items():

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import UnitMap
@@ -36,6 +36,7 @@ from compressor.pruning.reporting import reached, report_of
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
+from compressor.pruning.training_form import TrainingForm, find_form, of_form
 from compressor.pruning.worsened import worsened
 from compressor.sparsity import (
     Choice,
@@ -54,6 +55,7 @@ def prune(
     *,
     data: DataSource | None = None,
     task: Task | None = None,
+    model: nn.Module | None = None,
     progress: Progress | None = None,
     resume_file: Path | None = None,
     resume: bool = False,
@@ -64,11 +66,12 @@ def prune(
     """The pruned program (masked, its cut weights 0) and what was asked, got and measured on the way.
 
     The input program is left untouched. With data that have no labels its answers are learned from, and `agreement`
-    with them is measured. `resume_file` receives a resume point every epoch; with `resume` a run that
-    was broken off continues from it, bit for bit on one CPU process. `stopwatch` takes the times where the
-    settings ask for time; with `speedup` a ratio of time is that of the whole network as it measures it, not that of
-    the sum of layers. `on_step` gets what every cut, with its retraining, comes to; what a run did before it was broken
-    off it does not get again.
+    with them is measured. `model` is the live module that it was captured from: it trains in its own form (auxiliary
+    heads, dropout, stochastic depth) where the graph does something else, and ends with the weights of the result; a
+    library's network is made anew without it. `resume_file` receives a resume point every epoch; with `resume` a run
+    that was broken off continues from it, bit for bit on one CPU process. `stopwatch` takes the times where settings
+    ask for time; with `speedup` a ratio of time is the whole network's as it measures it, not that of summed layers.
+    `on_step` gets what every cut, with its retraining, comes to; not again what a run did before it was broken off.
 
     Raises:  UsageError if training is asked for without data; RatioError if the ratio is infeasible; PatternError if
              nothing can be pruned; ModelError if weights that masks cut are not 0; TrainingError if training diverges.
@@ -93,7 +96,8 @@ def prune(
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
-    run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences)
+    form = _form(program, model, settings, data, task, progress)
+    run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences, form)
     timed = speedup if settings.of == "latency" else None
     if timed is not None:
         run.aim = lambda: _closed(program, selector, settings.ratio, timed, run.progress)
@@ -105,6 +109,16 @@ def prune(
     report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
     lost = worsened(stages, run.task, keeps_best=any(recipe.keep == "best" for recipe in settings.recipes))
     return pruned, replace(report, warnings=(*report.warnings, *lost))
+
+
+def _form(
+    program: Program, model: nn.Module | None, settings: PruneSettings, data: DataSource | None, task: Task | None,
+    progress: Progress,
+) -> TrainingForm | None:  # fmt: skip
+    """The form in which the network trains, if it does; rates of dropout that are rescaled are those of the graph."""
+    if data is None or not settings.recipes or settings.rescale_dropout:
+        return None
+    return find_form(program, model, task or open_task(None), progress)
 
 
 def _closed(program: Program, selector: Selector, asked: float, speedup: Speedup, progress: Progress) -> float:
@@ -145,6 +159,7 @@ class _Run:
         progress: Progress,
         resume_file: Path | None,
         preferences: Preferences,
+        form: TrainingForm | None,
     ) -> None:
         self.settings, self.selector, self.data, self.progress = settings, selector, data, progress
         self.task = task or open_task(None)
@@ -153,14 +168,14 @@ class _Run:
         self.stages: list[StageRow] = []
         self.drawn: dict[str, Tensor] = {}
         self.on_step: Callable[[StageRow, Program], None] | None = None
-        options = {**asdict(settings), "preferences": preferences.of_kind}
+        options = {**asdict(settings), "preferences": preferences.of_kind, **of_form(form)}
         identity = identity_of(program, options, data, self.task) if resume_file else ""
-        self.file = ResumeFile(resume_file, identity)
+        self.file = ResumeFile(resume_file, identity, form)
         self.aim: Callable[[], float] = lambda: settings.ratio
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
         self.trainer = (
-            Trainer(data, self.task, settings.seed, settings.device, progress, teacher) if data is not None else None
+            None if data is None else Trainer(data, self.task, settings.seed, settings.device, progress, teacher, form)
         )
 
     def execute(self, resume: bool) -> tuple[Program, tuple[StageRow, ...]]:

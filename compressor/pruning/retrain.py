@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
@@ -17,6 +19,7 @@ from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.pruned import RetrainReport, StageRow
 from compressor.pruning.run import Clock, ResumeFile, Trainer, check_batch_size, epoch_rows, identity_of
+from compressor.pruning.training_form import find_form, of_form
 from compressor.pruning.worsened import worsened
 from compressor.training import StepHook, evaluate_where_possible, with_targets
 from compressor.units import Params
@@ -28,6 +31,7 @@ def retrain(
     *,
     data: DataSource | None,
     task: Task | None = None,
+    model: nn.Module | None = None,
     seed: int = 0,
     device: str = "cpu",
     teacher: Program | None = None,
@@ -43,7 +47,7 @@ def retrain(
     `recovery` heals first, towards the teacher where outputs are fitted and where it has the same batch norms, else on
     images augmented as the recipe says; without a recipe healing is all. `alternate` trains convolutions and linear
     layers in turn, `freeze` leaves layers, by glob, as they are. Where the data have no labels, the teacher's answers
-    are learned from. The input program is left untouched.
+    are learned from. `model` as of `prune`: the live module trains in its own form. The input program stays untouched.
 
     Raises:  UsageError without data, with distillation and no teacher, or with nothing to do; ModelError if weights
              that masks cut are not 0; TrainingError if training diverges.
@@ -56,9 +60,12 @@ def retrain(
     taught_by = None if teacher is None else teacher.clone().module
     source, task = with_targets(in_batches_of(given, program.fixed_batch), task, taught_by)
     tuned = program.clone()
-    trainer = Trainer(source, task or open_task(None), seed, device, progress or Silent(), teacher)
-    options = _options(recipe, recovery, alternate, freeze)
-    file = ResumeFile(resume_file, identity_of(program, options, source, task, teacher) if resume_file else "")
+    task, progress = task or open_task(None), progress or Silent()
+    form = None if recipe is None else find_form(program, model, task, progress)
+    trainer = Trainer(source, task, seed, device, progress, teacher, form)
+    options = {**_options(recipe, recovery, alternate, freeze), **of_form(form)}
+    identity = identity_of(program, options, source, task, teacher) if resume_file else ""
+    file = ResumeFile(resume_file, identity, form)
     point = file.read(tuned, 1) if resume else None
     ratio = tuned.n_parameters / _left(tuned)
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]

@@ -7,7 +7,8 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from compressor.program import Program, families
 from compressor.progress import Progress
 from compressor.pruning.pruned import StageRow
 from compressor.pruning.recovery import recover
+from compressor.pruning.training_form import SettleHook, TrainingForm
 from compressor.training import (
     EpochRecord,
     FitResult,
@@ -50,13 +52,20 @@ class Trainer:
     device: str
     progress: Progress
     teacher: Program | None = None
+    form: TrainingForm | None = None
 
     def train(
         self, stage: str, program: Program, recipe: Recipe, hooks: Sequence[StepHook], start: Mapping[str, Any] | None,
         on_state: Any = None,
     ) -> FitResult:  # fmt: skip
-        """Train in place under hooks, with a progress bar; the program ends on the CPU, in the usual memory layout."""
-        _lay_out(program, torch.channels_last)
+        """Train in place under hooks, with a progress bar; the program ends on the CPU, in the usual memory layout.
+
+        An author's own code may take views that want the usual layout, so a training form keeps it.
+        """
+        if self.form is None:
+            _lay_out(program, torch.channels_last)
+        else:
+            hooks = [*hooks, SettleHook(self.form, program)]
         if self.teacher is not None:
             _lay_out(self.teacher, torch.channels_last)
         n_steps = steps_per_epoch(self.data.n_train, recipe)
@@ -71,11 +80,13 @@ class Trainer:
             latest.update(_shown(epoch, self.task))
             self.progress.advance(0, loss=epoch.train_loss, **latest)
 
-        result = fit(
-            program.module, self.data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
-            teacher=self.teacher.module if self.teacher is not None else None,
-            start=start, on_step=on_step, on_epoch=on_epoch, on_state=on_state,
-        )  # fmt: skip
+        program.module.to(self.device)
+        with nullcontext() if self.form is None else self.form.trains(program) as trained_as:
+            result = fit(
+                program.module, self.data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
+                teacher=self.teacher.module if self.teacher is not None else None, trained_as=trained_as,
+                start=start, on_step=on_step, on_epoch=on_epoch, on_state=on_state,
+            )  # fmt: skip
         self.progress.finish(stage, **latest)
         program.module.to("cpu")
         _lay_out(program, torch.contiguous_format)
@@ -143,7 +154,8 @@ def _shown(epoch: EpochRecord, task: Task) -> dict[str, float]:
 @dataclass(frozen=True)
 class ResumePoint:
     """Where a run stood: the phase it was in, that fit's own state, the masks in force, the stages behind it, and the
-    masks that the search before it drew the weights to, and the ratio that the run works towards."""
+    masks that the search before it drew the weights to, the ratio that the run works towards, and what only the
+    training form has."""
 
     phase: int
     fit: dict[str, Any] | None
@@ -152,13 +164,14 @@ class ResumePoint:
     stages: tuple[StageRow, ...]
     drawn: dict[str, Tensor]
     ratio: float
+    form: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ResumeFile:
     """The resume point of one run on disk; a file of another run is refused, not overwritten silently."""
 
-    def __init__(self, path: Path | None, identity: str) -> None:
-        self.path, self._identity = path, identity
+    def __init__(self, path: Path | None, identity: str, form: TrainingForm | None = None) -> None:
+        self.path, self._identity, self._form = path, identity, form
 
     def read(self, program: Program, n_phases: int) -> ResumePoint | None:
         """The point, of a run over `program` in so many phases.
@@ -176,7 +189,10 @@ class ResumeFile:
                 "give the same as then, or start afresh without --resume"
             )
         try:
-            return _point(state, program, n_phases)
+            point = _point(state, program, n_phases)
+            if self._form is not None:
+                self._form.restore(point.form)
+            return point
         except CompressError as error:
             raise TrainingError(f"{self.path}: {error}") from error
 
@@ -190,8 +206,10 @@ class ResumeFile:
         module = None if fit_state is not None else dict(program.module.state_dict())
         rows = json.loads(json.dumps([asdict(row) for row in stages]))  # plain lists, as they are read
         state = {"identity": self._identity, "phase": phase, "fit": fit_state, "module": module}
+        form = {} if self._form is None else self._form.state()
         save_state(
-            self.path, {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn), "ratio": ratio}
+            self.path,
+            {**state, "masks": dict(program.masks), "stages": rows, "drawn": dict(drawn), "ratio": ratio, "form": form},
         )
 
 
@@ -215,7 +233,8 @@ def _point(state: Mapping[str, Any], program: Program, n_phases: int) -> ResumeP
     ratio = plain_as(float, state.get("ratio"), "ratio")
     if not 1 <= ratio < math.inf:
         raise TrainingError(f"resume point: a ratio of {ratio:g}")
-    return ResumePoint(phase, fit_state, module, state["masks"], tuple(stages), state["drawn"], ratio)
+    form = state.get("form", {})
+    return ResumePoint(phase, fit_state, module, state["masks"], tuple(stages), state["drawn"], ratio, form)
 
 
 def identity_of(

@@ -5,10 +5,13 @@ It must never know how a ratio is reached.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from torch import nn
 
 from compressor.asking import PruneSettings
 from compressor.atomic import atomic_write
@@ -52,6 +55,7 @@ def sweep(
     *,
     data: DataSource | None = None,
     task: Task | None = None,
+    model: nn.Module | None = None,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
     speedup: Speedup | None = None,
@@ -60,14 +64,15 @@ def sweep(
     """A row for each ratio, in their order; `settings.ratio` is replaced by each.
 
     `folder` receives `<ratio>x.json` when a ratio is done, and holds its resume point while it is at work: called again
-    with the same model, settings and data, what is done is read and what was broken off goes on. `on_pruned` gets each
-    pruned program before its row is written.
+    with the same program, settings and data, what is done is read and what was broken off goes on. `on_pruned` gets
+    each pruned program before its row is written. `model` as of `prune`; every ratio starts from it as it is given.
 
     Raises:  UsageError for no ratios, or one twice; TrainingError if the folder holds rows of another sweep.
     """
     if not ratios or len(set(ratios)) != len(ratios):
         raise UsageError("a sweep needs ratios, each once, as in 2x,4x,8x")
     folder.mkdir(parents=True, exist_ok=True)
+    given = {} if model is None else copy.deepcopy(model.state_dict())
     rows: list[SweepRow] = []
     for ratio in ratios:
         asked = replace(settings, ratio=ratio)
@@ -75,9 +80,11 @@ def sweep(
         identity = identity_of(program, asdict(asked), data, task)
         row = _read(file, identity)
         if row is None:
+            if model is not None:  # with tensors of its own: those that it has are of the ratio before
+                model.load_state_dict(copy.deepcopy(given), assign=True)
             pruned, report = prune(
-                program, asked, data=data, task=task, progress=progress, stopwatch=stopwatch, speedup=speedup,
-                resume_file=point, resume=point.exists(),
+                program, asked, data=data, task=task, model=model, progress=progress, stopwatch=stopwatch,
+                speedup=speedup, resume_file=point, resume=point.exists(),
             )  # fmt: skip
             if on_pruned is not None:
                 on_pruned(ratio, pruned, report)

@@ -1,5 +1,6 @@
 """Training of any module on any data and task; it must never know of sparsity, masks or programs."""
 
+from compressor.training.auxiliary import AUXILIARY_SHARE, TrainedAs, TrainingOutputs, find_outputs, is_alike, names_of
 from compressor.training.devices import resolve_device
 from compressor.training.evaluation import evaluate
 from compressor.training.form import check_form, plain_as
@@ -18,19 +19,25 @@ from compressor.training.taught import (
 )
 
 __all__ = [
+    "AUXILIARY_SHARE",
     "Agreement",
     "BaseHook",
     "EpochRecord",
     "FitResult",
     "StepHook",
     "StepReport",
+    "TrainedAs",
+    "TrainingOutputs",
     "check_form",
     "evaluate",
     "evaluate_where_possible",
+    "find_outputs",
     "fit",
     "gradient_moments",
+    "is_alike",
     "is_measurable",
     "load_state",
+    "names_of",
     "plain_as",
     "resolve_device",
     "save_state",

@@ -33,7 +33,7 @@ def check_fit_state(given: Mapping[str, Any], own: Mapping[str, Any], recipe: Re
     if given["best_state"] is not None:
         check_form(given["best_state"], own["module"], "best_state")
     _check_optimizer(given["optimizer"], own["optimizer"], recipe, module)
-    check_form(given["hooks"], own["hooks"], "hooks", dict(module.named_parameters()))
+    check_form(given["hooks"], own["hooks"], "hooks", dict(module.named_parameters(remove_duplicate=False)))
     history = plain_as(list[EpochRecord], given["history"], "history")
     if [record.epoch for record in history] != list(range(1, len(history) + 1)) or len(history) > recipe.epochs:
         raise _refused("history", f"is no list of the epochs 1 to at most {recipe.epochs}")

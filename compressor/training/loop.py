@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import ConfigError, TrainingError
+from compressor.training.auxiliary import TrainedAs
 from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
 from compressor.training.evaluation import evaluate
 from compressor.training.form import check_fit_state, plain_as
@@ -38,6 +39,7 @@ def fit(
     seed: int = 0,
     hooks: Sequence[StepHook] = (),
     teacher: nn.Module | None = None,
+    trained_as: TrainedAs | None = None,
     device: str | torch.device = "cpu",
     start: Mapping[str, Any] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
@@ -47,6 +49,8 @@ def fit(
 ) -> FitResult:
     """What happened while `module` was trained in place; it ends in eval mode on `device`, without gradients.
 
+    With `trained_as` that module is called and its parameters are trained, of which those of `module` are a part; what
+    is measured is `module`.
     `start` is what `on_state` got after an earlier epoch: on one CPU process the weights then come out bit
     for bit as without the interruption. `on_state` gets a copy on the CPU, ready for `resume.save_state`.
     With several processes only the first calls the callbacks. The caller's random numbers stay as they were.
@@ -57,8 +61,11 @@ def fit(
     if evaluate_every < 1:
         raise ConfigError(f"evaluate_every = {evaluate_every}: must be a whole number, 1 or more")
     processes = open_processes(device)
-    stepper = Stepper(module.to(processes.device), task, recipe, processes, tuple(hooks), teacher)
-    run = _Run(module, data, task, recipe, seed, processes, stepper)
+    module.to(processes.device)
+    trained_as = trained_as or TrainedAs(module)
+    trained_as.module.to(processes.device)
+    stepper = Stepper(trained_as.module, task, recipe, processes, tuple(hooks), teacher, trained_as.outputs)
+    run = _Run(module, trained_as.module, data, task, recipe, seed, processes, stepper)
     with forked_rng(processes.device), flushed_denormals():
         if start is not None:
             run.restore(start)
@@ -76,6 +83,7 @@ class _Run:
 
     def __init__(
         self,
+        measured: nn.Module,
         module: nn.Module,
         data: DataSource,
         task: Task,
@@ -84,7 +92,8 @@ class _Run:
         processes: Processes,
         stepper: Stepper,
     ) -> None:
-        self.module, self.data, self.task, self.recipe, self.seed = module, data, task, recipe, seed
+        self.measured, self.module = measured, module
+        self.data, self.task, self.recipe, self.seed = data, task, recipe, seed
         self.processes, self.stepper = processes, stepper
         self.history: list[EpochRecord] = []
         self.best_state: dict[str, Tensor] | None = None
@@ -105,7 +114,7 @@ class _Run:
         due = number % evaluate_every == 0 or number == self.recipe.epochs or self.stopped is not None
         metrics: dict[str, float] = {}
         if due and self.data.n_val:
-            metrics = evaluate(self.module, self.data, self.task, device=self.processes.device)
+            metrics = evaluate(self.measured, self.data, self.task, device=self.processes.device)
         record = EpochRecord(number, lr, train_loss, metrics, extra, time.perf_counter() - began)
         self.history.append(record)
         if metrics and self._needs_metric:
@@ -151,7 +160,8 @@ class _Run:
         if self.recipe.keep == "best" and self.best_state is not None:
             self.module.load_state_dict(self.best_state)
         self.stepper.optimizer.zero_grad(set_to_none=True)
-        self.module.eval()
+        for module in {self.module, self.measured}:
+            module.eval()
         best = best_record(self.history, self.task.primary, self.task.higher_is_better)
         return FitResult(tuple(self.history), best.epoch if best else None, self.stopped, self.steps)
 

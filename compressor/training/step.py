@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
+from compressor.training.auxiliary import TrainingOutputs
 from compressor.training.devices import LossReading, autocast, gradient_scaler
 from compressor.training.distillation import soft_loss
 from compressor.training.hooks import StepHook
@@ -32,13 +33,14 @@ class Stepper:
         processes: Processes,
         hooks: tuple[StepHook, ...],
         teacher: nn.Module | None,
+        outputs: TrainingOutputs | None = None,
     ) -> None:
         self.optimizer = build_optimizer(module, recipe)
         self.scaler = gradient_scaler(processes.device, recipe.precision)
         self.hooks = hooks
         self._task, self._recipe, self._device = task, recipe, processes.device
         self._teacher = _ready_teacher(teacher, recipe, processes.device)
-        self._callee = processes.wrap(module)
+        self._callee, self._outputs = processes.wrap(module), outputs or TrainingOutputs()
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._weights = matrices(self._trained)
 
@@ -65,13 +67,13 @@ class Stepper:
 
     def _loss(self, batch: Batch) -> Tensor:
         outputs = self._callee(*batch.inputs)
-        loss = self._task.loss(outputs, batch, smoothing=self._recipe.label_smoothing)
+        loss, measured = self._outputs.loss(self._task, outputs, batch, smoothing=self._recipe.label_smoothing)
         if self._teacher is None:
             return loss
         with torch.no_grad():
             taught = self._teacher(*batch.inputs)
         share = self._recipe.distill
-        return (1 - share) * loss + share * soft_loss(outputs, taught, self._recipe.temperature)
+        return (1 - share) * loss + share * soft_loss(measured, taught, self._recipe.temperature)
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)

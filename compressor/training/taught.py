@@ -103,6 +103,13 @@ class AlsoAgreement:
     def __init__(self, task: Task) -> None:
         self._task, self._agreement = task, Agreement()
         self.name, self.primary, self.higher_is_better = task.name, task.primary, task.higher_is_better
+        if hasattr(task, "training_loss"):
+            self.training_loss = self._training_loss
+
+    def _training_loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """What the task itself reads of the training forward."""
+        own: Any = self._task
+        return own.training_loss(outputs, Batch(batch.inputs, batch.target[0]), smoothing=smoothing)
 
     def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         return self._task.loss(outputs, Batch(batch.inputs, batch.target[0]), smoothing=smoothing)
