@@ -17,6 +17,7 @@ from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs, misfit, other_lengths, parse_input
+from compressor.program.tapped import is_same_graph, landmarks, tapped
 
 __all__ = [
     "CONTRACTIONS",
@@ -42,6 +43,8 @@ __all__ = [
     "infer_shapes",
     "insert_gather",
     "is_learned",
+    "is_same_graph",
+    "landmarks",
     "layer_name",
     "measured_arguments",
     "misfit",
@@ -50,5 +53,6 @@ __all__ = [
     "other_lengths",
     "parse_input",
     "set_argument",
+    "tapped",
     "why_columns_stay",
 ]

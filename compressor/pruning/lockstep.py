@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.fx import Node
 
 from compressor.errors import UsageError
-from compressor.program import Program
+from compressor.program import Program, is_same_graph
 
 
 class Lockstep:
@@ -18,11 +18,10 @@ class Lockstep:
     """
 
     def __init__(self, program: Program, dense: Program, inputs: Sequence[Tensor]) -> None:
-        nodes, dense_nodes = list(program.module.graph.nodes), list(dense.module.graph.nodes)
-        shapes = [{n: tuple(t.shape) for n, t in p.module.tensors().items()} for p in (program, dense)]
-        if [(n.name, n.target) for n in nodes] != [(n.name, n.target) for n in dense_nodes] or shapes[0] != shapes[1]:
+        if not is_same_graph(program.module, dense.module):
             raise UsageError("--reconstruct: the dense model has another graph; reconstruct before compact, not after")
-        self._twin = dict(zip(nodes, dense_nodes, strict=True))
+        nodes = list(program.module.graph.nodes)
+        self._twin = dict(zip(nodes, dense.module.graph.nodes, strict=True))
         self._pruned, self._dense = fx.Interpreter(program.module), fx.Interpreter(dense.module)
         self._pruned.args_iter, self._dense.args_iter = iter(inputs), iter(inputs)
         last_use = {source: node for node in nodes for source in node.all_input_nodes}

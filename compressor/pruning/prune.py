@@ -118,7 +118,7 @@ def _form(
     """The form in which the network trains, if it does; rates of dropout that are rescaled are those of the graph."""
     if data is None or not settings.recipes or settings.rescale_dropout:
         return None
-    return find_form(program, model, task or open_task(None), progress)
+    return find_form(program, model, data, task or open_task(None), progress)
 
 
 def _closed(program: Program, selector: Selector, asked: float, speedup: Speedup, progress: Progress) -> float:

@@ -61,7 +61,7 @@ def retrain(
     source, task = with_targets(in_batches_of(given, program.fixed_batch), task, taught_by)
     tuned = program.clone()
     task, progress = task or open_task(None), progress or Silent()
-    form = None if recipe is None else find_form(program, model, task, progress)
+    form = None if recipe is None else find_form(program, model, source, task, progress)
     trainer = Trainer(source, task, seed, device, progress, teacher, form)
     options = {**_options(recipe, recovery, alternate, freeze), **of_form(form)}
     identity = identity_of(program, options, source, task, teacher) if resume_file else ""

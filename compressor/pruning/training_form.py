@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.architectures import is_code
-from compressor.data import Task
+from compressor.data import DataSource, Task
 from compressor.errors import CompressError, first_line, named_line
 from compressor.models import exported_form, parameters_behind, rebuilt
 from compressor.program import Program
@@ -26,6 +26,7 @@ from compressor.pruning.live_model import LiveModel
 from compressor.training import (
     AUXILIARY_SHARE,
     BaseHook,
+    TaughtSource,
     TrainedAs,
     TrainingOutputs,
     check_form,
@@ -89,13 +90,19 @@ class SettleHook(BaseHook):
         return {}
 
 
-def find_form(program: Program, model: nn.Module | None, task: Task, progress: Progress) -> TrainingForm | None:
+def find_form(
+    program: Program, model: nn.Module | None, data: DataSource | None, task: Task, progress: Progress
+) -> TrainingForm | None:
     """The form in which the network should train, None where that is the program's own graph, which is faster.
+
+    Without labels the graph trains: the dense network's features are targets there (`matching.py`).
 
     `model` is the live module that the program was captured from; without one it is made anew where the program
     remembers a network of a library. What only its training form has is then untrained, so it has no share in the loss.
     Why a graph trains though there is a module, and what trains beside it otherwise, is a note.
     """
+    if isinstance(data, TaughtSource) and data.learns_answers:
+        return None
     try:
         module = model if model is not None else _rebuilt(program)
         if module is not None:

@@ -3,6 +3,7 @@
 from compressor.training.auxiliary import AUXILIARY_SHARE, TrainedAs, TrainingOutputs, find_outputs, is_alike, names_of
 from compressor.training.devices import resolve_device
 from compressor.training.evaluation import evaluate
+from compressor.training.features import FeatureOutputs, feature_loss
 from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
@@ -12,6 +13,7 @@ from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
 from compressor.training.taught import (
     Agreement,
+    TaughtSource,
     evaluate_where_possible,
     is_measurable,
     with_agreement,
@@ -23,14 +25,17 @@ __all__ = [
     "Agreement",
     "BaseHook",
     "EpochRecord",
+    "FeatureOutputs",
     "FitResult",
     "StepHook",
     "StepReport",
+    "TaughtSource",
     "TrainedAs",
     "TrainingOutputs",
     "check_form",
     "evaluate",
     "evaluate_where_possible",
+    "feature_loss",
     "find_outputs",
     "fit",
     "gradient_moments",

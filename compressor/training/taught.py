@@ -34,7 +34,19 @@ class TaughtSource:
     n_classes = None
 
     def __init__(self, source: DataSource, teacher: nn.Module, *, keeps_labels: bool = False) -> None:
-        self._source, self._teacher, self._keeps_labels = source, teacher.eval(), keeps_labels
+        self._source, self._keeps_labels = source, keeps_labels
+        self.teacher = self._in_training = teacher.eval()
+
+    @property
+    def learns_answers(self) -> bool:
+        """Whether the teacher's answers are all that there is to learn from."""
+        return not self._keeps_labels
+
+    def teaching(self, in_training: nn.Module) -> TaughtSource:
+        """The same, with what `in_training` answers as the targets of the train split."""
+        more = TaughtSource(self._source, self.teacher, keeps_labels=self._keeps_labels)
+        more._in_training = in_training.eval()
+        return more
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
@@ -48,11 +60,11 @@ class TaughtSource:
             for inputs, label in self._source.batches(split, batch_size, **options):
                 yield Batch(inputs, (label, None))
             return
-        self._teacher.to(options.get("device", "cpu"))
+        teacher = (self._in_training if split == "train" else self.teacher).to(options.get("device", "cpu"))
         for inputs, label in self._source.batches(split, batch_size, **options):
             with torch.no_grad():
                 try:
-                    answer = self._teacher(*inputs)
+                    answer = teacher(*inputs)
                 except RuntimeError as error:
                     raise DataError(
                         f"{self._source.ref}: the model cannot take the first {split} samples: {first_line(error)}"
