@@ -24,7 +24,11 @@ _MEMBERS = ("name", "primary", "higher_is_better", "loss", "metrics")
 
 
 class Task(Protocol):
-    """A loss and metrics over (outputs of the model, batch)."""
+    """A loss and metrics over (outputs of the model, batch).
+
+    It may have a `finished(means)`, and a `training_loss(outputs, batch, *, smoothing=0.0)` over what a network returns
+    while it trains, where that is something else.
+    """
 
     @property
     def name(self) -> str: ...
