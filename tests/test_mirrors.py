@@ -93,6 +93,8 @@ TOGETHER: Mapping[str, str] = {
     "pruning/test_live.py": "pruning/live_model",
     "sparsity/test_select.py": ("sparsity/budget sparsity/select_units sparsity/select_weights"),
     "sparsity/test_select_shape.py": "sparsity/columns",
+    "sparsity/test_select_blocks.py": "sparsity/cut_blocks",
+    "axes/test_blocks.py": "program/unread",
     "cost/test_preferences.py": "cost/probes",
     "cost/test_products.py": "program/letters",
     "timing/test_memory.py": "timing/footprint",

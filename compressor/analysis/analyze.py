@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from compressor.analysis.blocks import block_rows
 from compressor.analysis.findings import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import Keep, UnitMap, find_units
@@ -60,6 +61,7 @@ def analyze(
         metrics=metrics,
         seconds=time.perf_counter() - began,
         uncounted_operators=uncounted_operators(program),
+        blocks=block_rows(program),
     )
 
 

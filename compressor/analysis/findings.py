@@ -50,6 +50,17 @@ class PinRow:
 
 
 @dataclass(frozen=True)
+class BlockRow:
+    """A residual block: what goes with it alone, or why it may not go (`pinned`; then nothing is counted)."""
+
+    name: str
+    layers: tuple[str, ...]
+    params: Params
+    macs: Macs
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
 class Analysis:
     """The whole answer of `analyze`. `metrics` is None when no data is known.
 
@@ -71,6 +82,7 @@ class Analysis:
     metrics: dict[str, float] | None = None
     seconds: float = 0.0
     uncounted_operators: tuple[str, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
 
 
 @dataclass(frozen=True)

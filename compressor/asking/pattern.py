@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from compressor.errors import UsageError
@@ -14,7 +14,10 @@ WeightKind = Literal["unstructured", "shape", "n:m", "block"]
 Grain = Literal["free", "channel", "position"]
 
 UNIT_KINDS: tuple[UnitKind, ...] = ("filter", "channel", "head")
-PATTERN_FORMS = (*UNIT_KINDS, "shape", "filter+shape", "channel+shape", "unstructured", "2:4", "block:4x4")
+LAYER = "layer"
+PATTERN_FORMS = (
+    *UNIT_KINDS, LAYER, "layer+channel", "shape", "filter+shape", "channel+shape", "unstructured", "2:4", "block:4x4",
+)  # fmt: skip
 """One of every form, for help and messages."""
 
 _N_OF_M = re.compile(r"(\d+):(\d+)")
@@ -28,7 +31,8 @@ _LARGEST_BLOCK = 256
 class Pattern:
     """A pattern, as `parse_pattern` reads it.
 
-    `units` says which whole units go, `weights` what is cut inside of what is left; at least one of them is set.
+    `blocks` says that whole residual blocks go, `units` which whole units, `weights` what is cut inside of the rest; at
+    least one of them is set.
     `grain` is what goes together in `shape`: single columns, all columns of an input channel, or all of a kernel
     position. `window` is (N, M) of N:M: of M weights in a row N stay. `block` is (rows, columns) in the GEMM view.
     """
@@ -39,9 +43,15 @@ class Pattern:
     grain: Grain = "free"
     window: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
+    blocks: bool = False
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def is_width(self) -> bool:
+        """Whether what it cuts are the units of widths, and nothing else."""
+        return self.units is not None and self.weights is None and not self.blocks
 
     @property
     def is_physical(self) -> bool:
@@ -73,16 +83,18 @@ def parse_pattern(text: str) -> Pattern:
     """
     parts = [part.strip().lower() for part in text.split("+")]
     units: list[UnitKind] = [kind for kind in UNIT_KINDS if kind in parts]
-    rest = [part for part in parts if part not in UNIT_KINDS]
-    inner = [_weight_pattern(text, part) for part in rest]
-    if len(parts) > 1 and not (len(units) == len(inner) == 1 and len(parts) == 2 and inner[0].weights == "shape"):
+    blocks = parts.count(LAYER)
+    inner = [_weight_pattern(text, part) for part in parts if part not in UNIT_KINDS and part != LAYER]
+    partner = (blocks == 1 and not inner) or (len(inner) == 1 and not blocks and inner[0].weights == "shape")
+    if len(parts) > 1 and not (len(parts) == 2 and len(units) == 1 and partner):
         raise UsageError(
-            f"--pattern {text}: these do not combine; filter, channel or head goes with shape, as in filter+shape"
+            f"--pattern {text}: these do not combine; filter, channel or head goes with shape or layer, as in"
+            " filter+shape or layer+channel"
         )
     if not inner:
-        return Pattern(units[0], units=units[0])
+        return Pattern("+".join([LAYER] * blocks + units), blocks=blocks > 0, units=units[0] if units else None)
     name = inner[0].text if not units else f"{units[0]}+{inner[0].text}"
-    return Pattern(name, units[0] if units else None, inner[0].weights, inner[0].grain, inner[0].window, inner[0].block)
+    return replace(inner[0], text=name, units=units[0] if units else None)
 
 
 def _weight_pattern(text: str, part: str) -> Pattern:

@@ -23,7 +23,7 @@ Method = Literal["admm", "group-lasso", "magnitude", "random"]
 Of = Literal["params", "macs", "latency"]
 Allocation = Literal["global", "uniform", "sensitivity", "latency"]
 Course = Literal["geometric", "cubic"]
-Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm"]
+Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm", "output"]
 
 Rates = Literal["magnitude", "filter", "random"]
 """What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
@@ -31,8 +31,10 @@ Rates = Literal["magnitude", "filter", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)
 SEARCHING = ("admm", "group-lasso")
 """Methods that draw the weights towards the ratio before they cut."""
-CRITERIA: tuple[Score, ...] = get_args(Score)
-"""Names of the criteria; `l2` is plain magnitude, and the one that ADMM's projection uses."""
+OUTPUT: Score = "output"
+"""What the output loses without a residual block."""
+CRITERIA: tuple[Score, ...] = tuple(score for score in get_args(Score) if score != OUTPUT)
+"""Names of the criteria of weights; `l2` is plain magnitude, and the one that ADMM's projection uses."""
 NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
 NEEDS_UNITS = frozenset({"bn", "fpgm"})
 """Criteria that rate whole filters and say nothing about single weights."""
@@ -45,9 +47,9 @@ class Cut:
     `of` is the unit of the budget over the layers in `scope`: params, MACs or latency. Time is what a stopwatch
     measures for each layer; with `allocation="latency"` it decides between widths that cost the same. Layers keep a
     multiple of `round_to` units; with 0 whole units leave widths that the runtime likes, as a stopwatch finds or as is
-    usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio
-    that whole units carry where columns are cut as well, as a power: of 16x at 1/2, 4x. `through_norm` says whether
-    units that pass a mean or a variance may go (`WalkOptions`). `uniform` ties units over the layers, as a
+    usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio that whole units carry where
+    columns are cut as well, as a power: of 16x at 1/2, 4x; or that blocks carry, where widths are. `through_norm` says
+    whether units that pass a mean or a variance may go (`WalkOptions`). `uniform` ties units over the layers, as a
     configuration of transformers says their widths.
 
     `pattern` may be given as text and is a `Pattern` from then on.
@@ -76,7 +78,8 @@ class Cut:
     )  # fmt: skip
     unit_share: float = option(
         0.5,
-        "Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest.",
+        "Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest. Of "
+        "layer+channel: how much blocks carry.",
         metavar="SHARE", panel=EXPERIMENTS, range=from_to(0, 1),
     )  # fmt: skip
     allocation: Allocation = option(
@@ -86,9 +89,9 @@ class Cut:
     )
     pattern: Pattern = option(
         parse_pattern("channel"),
-        "What goes together: channel (coupled units), filter, head, shape (channel and position, of all "
-        "filters; shape:channel, shape:position), filter+shape, channel+shape, unstructured, 2:4 (any N:M), "
-        "block:4x4.",
+        "What goes together: channel (coupled units), filter, head, layer (residual blocks), layer+channel, shape "
+        "(channel and position, of all filters; shape:channel, shape:position), filter+shape, channel+shape, "
+        "unstructured, 2:4 (any N:M), block:4x4.",
         metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel", texts=lambda: PATTERN_FORMS,
     )  # fmt: skip
     through_norm: ThroughNorm = option(
@@ -137,21 +140,21 @@ class Cut:
     def _check_pattern(self) -> None:
         if self.round_to < 0:
             raise UsageError(f"--round-to {self.round_to}: must be at least 1, or auto")
-        if self.round_to > 1 and not self.pattern.is_physical:
+        if self.round_to > 1 and not (self.pattern.is_physical and (self.pattern.units or self.pattern.weights)):
             raise UsageError(
                 f"--round-to {self.round_to}: --pattern {self.pattern} changes no width; leave it out, or use"
                 " --pattern channel"
             )
 
-        if self.uniform and (self.pattern.units is None or self.pattern.weights is not None):
+        if self.uniform and not self.pattern.is_width:
             raise UsageError(
-                f"--uniform: --pattern {self.pattern} leaves zeros or columns; use channel, filter or head"
+                f"--uniform: --pattern {self.pattern} leaves more than widths to be said; use channel, filter or head"
             )
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""
         asked = "--of latency" if self.of == "latency" else "--allocation latency"
-        if "latency" in (self.of, self.allocation) and self.pattern.weights is not None:
+        if "latency" in (self.of, self.allocation) and not self.pattern.is_width:
             raise UsageError(f"{asked}: measures widths; --pattern {self.pattern} changes none, use channel or filter")
         if self.of == self.allocation == "latency":
             raise UsageError("--of latency: already counts time; use it with --allocation global or uniform")
@@ -174,7 +177,7 @@ class Cut:
         if self.sensitivity is not None:
             self._check_scan(self.sensitivity, asks_for_scan)
         says = bool(self.layers or self.quality or self.sensitivity)
-        if says and self.pattern.weights not in (None, "unstructured"):
+        if says and (self.pattern.blocks or self.pattern.weights not in (None, "unstructured")):
             asked = "--layer" if self.layers else "--quality" if self.quality else "--sensitivity"
             raise UsageError(
                 f"{asked}: counts filters or single weights, and --pattern {self.pattern} cuts neither; leave it out,"
@@ -259,11 +262,11 @@ class PruneSettings(Cut, Healing):
     schedule: Course = option("geometric", "Course of the ratio over the steps.", panel=EXPERIMENTS)
     admm: Admm = group(Admm)
     score: Score = option(
-        "l2",
+        None,
         "What magnitude rates by: weights (l2, l1), loss (taylor, fisher), scale of batch norm (bn), distance "
-        "to the layer's other filters (fpgm).",
-        panel=HOW,
-    )
+        "to the layer's other filters (fpgm); of layer, what the output loses (output).",
+        panel=HOW, shown="l2, output with layer",
+    )  # fmt: skip
     score_batches: int = option(
         8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
     )
@@ -279,6 +282,8 @@ class PruneSettings(Cut, Healing):
         super().__post_init__()
         object.__setattr__(self, "ratio", self._asked_ratio())
         object.__setattr__(self, "sparsity", None)
+        if self.score is None:
+            object.__setattr__(self, "score", OUTPUT if self.pattern.blocks and self.method != "random" else "l2")
         self._check_ratio()
         self._check_score()
         if self.select_inputs and self.pattern.units is None:
@@ -324,21 +329,27 @@ class PruneSettings(Cut, Healing):
             )
 
     def _check_score(self) -> None:
-        if self.method == "group-lasso" and self.pattern.weights is not None:
+        if self.method == "group-lasso" and not self.pattern.is_width:
             raise UsageError(
-                f"--method group-lasso: draws whole units; with --pattern {self.pattern} use --method admm"
+                f"--method group-lasso: draws the units of widths; with --pattern {self.pattern} use --method admm"
+            )
+        if self.score == OUTPUT and not self.pattern.blocks:
+            raise UsageError(
+                f"--score output: says what is lost with a residual block, and --pattern {self.pattern} cuts none; use"
+                " --pattern layer"
             )
         if self.quality and (self.method != "magnitude" or self.score != "l2" or self.ratio != 1):
             raise UsageError(
                 "--quality: a threshold on weights; goes with --method magnitude --score l2, without --ratio"
             )
-        if self.score != "l2" and self.method != "magnitude":
+        draws_blocks = self.score == OUTPUT and self.method == "admm"
+        if self.score != "l2" and self.method != "magnitude" and not draws_blocks:
             draws = "draws to 0 what weighs least, which is l2"
             reason = {"admm": draws, "group-lasso": draws, "random": "does not score"}
             raise UsageError(
                 f"--score {self.score}: --method {self.method} {reason[self.method]}; use it with --method magnitude"
             )
-        if self.score in NEEDS_UNITS and self.pattern.weights is not None:
+        if self.score in NEEDS_UNITS and not self.pattern.is_width:
             raise UsageError(
                 f"--score {self.score}: rates whole filters; with --pattern {self.pattern} use l2, l1, taylor or fisher"
             )

@@ -3,6 +3,7 @@
 It must never hold scores, masks or weights: units follow from the graph alone.
 """
 
+from compressor.axes.blocks import Block, Blocks, PinnedBlock, find_blocks, needed_without, without_blocks
 from compressor.axes.ids import Ids, Pin
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.meeting import ids_along, unify
@@ -13,19 +14,25 @@ from compressor.axes.walk import Walk, walk
 
 __all__ = [
     "Arguments",
+    "Block",
+    "Blocks",
     "Context",
     "Ids",
     "Keep",
     "Label",
     "Pin",
+    "PinnedBlock",
     "UnitMap",
     "Value",
     "Walk",
     "Walked",
     "contract",
+    "find_blocks",
     "find_units",
     "ids_along",
+    "needed_without",
     "rule",
     "unify",
     "walk",
+    "without_blocks",
 ]

@@ -43,10 +43,11 @@ def pointwise(ctx: Context, node: Node, a: Arguments) -> Value:
         _pin_zeros(ctx, operands[:1], name)
     if name in ("div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "atan2") and len(operands) > 1:
         _pin_zeros(ctx, operands[1:], "division by")
-    return unify(ctx, operands, _zero_rule(name, a, operands))
+    return unify(ctx, operands, zero_rule(name, a, operands))
 
 
-def _zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
+def zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
+    """Whether the result is 0 where these operands are, for an operator of that name."""
     if name in _ZERO_IF_ANY:
         return any
     if name in ("div", "divide", "true_divide"):

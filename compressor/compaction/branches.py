@@ -6,11 +6,10 @@ one small parameter does that). What would need a whole map stays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -20,6 +19,7 @@ from compressor.compaction.readers import place
 from compressor.compaction.removed import Branch
 from compressor.compaction.transfer_contract import channel_dim
 from compressor.program import Program, TensorShape, arguments, families, layer_name
+from compressor.program.unread import erase_unread
 
 _COMBINES = families.ADD | families.SUB | families.MUL
 _TAKES_ADDITIONS = families.CONVOLUTIONS | families.LINEAR
@@ -55,27 +55,6 @@ def without_constant_branches(program: Program, constants: Mapping[str, Walked])
         return Cleared(program, (), tuple(stays))
     erase_unread(edit.graph, edit.made)
     return Cleared(edit.finished(), tuple(branches), tuple(stays), edit.exact)
-
-
-def erase_unread(graph: torch.fx.Graph, made: Collection[Node] = ()) -> None:
-    """Erase operators that nobody reads, and tensors that only they read.
-
-    A buffer that nobody ever reads (the counter of a norm) stays as long as its layer does; what was `made` in place of
-    a layer is not the layer.
-    """
-    counters = {node for node in graph.nodes if node.op == "get_attr" and not node.users}
-    for node in reversed(list(graph.nodes)):
-        mutable = bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
-        if not node.users and node.op in ("call_function", "get_attr") and not mutable and node not in counters:
-            graph.erase_node(node)
-    owners = {_owner(node) for node in graph.nodes if node.op == "get_attr" and node.users and node not in made}
-    for node in counters:
-        if _owner(node) not in owners:
-            graph.erase_node(node)
-
-
-def _owner(tensor: Node) -> str:
-    return str(tensor.target).rpartition(".")[0]
 
 
 def _of_input(program: Program) -> set[str]:

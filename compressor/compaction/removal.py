@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from compressor.asking import WalkOptions
-from compressor.axes import UnitMap, find_units
+from compressor.axes import UnitMap, find_units, without_blocks
 from compressor.compaction.branches import without_constant_branches
 from compressor.compaction.dead import Living, living_units, masked_units
 from compressor.compaction.find_constants import find_constants
@@ -17,7 +17,7 @@ from compressor.compaction.removed import Branch, Folded
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import cut_tensor, slice_program
 from compressor.program import Program
-from compressor.sparsity import apply_masks, mask_units
+from compressor.sparsity import apply_masks, cut_blocks, mask_units
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     a width.
     """
     walk, rounding = WalkOptions.from_mapping(masked.record.walk), rounding or Rounding()
+    blocks = cut_blocks(masked)
+    masked = without_blocks(masked, blocks) if blocks else masked
+    gone = tuple(Branch(block.name, "nothing: its masks cut it") for block in blocks)
     if masks_only:
         units = find_units(masked, walk)
         verdict = rounding.filled(masked, units, masked_units(masked, units))
         filled = _filler_masks(masked, units, verdict) if rounding.fills else {}
-        return Removal(masked, _sliced(masked, units, verdict), units, verdict, filled=filled)
+        return Removal(masked, _sliced(masked, units, verdict), units, verdict, branches=gone, filled=filled)
     constants = find_constants(masked)
     cleared = without_constant_branches(masked, constants)
     whole = cleared.program
@@ -62,7 +65,7 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
     small, folded, exact = fold_removed(_sliced(whole, units, verdict), units, verdict, exact)
     filled = fillers if rounding.fills else {}
-    return Removal(whole, small, units, verdict, folded, cleared.branches, exact, filled)
+    return Removal(whole, small, units, verdict, folded, (*gone, *cleared.branches), exact, filled)
 
 
 def _sliced(whole: Program, units: UnitMap, verdict: Living) -> Program:

@@ -19,6 +19,8 @@ from compressor.axes import UnitMap
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
+from compressor.progress import Silent
+from compressor.pruning.block_order import order_of
 from compressor.pruning.choosing import remember, resolved, units_of
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.hooks import MaskHook
@@ -90,7 +92,8 @@ class Pruner:
         settings = resolved(settings, stopwatch)
         preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
         self._start(dense, settings, steps)
-        self._selector = make_selector(dense, self._units, Choice(settings, stopwatch, preferences))
+        order = order_of(dense, settings, None, Silent())
+        self._selector = make_selector(dense, self._units, Choice(settings, stopwatch, preferences, order))
         self._selector.select(dense.parameters, settings.ratio, dense.masks)  # infeasible is found now
 
     @classmethod

@@ -22,6 +22,7 @@ from compressor.errors import UsageError
 from compressor.program import Program, open_response_norms
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
+from compressor.pruning.block_order import order_of
 from compressor.pruning.choosing import remember, resolved, units_of
 from compressor.pruning.closing import Speedup, close
 from compressor.pruning.drawing import DrawHook
@@ -44,6 +45,7 @@ from compressor.sparsity import (
     apply_masks,
     make_selector,
     merge_masks,
+    without_cut_blocks,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
 from compressor.units import Params, format_ratio
@@ -92,7 +94,8 @@ def prune(
     if preferences.trouble is not None:
         progress.note(preferences.trouble)
     units = units_of(program, settings, progress.note)
-    selector = make_selector(program, units, Choice(settings, stopwatch, preferences))
+    order = order_of(program, settings, data, progress)
+    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order))
     selector.select(
         program.parameters, settings.ratio, program.masks
     )  # an infeasible ratio is found before hours of training
@@ -280,6 +283,7 @@ class _Run:
         history: tuple[dict[str, float], ...] = (), residuals: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         metrics = self.trainer.evaluate(self.program) if self.trainer is not None else None
-        kept = Params(self.program.n_parameters - self.program.n_zeroed)
+        left = without_cut_blocks(self.program)
+        kept = Params(left.n_parameters - left.n_zeroed)
         ratio = reached(self.program, self.units, self.selector)
         self.stages.append(StageRow(name, ratio, kept, epochs, seconds, metrics, extra, history, residuals or {}))

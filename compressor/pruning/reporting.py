@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from compressor.asking.pattern import Pattern
 from compressor.asking.prune import Cut, PruneSettings
-from compressor.axes import Keep, UnitMap
+from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import count_macs, uncounted_operators, weight_prices
 from compressor.program import Program, find_layers
 from compressor.pruning.closing import NEAR
 from compressor.pruning.pruned import LayerCut, PruneReport, StageRow
-from compressor.sparsity import Budget, Choice, Selector, kept_units, make_selector
+from compressor.sparsity import Budget, Choice, Selector, kept_units, make_selector, without_cut_blocks
 from compressor.units import Macs, Params, format_ratio
 
 _TOLERANCE = 0.02
@@ -22,12 +22,13 @@ def report_of(
     stages: tuple[StageRow, ...], seconds: float, measured: float | None = None,
 ) -> PruneReport:  # fmt: skip
     """Asked and got, counted on what compaction will leave, or measured on it where a ratio of time was asked for."""
-    keep = kept_units(units, pruned.masks, pruned.parameters)
-    pattern = settings.pattern
-    compact_params, compact_macs = _compacted(pruned, units, keep, settings)
+    pattern, left = settings.pattern, without_cut_blocks(pruned)
+    left_units = units if left is pruned else find_units(left, settings.walk)
+    keep = kept_units(left_units, left.masks, left.parameters)
+    compact_params, compact_macs = _compacted(left, left_units, keep, settings)
     kept_params, kept_macs = compact_params, compact_macs
     if not pattern.is_physical:
-        kept_params, kept_macs = pruned.n_parameters - pruned.n_zeroed, _masked_macs(pruned)
+        kept_params, kept_macs = left.n_parameters - left.n_zeroed, _masked_macs(left)
     got = reached(pruned, units, selector)
     liked = settings.likes_widths and pattern.weights is None
     warnings = [*selector.notes, *_unsettled(stages)]
@@ -65,8 +66,8 @@ def report_of(
         kept_macs=Macs(round(kept_macs)),
         compact_params=Params(round(compact_params)),
         compact_macs=Macs(round(compact_macs)),
-        zeroed=pruned.n_zeroed - (pruned.n_parameters - round(compact_params)),
-        layers=_layer_cuts(pruned, pattern),
+        zeroed=left.n_zeroed - (left.n_parameters - round(compact_params)),
+        layers=_layer_cuts(pruned, pattern, gone=_layers_of(pruned) - _layers_of(left)),
         stages=stages,
         warnings=tuple(warnings),
         seconds=seconds,
@@ -80,6 +81,8 @@ def reached(program: Program, units: UnitMap, selector: Selector) -> float:
 
 
 def _thing(pattern: Pattern) -> str:
+    if pattern.blocks and pattern.units is None:
+        return "residual blocks"
     return {"shape": "columns", "block": "blocks", "unstructured": "weights"}.get(pattern.weights or "", "units")
 
 
@@ -115,8 +118,13 @@ def _masked_macs(program: Program) -> float:
     return count_macs(program) - cut
 
 
-def _layer_cuts(program: Program, pattern: Pattern) -> tuple[LayerCut, ...]:
-    """Kept and dense filters (or single weights) of each layer with weights to contract, and columns with `shape`."""
+def _layers_of(program: Program) -> set[str]:
+    return {layer.name for layer in find_layers(program)}
+
+
+def _layer_cuts(program: Program, pattern: Pattern, gone: set[str]) -> tuple[LayerCut, ...]:
+    """Kept and dense filters (or single weights) of each layer with weights to contract, and columns with `shape`;
+    nothing is kept of layers that are `gone` with their block."""
     parameters, by_weight = program.parameters, not pattern.is_physical
     cuts: list[LayerCut] = []
     for layer in find_layers(program):
@@ -134,5 +142,7 @@ def _layer_cuts(program: Program, pattern: Pattern) -> tuple[LayerCut, ...]:
         if pattern.weights == "shape":
             n_columns = weight.numel() // weight.shape[layer.out_dim]
             columns = (n_columns if mask is None else int(mask.any(dim=layer.out_dim).sum()), n_columns)
-        cuts.append(LayerCut(layer.name, n_kept, n_dense, Params(dense - cut), Params(dense), columns))
+        kept = 0 if layer.name in gone else dense - cut
+        n_kept = 0 if layer.name in gone else n_kept
+        cuts.append(LayerCut(layer.name, n_kept, n_dense, Params(kept), Params(dense), columns))
     return tuple(cuts)

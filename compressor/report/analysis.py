@@ -15,7 +15,7 @@ from compressor.units import format_bytes, format_count, format_macs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.analysis.findings import Analysis, Explanation, LayerRow, PinRow, UnitGroup
+    from compressor.analysis.findings import Analysis, BlockRow, Explanation, LayerRow, PinRow, UnitGroup
 
 _ROWS = 15
 """Rows of the secondary tables unless every row is wanted."""
@@ -36,6 +36,7 @@ def analysis_table(
         lines(*_headline(found, name)),
         _layers(found, with_bars),
         _groups(found.groups, limit),
+        _blocks(found.blocks, limit),
         _pins(found.pins, limit),
         scan,
         lines(*_unknown(found.unknown_operators), without_counts(found.uncounted_operators)),
@@ -92,6 +93,24 @@ def _groups(groups: Sequence[UnitGroup], limit: int | None) -> RenderableType | 
     for unit in groups[:limit]:
         table.add_row(format_count(unit.n_units), f"{unit.params_per_unit:,.0f}", _listed(unit.layers, 75))
     return group(table, _more(len(groups), limit, "group"))
+
+
+def _blocks(blocks: Sequence[BlockRow], limit: int | None) -> RenderableType | None:
+    """What `--pattern layer` may take, and what it may not, by reason."""
+    free = [block for block in blocks if block.pinned is None]
+    if not free:
+        return None
+    table = make_table("Residual block", ">Params", ">MACs", "With it go")
+    names = shorten_all([block.name for block in free], 40)
+    for block in free[:limit]:
+        layers = _listed(block.layers, 50)
+        table.add_row(names[block.name], format_count(block.params), format_macs(block.macs), layers)
+    by_reason: dict[str, list[str]] = {}
+    for block in blocks:
+        if block.pinned is not None:
+            by_reason.setdefault(block.pinned, []).append(block.name)
+    stay = [f"stay: {_listed(names, 40)}: {reason}" for reason, names in list(by_reason.items())[:limit]]
+    return group(table, _more(len(free), limit, "block"), lines(*stay))
 
 
 def _pins(pins: Sequence[PinRow], limit: int | None) -> RenderableType | None:

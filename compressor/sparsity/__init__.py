@@ -5,11 +5,12 @@ from compressor.program.masks import apply_masks
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
+from compressor.sparsity.cut_blocks import cut_blocks, without_cut_blocks
 from compressor.sparsity.latency import LatencyBudget, layer_trial
 from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import score_units
-from compressor.sparsity.select import make_selector
+from compressor.sparsity.select import block_prices, make_selector
 from compressor.sparsity.select_units import free_units
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Selection",
     "Selector",
     "apply_masks",
+    "block_prices",
+    "cut_blocks",
     "find_likes",
     "free_units",
     "kept_units",
@@ -36,4 +39,5 @@ __all__ = [
     "merge_masks",
     "rate",
     "score_units",
+    "without_cut_blocks",
 ]

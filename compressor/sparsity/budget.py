@@ -5,8 +5,8 @@ Costs are sums of products of kept counts (`cost.terms`); here the counts are bo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Budget:
     `flat` holds the units along every axis on which some may go, one after another, `starts` where each begins;
     `factors` lists for each term the rows of those counts, padded with the last row, which is 1. Lengths that never
     change are in `coefficients`. `crossed` are rows of which `flat` knows one line only: of values on which units vary
-    along several dimensions at once.
+    along several dimensions at once. `owners` are the tensors or operators that the terms are the cost of.
     """
 
     units: UnitMap
@@ -32,6 +32,12 @@ class Budget:
     factors: Ids
     coefficients: NDArray[np.float64]
     crossed: tuple[tuple[int, Value, int], ...] = ()
+    owners: tuple[str, ...] = ()
+
+    def of_needed(self, needed: Collection[str]) -> Budget:
+        """The same with what is not among the `needed` tensors and operators at no cost."""
+        alive = np.array([owner in needed for owner in self.owners], dtype=np.float64)
+        return replace(self, coefficients=self.coefficients * alive)
 
     def cost(self, keep: Keep) -> float:
         """Parameters (or MACs) that stay. Shapes: keep (n_units,)."""
@@ -87,7 +93,9 @@ def _bind(program: Program, units: UnitMap, terms: Sequence[Term]) -> Budget:
         padded[i, : len(found)] = found
     starts = np.cumsum([0, *(len(a) for a in arrays)])[:-1].astype(np.int64)
     flat = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
-    return Budget(units, flat, starts, padded, coefficients, tuple(crossed))
+    return Budget(
+        units, flat, starts, padded, coefficients, tuple(crossed), tuple(term.owner for term in terms)
+    )  # fmt: skip
 
 
 def _units_along(program: Program, units: UnitMap, factor: Factor) -> tuple[Ids, Value | None]:

@@ -8,13 +8,18 @@ point of the set; between layers and units it is what the allocation prefers, no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from compressor.asking.pattern import Pattern
-from compressor.axes import UnitMap
+from compressor.asking.pattern import LAYER, Pattern, parse_pattern
+from compressor.asking.prune import Cut
+from compressor.axes import Block, UnitMap, find_units
 from compressor.errors import PatternError
 from compressor.program import Layer, Program, find_layers
+from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selector, matching_layers
 from compressor.sparsity.columns import find_columns
+from compressor.sparsity.cut_blocks import cut_blocks
+from compressor.sparsity.select_blocks import BlockSelector, block_selector
 from compressor.sparsity.select_shape import ShapeSelector
 from compressor.sparsity.select_units import budget_of, free_units, unit_selector
 from compressor.sparsity.select_weights import weight_selector
@@ -32,6 +37,37 @@ def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     layers = find_layers(program)
     scoped = matching_layers(layers, asked.scope, "--scope")
     kept = matching_layers(layers, asked.keep, "--keep")
+
+    def plain(left: Program, own: UnitMap) -> Selector:
+        return _plain_selector(left, own, scoped, kept, choice)
+
+    def count(left: Program, own: UnitMap) -> Budget:
+        own_layers = find_layers(left)
+        return budget_of(left, own, own_layers, scoped & {layer.name for layer in own_layers}, choice)
+
+    if pattern.blocks:
+        inner = None if pattern.units is None else plain
+        return block_selector(program, units, layers, scoped, kept, choice, count, inner)
+    cut = cut_blocks(program)
+    return BlockSelector(program, units, choice, cut, (), count, plain) if cut else plain(program, units)
+
+
+def block_prices(program: Program, asked: Cut) -> dict[Block, float]:
+    """The residual blocks that the request may take, and what goes with each alone, as its ratio counts.
+
+    Raises:  as `make_selector`.
+    """
+    alone = replace(asked, pattern=parse_pattern(LAYER))
+    selector = make_selector(program, find_units(program, asked.walk), Choice(alone))
+    assert isinstance(selector, BlockSelector)
+    return selector.prices(program.masks)
+
+
+def _plain_selector(program: Program, units: UnitMap, scoped: set[str], kept: set[str], choice: Choice) -> Selector:
+    """The selector of what a pattern cuts but whole blocks, for a program that may lack some of the layers."""
+    pattern, layers = choice.asked.pattern, find_layers(program)
+    names = {layer.name for layer in layers}
+    scoped, kept = scoped & names, kept & names
     if pattern.weights == "shape":
         return _shape_selector(program, units, layers, scoped, kept, choice, pattern)
     if pattern.weights == "n:m":

@@ -16,6 +16,8 @@ from compressor.errors import UsageError
     [
         ("channel", Pattern("channel", units="channel")),
         ("head", Pattern("head", units="head")),
+        ("layer", Pattern("layer", blocks=True)),
+        ("Channel+layer", Pattern("layer+channel", units="channel", blocks=True)),
         ("unstructured", Pattern("unstructured", weights="unstructured")),
         ("shape", Pattern("shape", weights="shape")),
         ("shape:position", Pattern("shape:position", weights="shape", grain="position")),
@@ -35,7 +37,7 @@ def test_a_name_is_read(text: str, expected: Pattern) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rows", "--pattern rows: no such pattern; choose one of filter, channel, head, shape"),
+        ("rows", "--pattern rows: no such pattern; choose one of filter, channel, head, layer, "),
         ("", "no such pattern"),
         ("filter+", "no such pattern"),
         ("shape:row", "no such pattern"),
@@ -44,6 +46,10 @@ def test_a_name_is_read(text: str, expected: Pattern) -> None:
         ("filter+2:4", "these do not combine"),
         ("shape+unstructured", "these do not combine"),
         ("filter+channel+shape", "these do not combine"),
+        ("layer+layer", "these do not combine; filter, channel or head goes with shape or layer"),
+        ("layer+shape", "these do not combine"),
+        ("layer+channel+shape", "these do not combine"),
+        ("layer+2:4", "these do not combine"),
         ("4:4", "of M weights N stay, 1 <= N < M <= 64"),
         ("0:4", "of M weights N stay"),
         ("1:65", "of M weights N stay"),

@@ -69,6 +69,14 @@ def test_the_ratio_that_is_meant(said: dict[str, Any], ratio: float) -> None:
         ({"ratio": "2x", "select_inputs": True, "pattern": "unstructured"}, "--select-inputs: inputs go as whole"),
         ({"ratio": "2x", "of": "latency", "allocation": "latency"}, "--of latency: already counts time"),
         ({"ratio": "2x", "of": "latency", "pattern": "shape"}, "--of latency: measures widths"),
+        ({"ratio": "2x", "score": "output"}, "--score output: says what is lost with a residual block"),
+        ({"ratio": "2x", "pattern": "layer", "method": "magnitude", "score": "fpgm"}, "--score fpgm: rates whole"),
+        ({"ratio": "2x", "pattern": "layer", "score": "l1"}, "--score l1: --method admm draws"),
+        ({"ratio": "2x", "pattern": "layer", "method": "group-lasso"}, "--method group-lasso: draws the units"),
+        ({"ratio": "2x", "pattern": "layer", "of": "latency"}, "--of latency: measures widths"),
+        ({"ratio": "2x", "pattern": "layer", "round_to": "8"}, "--round-to 8: --pattern layer changes no width"),
+        ({"ratio": "2x", "pattern": "layer", "uniform": True}, "--uniform: --pattern layer leaves more"),
+        ({"ratio": "2x", "pattern": "layer+channel", "layer": ["a=0.5"]}, "--layer: counts filters"),
         ({"ratio": "2x", "floor": 1.0}, "--floor 1: must be from 0 to below 1"),
         ({"ratio": "2x", "rho": -1.0}, "--rho -1: must be at least 0"),
         ({"ratio": "2x", "rho": 0.0, "rho_max": 1.0}, "--rho 0: nothing grows from it"),
@@ -102,6 +110,20 @@ def test_a_pattern_is_read_once_and_takes_its_usual_spelling() -> None:
     assert asked(ratio="2x", pattern=parse_pattern("channel")).pattern.units == "channel"
     with pytest.raises(UsageError, match="--pattern 3: must be text"):
         asked(ratio="2x", pattern=3)
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ({}, "l2"),
+        ({"pattern": "layer"}, "output"),
+        ({"pattern": "layer+channel", "method": "magnitude"}, "output"),
+        ({"pattern": "layer", "score": "l2"}, "l2"),
+        ({"pattern": "layer", "method": "random"}, "l2"),
+    ],
+)
+def test_blocks_are_rated_by_the_output_unless_another_score_is_asked_for(said: dict[str, Any], score: str) -> None:
+    assert asked(ratio="2x", **said).score == score
 
 
 def test_asking_does_not_import_torch() -> None:

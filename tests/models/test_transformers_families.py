@@ -11,12 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import PruneSettings
+from compressor.axes import find_blocks
+from compressor.compaction import compact
 from compressor.errors import ModelError
+from compressor.exporting import export_onnx
 from compressor.formats import load
 from compressor.models import InputHint, keep_every_head
 from compressor.models.hf_inputs import find_inputs
 from compressor.models.task_outputs import return_tensors
 from compressor.program import Program
+from compressor.pruning import prune
 from tests.models.tiny_transformers import SMALL, save_small
 
 
@@ -159,3 +164,21 @@ def test_a_head_without_an_output_is_an_error() -> None:
     return_tensors(module)
     with pytest.raises(ModelError, match=r"second\.weight and 1 more: show in no output"):
         keep_every_head(module, ["x"], [x])
+
+
+BLOCKS = {
+    "bert": 4, "roberta": 4, "albert": 2, "gpt2": 4, "gpt-neox": 4, "llama": 4, "gemma2": 4, "t5": 10, "vit": 4,
+    "swin": 8, "convnext": 2,
+}  # fmt: skip
+"""Attention and MLP of each layer; ALBERT's layers share both; two in a layer of T5's encoder, three in its decoder."""
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_attention_and_mlp_of_every_layer_are_blocks_of_their_own(transformers: Any, tmp_path: Path, name: str) -> None:
+    _, program = opened(transformers, name, tmp_path)
+    assert len(find_blocks(program).free) == BLOCKS[name]
+    pruned, report = prune(program, PruneSettings(ratio=1.02, pattern="layer", method="magnitude"))
+    small, proof = compact(pruned)
+    assert len(proof.branches) >= 1 and small.n_parameters == report.compact_params
+    if name in ("bert", "llama"):
+        export_onnx(small, tmp_path / "small.onnx")

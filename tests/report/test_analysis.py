@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from compressor.analysis.findings import (
     Analysis,
+    BlockRow,
     CoupledSlice,
     Explanation,
     LayerRow,
@@ -60,6 +61,10 @@ def analysis() -> Analysis:
             PinRow("fc2 (net.py:12 return self.fc2(x))", "the network's output", 10),
             PinRow("conv1 (net.py:8 x = self.conv1(x))", "the network's input", 1),
             PinRow("layer3.0.downsample.0 net.py:99", "the network's output", 7),
+        ),
+        blocks=(
+            BlockRow("layer1.0", ("layer1.0.conv1", "layer1.0.bn1"), Params(4672), Macs(4718592)),
+            BlockRow("layer2.0.bn2", (), Params(0), Macs(0), "its shortcut is no identity"),
         ),
         unknown_operators=("aten.fft_fft.default",),
         notes=("exported with the batch fixed at 1: its code fixes the batch size",),

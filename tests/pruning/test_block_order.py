@@ -1,0 +1,80 @@
+"""The order of residual blocks by what the output loses: what goes first, what is measured again, data or none."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from compressor.asking import PruneSettings
+from compressor.axes import find_blocks, without_blocks
+from compressor.program import Program
+from compressor.progress import Silent
+from compressor.pruning.block_order import block_order, order_of
+from tests.axes.residual_networks import residual_program
+
+
+def lost(program: Program, names: tuple[str, ...], x: torch.Tensor) -> float:
+    """What the outputs lose, from the definition."""
+    blocks = [block for block in find_blocks(program).free if block.name in names]
+    whole, left = program.module(x), without_blocks(program, blocks).module(x)
+    return float((whole - left).square().sum() / whole.square().sum())
+
+
+@pytest.mark.parametrize("name", ["attention", "parallel", "pre-activation", "nested", "tied"])
+@torch.no_grad()
+def test_each_block_is_the_one_that_costs_least_behind_those_before_it(name: str) -> None:
+    """Against trying them all at every place."""
+    program = residual_program(name)
+    (x,) = program.example_inputs(8, seed=2)
+    expected: list[str] = []
+    left = [block.name for block in find_blocks(program).free]
+    while left:
+        cheapest = min(left, key=lambda one: lost(program, (*expected, one), x))
+        left.remove(cheapest)
+        expected.append(cheapest)
+    assert block_order(program, dict.fromkeys(find_blocks(program).free, 1.0), [x]) == tuple(expected)
+
+
+@torch.no_grad()
+def test_a_block_that_does_nothing_goes_first_and_one_that_does_much_last() -> None:
+    program = residual_program("attention")
+    with torch.no_grad():
+        for name, factor in (("blocks.1.mlp.2", 1e-3), ("blocks.0.mlp.2", 30.0)):
+            program.module.get_parameter(f"{name}.weight").mul_(factor)
+            program.module.get_parameter(f"{name}.bias").mul_(factor)
+    order = block_order(program, dict.fromkeys(find_blocks(program).free, 1.0), program.example_inputs(8))
+    assert (order[0], order[-1]) == ("blocks.1.mlp", "blocks.0.mlp")
+
+
+def test_a_dear_block_goes_before_a_cheap_one_that_matters_as_much() -> None:
+    program = residual_program("attention")
+    blocks = find_blocks(program).free
+    for dear in blocks:
+        prices = {block: 1e9 if block is dear else 1.0 for block in blocks}
+        assert block_order(program, prices, program.example_inputs(4))[0] == dear.name
+
+
+def test_without_data_random_inputs_are_taken_and_that_is_said() -> None:
+    said: list[str] = []
+
+    class Saying(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    program = residual_program("attention")
+    settings = PruneSettings(ratio=1.2, pattern="layer", method="magnitude")
+    order = order_of(program, settings, None, Saying())
+    assert order is not None and len(order) == 4 and "random inputs" in said[0]
+    for other in ({"pattern": "channel"}, {"score": "l2"}):
+        asked = PruneSettings(**{"ratio": 1.2, "pattern": "layer", "method": "magnitude", **other})
+        assert order_of(program, asked, None, Saying()) is None
+
+
+def test_the_program_is_left_as_it_was() -> None:
+    program = residual_program("attention")
+    before = {name: tensor.clone() for name, tensor in program.module.tensors().items()}
+    block_order(program, dict.fromkeys(find_blocks(program).free, 1.0), program.example_inputs(4))
+    for (name, tensor), old in itertools.zip_longest(program.module.tensors().items(), before.values()):
+        assert torch.equal(tensor, old), name
