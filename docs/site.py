@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
+_HOME = "README.md"
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^()\s]+)(\))")
 _FENCE = re.compile(r"^[ >]*(```|~~~).*?^[ >]*\1", re.MULTILINE | re.DOTALL)
 
@@ -54,14 +55,15 @@ def broken(page: Path, root: Path = ROOT) -> list[str]:
 
 
 def site_path(path: str) -> str:
-    """Where a file of this tree is on the site: pages of docs/ at its top, everything else below its own folder."""
-    return path.removeprefix("docs/")
+    """Where a file of this tree is on the site: the README is its first page, pages of docs/ stand at its top, everything
+    else below its own folder."""
+    return "index.md" if path == _HOME else path.removeprefix("docs/")
 
 
 def outside(start: Path = ROOT) -> dict[str, Path]:
-    """Files beside docs/ that its pages lead to, and those that these lead to, by their path from the root."""
-    found: dict[str, Path] = {}
-    todo = sorted((start / "docs").glob("*.md"))
+    """The README, files beside docs/ that pages lead to, and those that these lead to, by their path from the root."""
+    found: dict[str, Path] = {_HOME: start / _HOME}
+    todo = [start / _HOME, *sorted((start / "docs").glob("*.md"))]
     while todo:
         page = todo.pop()
         for link in links(page.read_text(encoding="utf-8")):
@@ -99,5 +101,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrites the links of a page."""
-    path = page.file.src_uri
-    return rewritten(markdown, path if (ROOT / path).is_file() and "/" in path else f"docs/{path}")
+    here = {site_path(name): name for name in outside()}
+    return rewritten(markdown, here.get(page.file.src_uri, f"docs/{page.file.src_uri}"))

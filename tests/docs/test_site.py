@@ -41,6 +41,8 @@ def test_links_hold_on_the_site() -> None:
     assert rewritten("[a](../benchmarks/RESULTS.md#x) [b](data.md) [c](#y) [d](https://e.org)", "docs/m.md") == (
         "[a](benchmarks/RESULTS.md#x) [b](data.md) [c](#y) [d](https://e.org)"
     )
+    assert rewritten("[a](docs/m.md) [b](CHANGELOG.md)", "README.md") == "[a](m.md) [b](CHANGELOG.md)"
+    assert rewritten("[a](../README.md)", "docs/m.md") == "[a](index.md)"
     assert rewritten("[a](../docs/m.md) ![b](data/c.svg)", "benchmarks/RESULTS.md") == "[a](../m.md) ![b](data/c.svg)"
 
 
@@ -70,5 +72,6 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert "Prune a trained network" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "site" / "benchmarks" / "RESULTS" / "index.html").is_file()
     assert (tmp_path / "site" / "sample_models" / "tasks" / "regression.py").is_file()
