@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch.fx import Node
+
 from compressor.cost import macs_of_layers
-from compressor.program import Program, find_layers
+from compressor.program import Layer, Program, find_layers
 from compressor.units import Macs, Params
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Parameters and MACs of one layer, and what is left of both once everything masked has gone."""
+    """Parameters and MACs of one layer, and what is left of both once everything masked has gone.
+
+    `of` is the layer whose output this one, a norm, reads at once: the two are one to whoever looks at widths.
+    `filters` are (dense, kept) ones of a layer that contracts, None of any other.
+    """
 
     name: str
     weight_shape: tuple[int, ...]
@@ -19,6 +26,8 @@ class LayerCost:
     macs: Macs
     kept_params: Params
     kept_macs: Macs
+    of: str = ""
+    filters: tuple[int, int] | None = None
 
 
 def layer_costs(program: Program) -> tuple[LayerCost, ...]:
@@ -30,7 +39,10 @@ def layer_costs(program: Program) -> tuple[LayerCost, ...]:
     parameters = program.parameters
     rows: list[LayerCost] = []
     counted: set[str] = set()
-    for layer in find_layers(program):
+    layers = find_layers(program)
+    by_node = {layer.node: layer for layer in layers if layer.in_dim is not None}
+    nodes = {node.name: node for node in program.module.graph.nodes}
+    for layer in layers:
         owned = [name for name in layer.tensors if name in parameters and name not in counted]
         counted.update(owned)
         params = sum(parameters[name].numel() for name in owned)
@@ -40,6 +52,28 @@ def layer_costs(program: Program) -> tuple[LayerCost, ...]:
         n_macs = macs.get(layer.node, Macs(0))
         shape = tuple(program.module.tensors()[layer.weight].shape)
         rows.append(
-            LayerCost(layer.name, shape, Params(params), n_macs, Params(params - cut), Macs(round(n_macs * share)))
-        )
+            LayerCost(
+                layer.name, shape, Params(params), n_macs, Params(params - cut), Macs(round(n_macs * share)),
+                _normalised(layer, nodes, by_node), _filters(program, layer),
+            )
+        )  # fmt: skip
     return tuple(rows)
+
+
+def _normalised(layer: Layer, nodes: Mapping[str, Node], by_node: Mapping[str, Layer]) -> str:
+    """The contraction whose output a layer without channels of its own reads; empty where it reads another value."""
+    if layer.in_dim is not None or layer.node not in nodes:
+        return ""
+    read = nodes[layer.node].all_input_nodes
+    source = by_node.get(read[0].name) if read else None
+    return source.name if source is not None else ""
+
+
+def _filters(program: Program, layer: Layer) -> tuple[int, int] | None:
+    if layer.in_dim is None:
+        return None
+    n_dense = program.module.tensors()[layer.weight].shape[layer.out_dim]
+    mask = program.masks.get(layer.weight)
+    if mask is None:
+        return n_dense, n_dense
+    return n_dense, int(mask.any(dim=[d for d in range(mask.dim()) if d != layer.out_dim]).sum())

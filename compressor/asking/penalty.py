@@ -38,6 +38,10 @@ class Course(Protocol):
         """The penalty until the next update."""
         ...
 
+    def planned(self, done: float) -> float | None:
+        """What should be left of the first residual when that share of the stage is done; None where nothing aims."""
+        ...
+
 
 @dataclass(frozen=True)
 class Growing:
@@ -50,6 +54,9 @@ class Growing:
 
     def after(self, rho: float, found: Reading) -> float:
         return min(rho * self.growth, self.limit)
+
+    def planned(self, done: float) -> float | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,13 @@ class Steered:
     factors: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def after(self, rho: float, found: Reading) -> float:
-        aim = self._planned(found.done + 1 / found.n_updates)
+        aim = self.planned(found.done + 1 / found.n_updates)
         needed = math.log(max(found.left, _NOTHING) / max(aim, _NOTHING))
         done = math.log(max(found.left_before, _NOTHING) / max(found.left, _NOTHING))
         wanted = needed / done if done > 0 else math.inf
         return min(rho * min(max(wanted, 1 / self.nimble), self.nimble), self.limit)
 
-    def _planned(self, done: float) -> float:
+    def planned(self, done: float) -> float:
         return max(1 - done / self.settle, 0.0)
 
 

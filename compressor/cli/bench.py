@@ -77,7 +77,7 @@ def bench(options: BenchOptions, session: Session) -> None:
     _write_plot(options, report, session)
     failures = _failures(report, [gate.text for gate in gates])
     met = {text: failure is None for text, failure in failures.items()}
-    write_report(options, session, lambda about: bench_page(report, about, met), model=", ".join(options.models))
+    write_report(options, session, lambda about: bench_page(report, about, met), model=options.models)
     session.show(
         lambda: bench_table(report, met, every_row=options.verbose),
         _body(report, failures),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compressor.compaction import CompactReport
     from compressor.program import Program
     from compressor.report.html import About
+    from compressor.timing import CutLatency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +76,22 @@ def compact(options: CompactOptions, session: Session) -> None:
         return Told(
             lambda: compact_table(full, file.output, file.size_bytes, every_row=options.verbose, latency=latency),
             {"removed": full.removed, **plain(full), "latency": latency},
-            lambda about: _page(full, about, source.program, written, asked.threads, session),
+            lambda about: _page(full, about, source.program, written, asked.threads, session, latency),
         )
 
     Closing(options, session, source).write(written, target, gates, _gated(report), tell)
 
 
-def _page(report: CompactReport, about: About, before: Program, after: Program, threads: int, session: Session) -> str:
+def _page(
+    report: CompactReport, about: About, before: Program, after: Program, threads: int, session: Session,
+    latency: CutLatency | None,
+) -> str:  # fmt: skip
     from compressor.analysis import layer_costs, layer_latencies
     from compressor.report.html import compact_page
 
     with session.working("measuring every layer for the report"):
         latencies = layer_latencies(before, after, clock(threads))
-    return compact_page(report, about, layer_costs(before), layer_costs(after), latencies, threads)
+    return compact_page(report, about, layer_costs(before), layer_costs(after), latencies, threads, latency)
 
 
 def _gated(report: CompactReport) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +49,7 @@ def write_report(
     session: Session,
     page: Callable[[About], str],
     *,
-    model: str,
+    model: str | Sequence[str],
     sha256: str | None = None,
     output: str | None = None,
     record: Record | None = None,
@@ -68,7 +68,9 @@ def write_report(
         command=session.command,
         options=canonical_options(options),
         seed=options.seed,
-        model=model,
+        model=model if isinstance(model, str) else ", ".join(model),
+        models=() if isinstance(model, str) else tuple(model),
+        where={name: ref for name in ("data", "task") if (ref := _short(getattr(options, name, None)))},
         sha256=sha256,
         output=output,
         versions=versions(),
@@ -82,8 +84,15 @@ def write_report(
 
 def _with_short_paths(record: Record | None) -> Record | None:
     """The record with its data named from here, as a checkpoint keeps it: a page that is passed on tells no home."""
-    if record is None or record.data is None:
+    if record is None:
         return record
+    return replace(record, data=_short(record.data), task=_short(record.task))
+
+
+def _short(ref: str | None) -> str | None:
+    """A reference with its path from here."""
+    if ref is None:
+        return None
     from compressor.data import relocate
 
-    return replace(record, data=relocate(record.data, start=Path.cwd()))
+    return relocate(ref, start=Path.cwd())

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.cli.declared import values_of
@@ -37,8 +38,11 @@ _ABOUT_THE_RUN = (
 )
 """Options that say where and how is told, not what comes out."""
 
-_HAVE_THEIR_OWN_PLACE = ("seed", "arch", "arch_arg", "input", "data", "task")
+_HAVE_THEIR_OWN_PLACE = ("seed", "data", "task")
 """In the step or the record already; the record keeps paths relative, so that no home directory is told."""
+
+_REFERENCES = ("arch", "teacher", "plugin", "train", "sensitivity", "adopt")
+"""Options that may name a file: told as seen from the working directory."""
 
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime")
 
@@ -66,13 +70,21 @@ def remember(program: Program, step: Step, **changes: Any) -> Program:
 def canonical_options(options: RunOptions) -> dict[str, Any]:
     """Every option that has a say in the result, defaults too, by its long name; what is off is left out."""
     return {
-        name.replace("_", "-"): list(value) if isinstance(value, tuple) else value
+        name.replace("_", "-"): _told(name, value)
         for name, value in values_of(options).items()
         if name not in (*_ABOUT_THE_RUN, *_HAVE_THEIR_OWN_PLACE)
         and value is not None
         and value is not False
         and value != ()
     }
+
+
+def _told(name: str, value: Any) -> Any:
+    if name in _REFERENCES and isinstance(value, str):
+        from compressor.data import relocate
+
+        return relocate(value, start=Path.cwd())
+    return list(value) if isinstance(value, tuple) else value
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,9 @@ from compressor.pruning.hooks import Parameters, n_parameters
 from compressor.sparsity import Selector
 from compressor.training import BaseHook
 
+PLANNED = "planned residual"
+"""What an epoch calls the residual that the penalty is steered by."""
+
 
 class DrawHook(BaseHook):
     """The gradient of the pull at every step; the set and the penalty anew `updates` times in the `n_steps` of a stage.
@@ -87,9 +90,11 @@ class DrawHook(BaseHook):
 
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
         self._follow(self._z)
+        planned = self._course.planned(self._step / self._n_steps)
+        aim = {} if planned is None else {PLANNED: planned * self._first_residual}
         return {
             "sparsity": self._sparsity(), "residual": self.residual, "penalty": self._penalty(), "rho": self._used_rho,
-            "dual residual": self._dual,
+            "dual residual": self._dual, **aim,
         }  # fmt: skip
 
     @torch.no_grad()

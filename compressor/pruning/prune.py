@@ -25,7 +25,7 @@ from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
 from compressor.pruning.choosing import remember, resolved, units_of
 from compressor.pruning.closing import Speedup, close
-from compressor.pruning.drawing import DrawHook
+from compressor.pruning.drawing import PLANNED, DrawHook
 from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
@@ -226,7 +226,8 @@ class _Run:
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
         residuals = searched.residuals if searched is not None else {}
         # The stage's own parameters say what is cut; that of ADMM's last epoch is not cut yet.
-        extra = {k: v for k, v in history[-1].extra.items() if k != "sparsity"} if history else {}
+        ending = history[-1].extra if history else {}
+        extra = {name: value for name, value in ending.items() if name not in ("sparsity", PLANNED)}
         self._record(phase.name, len(history), clock.seconds, extra, epoch_rows(history), residuals)
         if phase.kind == "masked" and self.on_step is not None:
             self.on_step(self.stages[-1], self.program)

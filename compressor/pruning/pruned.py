@@ -27,8 +27,8 @@ class StageRow:
     `ratio` is dense ÷ kept of what is cut by then, in the unit the budget was asked in; `metrics` is None without data;
     `history` are its epochs: `epoch`, `lr`, `train_loss`, the metrics, `sparsity` (cut ÷ all parameters; during a
     search, what it would cut now) where anything is cut, and what else the search told: `penalty` is the term that
-    `train_loss` leaves out. `residuals` say of every tensor that a search draws how far it is from its aim,
-    ‖W − Z‖ / ‖W‖.
+    `train_loss` leaves out, `planned residual` what the penalty is steered towards. `residuals` say of every tensor
+    that a search draws how far it is from its aim, ‖W − Z‖ / ‖W‖.
     """
 
     name: str

@@ -39,6 +39,14 @@ def sensitivity_table(scan: Sensitivity) -> RenderableType:
     )
 
 
+def merged(scan: Sensitivity) -> list[tuple[str, ...]]:
+    """Layers by their curve, in their order: those that lose the same units share it point by point."""
+    alike: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for layer, curve in scan.curves.items():
+        alike.setdefault(tuple(curve), []).append(layer)
+    return [tuple(layers) for layers in alike.values()]
+
+
 def typical_shares(scan: Sensitivity) -> tuple[float, ...]:
     """The removed shares that stand for all curves: whole filters come close to what was asked, each layer in its way.
 

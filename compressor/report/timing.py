@@ -98,6 +98,12 @@ def _summary(timings: Sequence[Timing]) -> Iterator[str]:
                 yield f"  {rest}"
 
 
+def comparisons(rows: Sequence[Timing]) -> list[str]:
+    """Every model of one configuration against the first, with what went for it and where the rest is."""
+    told = [(_compared(timing, rows[0]), against_macs(timing, rows[0])) for timing in rows[1:]]
+    return [", ".join(filter(None, pair)) for pair in told]
+
+
 def against_macs(timing: Timing, first: Timing) -> str:
     """`for 3.45x fewer MACs; the rest: …`; empty where MACs are not known or did not get fewer."""
     before, after = first.subject.macs, timing.subject.macs

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor, nn
+
 from compressor.analysis import layer_costs
 from compressor.axes import find_units
 from compressor.compaction import compact
@@ -31,3 +34,31 @@ def test_what_masks_leave_is_what_compaction_leaves() -> None:
     left = [(c.name, c.kept_params, c.kept_macs) for c in layer_costs(masked)]
     assert left == [(c.name, c.params, c.macs) for c in layer_costs(small)]
     assert left != [(c.name, c.params, c.macs) for c in layer_costs(masked)]
+
+
+class Norms(nn.Module):
+    """One norm behind a convolution, one behind a sum: the first belongs to its layer, the second to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.bn, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+        self.after, self.up = nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.one(x)).relu()
+        return self.up(self.after(x + self.two(x)))
+
+
+def test_a_norm_is_of_the_layer_whose_output_it_reads() -> None:
+    costs = {c.name: c for c in layer_costs(capture(Norms().eval(), [InputSpec("x", (None, 3, 8, 8))]))}
+    assert {name: c.of for name, c in costs.items()} == {"one": "", "bn": "one", "two": "", "after": "", "up": ""}
+    filters = {name: c.filters for name, c in costs.items()}
+    assert filters == {"one": (8, 8), "bn": None, "two": (8, 8), "after": None, "up": (4, 4)}
+
+
+def test_filters_that_masks_leave_are_counted() -> None:
+    program = lenet()
+    mask = torch.ones(20, 1, 5, 5, dtype=torch.bool)
+    mask[:5] = False
+    apply_masks(program.module, {"conv1.weight": mask})
+    assert layer_costs(program.replace(masks={"conv1.weight": mask}))[0].filters == (20, 15)

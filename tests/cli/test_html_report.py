@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import compressor
 from compressor.asking import load_sensitivity
 
 TRAIN = ("--epochs", "1", "--batch-size", "16", "--device", "cpu")
@@ -127,3 +132,43 @@ def test_json_and_report_go_together(run: Any, here: Path) -> None:
     done = run("analyze", "model.pt", "--json", "--report", "a.html")
     assert json.loads(done.out)["n_params"] > 0
     assert (here / "a.html").exists()
+
+
+def pasted(page: Path) -> list[list[str]]:
+    """The words of each command on a page, as a shell reads them."""
+    found = re.findall(r"<pre><code>(compress .*?)</code></pre>", page.read_text(encoding="utf-8"))
+    return [shlex.split(html.unescape(text))[1:] for text in found]
+
+
+def test_the_commands_of_a_page_make_the_model_again(run: Any, here: Path) -> None:
+    train = ("--retrain-epochs", "1", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--seed", "3")
+    assert run("prune", "model.pt", "-r", "2x", *train, "--layer", "conv1=50%", "-o", "p.pt").code == 0
+    assert run("compact", "p.pt", "-o", "c.pt", "--report", "c.html").code == 0
+    words = pasted(here / "c.html")
+    assert [line[0] for line in words] == ["prune", "compact"] and words[0][1] == "$MODEL"
+    assert [line[line.index("--output") + 1] for line in words] == ["p.pt", "c.pt"]
+    first = compressor.load(here / "c.pt").module.state_dict()
+    for name in ("p.pt", "c.pt"):
+        (here / name).unlink()
+    for line in words:
+        done = run(*(word.replace("$MODEL", "model.pt") for word in line))
+        assert done.code == 0, (line, done.err)
+    again = compressor.load(here / "c.pt").module.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+
+
+def test_every_page_has_commands_that_are_taken(run: Any, here: Path) -> None:
+    brief = ("--min-runs", "3", "--min-seconds", "0.01", "--max-seconds", "1", "-q", "--require", "size<=1GiB")
+    lines = (
+        ("analyze", "init", "--arch", "lenet5"),
+        ("prune", "init", "--arch", "lenet5", "-r", "2x", "-n", "--scope", "c*", "--scope", "fc1"),
+        ("bench", "model.pt", *brief, "--accuracy", "--data", str(here / "data.npz")),
+    )
+    for line in lines:
+        done = run(*line, "--report", "page.html", "--force")
+        assert done.code == 0, done.err
+        (words,) = pasted(here / "page.html")
+        assert run(*words, "--print-config").code == 0, words
+        for flag in ("--arch", "--scope"):
+            assert words.count(flag) == line.count(flag), words
+    assert words[words.index("--data") + 1] == "data.npz", "a model without a record has its data from the command line"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,15 @@ def test_canonical_options_are_what_has_a_say_in_the_result() -> None:
 
 def test_no_path_of_the_user_is_told() -> None:
     assert "/home/me" not in str(canonical_options(options()))
+
+
+def test_what_a_state_dict_needs_is_told_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {"arch": f"{tmp_path}/nets/net.py:Net", "input": ("1x28x28",), "arch_arg": ("width=8",)}
+    found = canonical_options(options(**said))
+    assert (found["arch"], found["input"], found["arch-arg"]) == ("nets/net.py:Net", ["1x28x28"], ["width=8"])
+    assert canonical_options(options(arch="resnet20"))["arch"] == "resnet20"
+    assert "arch" not in canonical_options(options()), "a checkpoint knows its own"
 
 
 def test_a_step_says_what_made_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,3 +298,8 @@ def test_a_search_tells_its_penalty_and_the_residual_of_every_tensor(
     assert all(row["penalty"] >= 0 and row["residual"] > 0 for row in search.history)
     assert search.history[0]["penalty"] > 0 and {"one.weight", "bn1.weight", "hidden.weight"} <= set(search.residuals)
     assert 0 < max(search.residuals.values()) <= 1 and not report.stages[2].residuals
+    planned = [row["planned residual"] for row in search.history]
+    assert planned == sorted(planned, reverse=True) and planned[-1] == 0.0, "a straight line, gone when it should be"
+    fixed = replace(settings, admm=Admm(rho_growth=2.0))
+    assert not any("planned residual" in row for row in prune(tiny, fixed, data=data)[1].stages[1].history), "no aim"
+    assert "planned residual" not in search.extra

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from compressor.asking import Sensitivity
 from compressor.report.console import plain_text
-from compressor.report.sensitivity import nearest, sensitivity_table, typical_shares, value_range
+from compressor.report.sensitivity import merged, nearest, sensitivity_table, typical_shares, value_range
 from tests.report.html.values import scan
 
 Golden = Callable[[str, RenderableType], None]
@@ -39,3 +39,10 @@ def test_what_was_not_reached_is_said() -> None:
     text = plain_text(sensitivity_table(replace(FILTERS, unmeasured=tuple(f"late{i}" for i in range(8)))))
     assert "not reached in time: late0, late1, late2, late3, late4, late5 and 2 more" in text
     assert "not reached" not in plain_text(sensitivity_table(FILTERS))
+
+
+def test_layers_with_one_curve_are_together() -> None:
+    curve = ((0.5, 0.8),)
+    alike = replace(FILTERS, curves={"a": curve, "b": ((0.5, 0.7),), "c": curve})
+    assert merged(alike) == [("a", "c"), ("b",)]
+    assert merged(FILTERS) == [("a",), ("b",), ("c",)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor.report.html.charts import Axis, Line, line_chart
 from compressor.report.html.couplings import couplings
+from compressor.report.html.history import provenance
 from compressor.report.html.markup import Child, Markup, tag
 from compressor.report.html.page import About, Column, Tile, bars, figure, folded, note, page, section, table
-from compressor.report.html.parts import axis_of, primary, provenance
-from compressor.report.sensitivity import nearest, typical_shares
+from compressor.report.html.parts import axis_of, primary
+from compressor.report.sensitivity import merged, nearest, typical_shares
 from compressor.report.text import few, metric, percent, plural, shape, without_counts
 from compressor.units import format_bytes, format_count, format_macs
 
@@ -98,6 +100,8 @@ def _sensitivity(scan: Sensitivity) -> Markup:
         f"{'weights' if scan.pattern == 'unstructured' else 'filters'} ({scan.pattern}) and nothing is retrained, on "
         f"{plural(scan.n_samples, 'validation sample')}. Steep layers are the ones to spare."
     )
+    if len(merged(scan)) < len(scan.curves):
+        lead += " Layers whose units go together have one curve and stand in one row."
     unmeasured = f"Not reached in time: {', '.join(scan.unmeasured)}." if scan.unmeasured else None
     shown = tag("div", figure(scan.metric.capitalize(), "one layer cut", drawing), _heat(scan), class_="split")
     return section("Sensitivity", lead, shown, note(unmeasured) if unmeasured else None)
@@ -105,11 +109,19 @@ def _sensitivity(scan: Sensitivity) -> Markup:
 
 def _curves(scan: Sensitivity) -> list[Line]:
     """All curves; the most sensitive layers have a name and a colour, the others stand behind."""
-    ranked = sorted(scan.curves, key=lambda layer: -_loss(scan, layer))
+    together = {alike[0]: alike for alike in merged(scan)}
+    ranked = sorted(together, key=lambda layer: -_loss(scan, layer))
     named = ranked if len(ranked) <= _NAMED else [*ranked[: _NAMED - 1], ranked[-1]]
-    lines = [Line(layer, _points(scan, layer), "faint", named=False) for layer in scan.curves if layer not in named]
+    lines = [Line(few(alike), _points(scan, layer), "faint", named=False)
+             for layer, alike in together.items() if layer not in named]  # fmt: skip
     styles = dict(zip(named, _STYLES, strict=False))
-    return [*lines, *(Line(layer, _points(scan, layer), styles[layer], dots=True) for layer in named)]
+    return [*lines, *(Line(_of_all(together[layer]), _points(scan, layer), styles[layer], dots=True)
+                      for layer in named)]  # fmt: skip
+
+
+def _of_all(alike: Sequence[str]) -> str:
+    """`conv1 +3`: one of the layers with this curve, and how many more there are."""
+    return alike[0] if len(alike) == 1 else f"{alike[0]} +{len(alike) - 1}"
 
 
 def _points(scan: Sensitivity, layer: str) -> list[tuple[float, float]]:
@@ -129,15 +141,17 @@ def _heat(scan: Sensitivity) -> Markup:
     columns = [Column("Layer", "name"), *(Column(f"−{share * 100:.0f} %", "heat") for share in shares)]
     most = max((abs(scan.dense - v) for c in scan.curves.values() for _, v in c if math.isfinite(v)), default=1.0)
     rows: list[list[Child]] = []
-    for layer, curve in scan.curves.items():
+    for alike in merged(scan):
+        layer, curve = few(alike, 3), scan.curves[alike[0]]
         cells: dict[int, Markup] = {}
         for share, value in curve:
             loss = scan.dense - value if scan.higher_is_better else value - scan.dense
             depth = min(max(loss / (most or 1.0), 0.0), 1.0) if math.isfinite(loss) else 1.0
             colour = f"background:color-mix(in srgb, var(--s2) {depth * 45:.0f}%, transparent)"
-            told = f"{layer} without {share * 100:.1f} %: {metric(scan.metric, value)}"
+            told = f"{few(alike)} without {share * 100:.1f} %: {metric(scan.metric, value)}"
             cells[nearest(shares, share)] = tag("span", metric(scan.metric, value), style=colour, title=told)
-        rows.append([layer, *(cells.get(i) for i in range(len(shares)))])
+        name = tag("span", layer, title=", ".join(alike), class_="long") if len(alike) > 1 else layer
+        rows.append([name, *(cells.get(i) for i in range(len(shares)))])
     return table(columns, rows)
 
 

@@ -190,7 +190,11 @@ def point_chart(
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its interval; `tail` a further end (a percentile), or None."""
+    """A value with the ends of its interval; `tail` a further end (a percentile), or None.
+
+    The axis is scaled to values and intervals: one slow inference in ten does not press all others together. A tail
+    that leaves the axis ends in an arrow.
+    """
 
     name: str
     value: float
@@ -208,11 +212,15 @@ def interval_chart(
     x: Axis,
     reference: float | None = None,
     *,
+    legend: Sequence[tuple[str, str]] = (),
     at: At | None = None,
 ) -> Markup:
-    """One row per item: its name, below it the interval as a bar, the value as a dot, its number at the right."""
+    """One row per item: its name, below it the interval as a bar, the value as a dot, its number at the right.
+
+    `legend` are marks (dot, thick, thin, reference) and what each stands for.
+    """
     height = interval_height(len(rows))
-    values = [v for row in rows for v in (row.value, row.low, row.high, row.tail or row.value)]
+    values = [v for row in rows for v in (row.value, row.low, row.high)]
     values += [reference] if reference is not None else []
     scale = x.scale(values, 10.0, WIDTH - 12.0)
     bottom = height - _BOTTOM
@@ -228,13 +236,43 @@ def interval_chart(
         parts += [
             tag("text", _clipped(row.name, 210), tag("title", row.name), x=10.0, y=y - 10, class_="row"),
             tag("text", row.told, x=WIDTH - 12.0, y=y - 10, text_anchor="end", class_=f"value {row.style}"),
-            tag("line", x1=scale(row.low), x2=scale(row.tail or row.high), y1=y, y2=y, class_=f"thin {row.style}"),
+            _tail(row, scale, y),
             tag("line", x1=scale(row.low), x2=scale(row.high), y1=y, y2=y, class_=f"thick {row.style}"),
             tag("circle", tag("title", f"{row.name}: {row.told}"), cx=scale(row.value), cy=y, r=4.5,
                 class_=f"dot {row.style}"),
         ]  # fmt: skip
     label = tag("text", x.label, x=WIDTH - 12.0, y=height - 4, text_anchor="end", class_="axis")
-    return picture(title, description, height, parts, label, at=at)
+    return picture(title, description, height, parts, label, _legend(legend, height - 7.5), at=at)
+
+
+def _tail(row: Interval, scale: Scale, y: float) -> Markup:
+    """The line to the tail; where that lies beyond the axis, an arrow at its end."""
+    end = row.tail if row.tail is not None else row.high
+    reaches = min(end, scale.high)
+    line = tag("line", x1=scale(row.low), x2=scale(reaches), y1=y, y2=y, class_=f"thin {row.style}")
+    if end <= scale.high:
+        return line
+    tip = scale(reaches)
+    points = f"{tip - 5:.1f},{y - 4:.1f} {tip:.1f},{y:.1f} {tip - 5:.1f},{y + 4:.1f}"
+    return tag("g", line, tag("polyline", points=points, class_=f"thin beyond {row.style}"))
+
+
+def _legend(entries: Sequence[tuple[str, str]], y: float) -> Markup:
+    """What the marks mean, from the left, on the line of the axis' name."""
+    drawn: list[Child] = []
+    x = 10.0
+    for mark, text in entries:
+        drawn += [_sign(mark, x, y), tag("text", text, x=x + 16, y=y + 3.5, class_="axis")]
+        x += 16 + len(text) * CHAR + 10
+    return tag("g", drawn, class_="legend")
+
+
+def _sign(mark: str, x: float, y: float) -> Markup:
+    if mark == "dot":
+        return tag("circle", cx=x + 6, cy=y, r=4.0, class_="dot s5")
+    if mark == "reference":
+        return tag("line", x1=x + 6, x2=x + 6, y1=y - 5, y2=y + 5, class_="reference")
+    return tag("line", x1=x + 1, x2=x + 11, y1=y, y2=y, class_=f"{mark} s5")
 
 
 def interval_height(n_rows: int) -> float:

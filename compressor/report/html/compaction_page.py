@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from compressor.report.html.history import provenance
 from compressor.report.html.latencies import times_beside
 from compressor.report.html.page import About, Tile, folded, note, page, section
 from compressor.report.html.parts import (
@@ -12,10 +13,12 @@ from compressor.report.html.parts import (
     before_after,
     layer_sizes,
     primary,
-    provenance,
+    speedup_tile,
     stations,
     trade_off,
 )
+from compressor.report.html.width_bars import Width, widths_figure
+from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, percent, plural, shape
 from compressor.units import format_count, format_macs, format_ratio
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from compressor.analysis import LayerCost, LayerLatency
     from compressor.compaction import CompactReport
     from compressor.report.html.markup import Markup
+    from compressor.timing import CutLatency
 
 _REASONS = 12
 
@@ -34,20 +38,23 @@ def compact_page(
     after: Sequence[LayerCost] = (),
     latencies: Sequence[LayerLatency] = (),
     threads: int = 1,
+    latency: CutLatency | None = None,
 ) -> str:
-    """What was removed, that the rest computes the same, layer by layer also in time, and why anything stayed."""
+    """The speed-up, what was removed, that the rest computes the same, layer by layer also in time, what stayed."""
     lead = f"{plural(report.n_units_removed, 'unit')} removed in {duration(report.seconds)}. {_agreement(report)}"
     left = {cost.name: cost for cost in after}
     rows = [_sizes(cost, left.get(cost.name)) for cost in before]
     way = stations(about.record) if about.record is not None else []
     sections = [
-        layer_sizes(rows, "What each layer held (grey) and what is left of it."),
+        note(line.replace("\n", "; ")) if (line := latency_line(latency)) else None,
+        _widths(before, left),
+        layer_sizes(rows, "What each layer held (grey) and what is left of it; norms with the layer they normalise."),
         _latencies(latencies, threads),
         trade_off(way, "What every command made of the model."),
         _kept(report.skipped),
         provenance(about),
     ]
-    return page(about, about.title, lead, _tiles(report), sections)
+    return page(about, about.title, lead, [*speedup_tile(latency), *_tiles(report)], sections)
 
 
 def _tiles(report: CompactReport) -> list[Tile]:
@@ -86,10 +93,22 @@ def _agreement(report: CompactReport) -> str:
 
 def _sizes(before: LayerCost, after: LayerCost | None) -> LayerSizes:
     if after is None:
-        return LayerSizes(before.name, (before.params, 0), (before.macs, 0), shape(before.weight_shape))
+        return LayerSizes(before.name, (before.params, 0), (before.macs, 0), shape(before.weight_shape), before.of)
     changed = before.weight_shape != after.weight_shape
     told = shape(before.weight_shape) + (f" → {shape(after.weight_shape)}" if changed else "")
-    return LayerSizes(before.name, (before.params, after.params), (before.macs, after.macs), told)
+    return LayerSizes(before.name, (before.params, after.params), (before.macs, after.macs), told, before.of)
+
+
+def _widths(before: Sequence[LayerCost], left: Mapping[str, LayerCost]) -> Markup | None:
+    rows: list[Width] = []
+    for cost in before:
+        if cost.filters is not None:
+            after = left.get(cost.name)
+            rows.append(Width(cost.name, cost.filters[0], after.filters[0] if after and after.filters else 0))
+    drawn = widths_figure(rows)
+    return (
+        section("What is left", "Every layer that multiplies, from the input to the output.", drawn) if drawn else None
+    )
 
 
 def _latencies(latencies: Sequence[LayerLatency], threads: int) -> Markup | None:

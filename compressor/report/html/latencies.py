@@ -34,7 +34,7 @@ def times_beside(before: Seconds, after: Seconds, titles: tuple[str, str] = ("Be
     most = max((*before.values(), *after.values()), default=0.0)
     totals = sum(before.values()), sum(after.values())
     columns = (
-        Column("Layer", "name"), Column("Latency", "bar"), Column(titles[0]), Column("Share", less=True),
+        Column("Layer", "name"), Column("Latency", "bar"), Column(titles[0], less=True), Column("Share", less=True),
         Column(titles[1]), Column("Share", less=True), Column("Speed-up"),
     )  # fmt: skip
     rows: list[tuple[Child, ...]] = []

@@ -25,7 +25,10 @@ _TALL = 26
 
 @dataclass(frozen=True)
 class About:
-    """Where a result comes from: command, what was asked, model, versions, and the history of the model."""
+    """Where a result comes from: command, what was asked, model, versions, and the history of the model.
+
+    `models` are the names of several, `where` data and task as they were said, for a model that has no record.
+    """
 
     command: str
     model: str
@@ -35,6 +38,8 @@ class About:
     output: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     record: Record | None = None
+    models: tuple[str, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def title(self) -> str:
@@ -157,6 +162,13 @@ def folded(title: str, *parts: Child, opened: bool = False) -> Markup:
 def note(text: str) -> Markup:
     """A paragraph in small print."""
     return tag("p", text, class_="note")
+
+
+def warnings(texts: Sequence[str]) -> Markup | None:
+    """What makes the numbers below doubtful, in a box above them."""
+    if not texts:
+        return None
+    return tag("div", [tag("p", f"Warning: {text}") for text in texts], class_="warnings", role="note")
 
 
 def bars(parts: Sequence[tuple[float, str]], told: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Sections that several pages have: layers before and after, training, the way to the result, where it comes from.
+"""Sections that several pages have: layers before and after, training, the way to the result.
 
 It must never hold what only one command shows.
 """
@@ -6,19 +6,21 @@ It must never hold what only one command shows.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compressor.program.record import Record, Step
+from compressor.program.record import Record
 from compressor.report.html.charts import Axis, Line, Mark, Point, line_chart, point_chart
 from compressor.report.html.markup import Child, Markup, tag
-from compressor.report.html.page import About, Column, bars, charts, figure, folded, section, table
+from compressor.report.html.page import Column, Tile, bars, charts, figure, folded, section, table
 from compressor.report.html.scale import share, short
-from compressor.report.text import metric, metrics
+from compressor.report.text import metric, plural
 from compressor.schema import is_number
-from compressor.units import format_count, format_fewer, format_macs
+from compressor.units import format_count, format_fewer, format_macs, format_ratio
+
+if TYPE_CHECKING:
+    from compressor.timing import CutLatency
 
 _NO_METRICS = frozenset({"loss", "n", "asked", "got", "of", "removed", "still_zeroed", "params", "macs", "before"})
 """Numbers in a step of the history that are not what the model is measured by."""
@@ -26,17 +28,21 @@ _NO_METRICS = frozenset({"loss", "n", "asked", "got", "of", "removed", "still_ze
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Parameters and MACs of one layer before and after; `shape` says how its weight changed, where that is known."""
+    """Parameters and MACs of one layer before and after; `shape` says how its weight changed, where that is known.
+
+    A row `of` another layer, a norm, is counted with that one.
+    """
 
     name: str
     params: tuple[int, int]
     macs: tuple[int, int]
     shape: str = ""
+    of: str = ""
 
 
 def layer_sizes(rows: Sequence[LayerSizes], lead: str, kept: str = "Weight") -> Markup | None:
     """Each layer's parameters and MACs before (grey) and after (coloured) on one scale; `kept` heads the shapes."""
-    shown = [row for row in rows if row.params[0]]
+    shown = [row for row in _with_norms(rows) if row.params[0]]
     if not shown:
         return None
     most_params, most_macs = max(row.params[0] for row in shown), max(max(row.macs[0] for row in shown), 1)
@@ -56,6 +62,23 @@ def layer_sizes(rows: Sequence[LayerSizes], lead: str, kept: str = "Weight") -> 
              format_fewer(totals[0], totals[1], "gone"), "", format_macs(totals[2]), format_macs(totals[3])),
         ),
     )  # fmt: skip
+
+
+def _with_norms(rows: Sequence[LayerSizes]) -> list[LayerSizes]:
+    """The rows without those of norms, which are in the layer that they belong to."""
+    names = {row.name for row in rows if not row.of}
+    held = [row for row in rows if row.of not in names]  # a shared weight is several rows of one name
+    places = {row.name: i for i, row in reversed(list(enumerate(held)))}
+    for row in rows:
+        if row.of in names:
+            owner = held[places[row.of]]
+            grown = replace(owner, params=_sum(owner.params, row.params), macs=_sum(owner.macs, row.macs))
+            held[places[row.of]] = grown
+    return held
+
+
+def _sum(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def _columns(rows: Sequence[LayerSizes]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -98,7 +121,7 @@ def training(stages: Sequence[tuple[str, Sequence[Mapping[str, float]]]], lead: 
     if not rows:
         return None
     names = [n for n in dict.fromkeys(key for row in rows for key in row) if n not in ("epoch", "seconds", "n", "lr")]
-    told = [name for name in names if name not in _LOSSES and name not in _BEHIND and _varies(name, rows)]
+    told = [n for n in names if n not in (*_LOSSES, *_BEHIND, *_AIMS.values()) and _varies(n, rows)]
     ends = (0.5, len(rows) + 0.5)
     figures = [_losses(rows, marks, ends), *(_curve(name, rows, marks, ends) for name in told)]
     columns = [Column("Epoch", "name"), *(Column(_titled(name)) for name in (*names, "lr"))]
@@ -117,6 +140,8 @@ def _varies(name: str, rows: Sequence[Mapping[str, float]]) -> bool:
 _LOSSES = {"train_loss": ("training", "s2"), "loss": ("validation", "s3")}
 _BEHIND = ("rho",)
 """Settings that are in the table of values and not worth a picture."""
+_AIMS = {"residual": "planned residual"}
+"""Curves that are to follow another one, which is drawn with them."""
 _TITLES = {"train_loss": "Training loss", "loss": "Validation loss", "lr": "Learning rate"}
 
 
@@ -153,10 +178,13 @@ def _curve(
         return None
     is_share = name == "sparsity"
     y = replace(axis_of(name), zero=is_share)
-    line = Line(name, points, named=False, dots=len(points) == 1)
+    aim = _points(_AIMS.get(name, ""), rows)
+    lines = [Line("plan", aim, "aim")] if aim else []
+    lines.append(Line(name, points, named=bool(aim), dots=len(points) == 1))
     (first, start), (last, end) = points[0], points[-1]
     told = f"{name} over epochs {first:.0f} to {last:.0f}: from {y.format(start)} to {y.format(end)}"
-    drawing = line_chart(_titled(name), told, [line], _epochs(ends), y, marks)
+    told += f"; the penalty is steered along a plan from {y.format(aim[0][1])} to {y.format(aim[-1][1])}" if aim else ""
+    drawing = line_chart(_titled(name), told, lines, _epochs(ends), y, marks)
     aside = "; while ADMM runs, that of Z" if is_share and any("residual" in row for row in rows) else ""
     return figure(_titled(name), f"ends at {metric(name, end)}{aside}", drawing)
 
@@ -208,69 +236,6 @@ def trade_off(found: Sequence[tuple[str, int, float, str]], lead: str, values: M
     return section("The way to the result", lead, tag("div", shown, values, class_="split"))
 
 
-def provenance(about: About) -> Markup:
-    """This run and every command that made the model, with seeds, versions and digests."""
-    steps = about.record.steps if about.record is not None else ()
-    last = steps[-1] if steps else None
-    told_by_step = last is not None and last.command == about.command and about.output is not None
-    record = about.record if steps else None
-    items = [_step(step, about, record, is_last=told_by_step and step is last) for step in steps]
-    if not told_by_step:
-        now = [f"seed {about.seed}"] if about.seed is not None else []
-        items.append(
-            _item(command_line(about.command, about.options, _shell(about.model)), [*now, f"of {about.model}"])
-        )
-    sources = []
-    if about.record is not None:
-        sources = [text for text in (
-            f"architecture {about.record.arch}" if about.record.arch else "",
-            f"data {about.record.data}" if about.record.data else "",
-        ) if text]  # fmt: skip
-    lead = "Every command behind this result, the last one at the bottom"
-    return section("Provenance", f"{lead}; {', '.join(sources)}." if sources else f"{lead}.",
-                   tag("ol", items, class_="history"))  # fmt: skip
-
-
-def _shell(model: str) -> str:
-    """MODEL as it is typed; of several, each by itself."""
-    return " ".join(shlex.quote(part) for part in model.split(", "))
-
-
-def _step(step: Step, about: About, record: Record | None, *, is_last: bool) -> Markup:
-    now = about.versions
-    where = {"data": record.data, "task": record.task} if record is not None else {}
-    said = {**step.options, **{name: text for name, text in where.items() if text}, "seed": step.seed or None}
-    typed = command_line(step.command, said, _shell(about.model) if is_last else "MODEL")
-    told = [
-        step.time_utc.replace("T", " ").replace("+00:00", " UTC"),
-        f"seed {step.seed}" if step.seed is not None else "",
-        f"from SHA-256 {step.parent_sha256}" if step.parent_sha256 else "",
-        metrics({k: v for k, v in step.metrics.items() if isinstance(v, float) and k not in ("asked", "got")}),
-        " ".join(f"{name} {v}" for name, v in step.versions.items() if now.get(name) != v),
-    ]
-    return _item(typed, [text for text in told if text])
-
-
-def _item(command: str, told: Sequence[str]) -> Markup:
-    return tag("li", tag("pre", tag("code", command)), tag("div", " · ".join(told), class_="aside"))
-
-
-def command_line(command: str, options: Mapping[str, Any], model: str = "") -> str:
-    """`compress prune net.pt --ratio 13x --steps 1`: what was asked in full, as one can type it."""
-    words = ["compress", command, *([model] if model else [])]
-    for name, value in options.items():
-        flag = f"--{name}"
-        if value is False or value is None:
-            continue
-        if value is True:
-            words.append(flag)
-        elif isinstance(value, (list, tuple)):
-            words += [word for part in value for word in (flag, shlex.quote(str(part)))]
-        else:
-            words += [flag, shlex.quote(str(value))]
-    return " ".join(words)
-
-
 def gates(found: Sequence[Mapping[str, Any]]) -> Markup | None:
     """What was required, and what was there instead where it was not met."""
     rows = [
@@ -285,3 +250,15 @@ def before_after(before: int, after: int) -> str:
     """`from 431,080, 13.0x fewer`."""
     times = format_fewer(before, after, "gone")
     return f"from {format_count(before)}, {times} fewer" if before != after else "unchanged"
+
+
+def speedup_tile(latency: CutLatency | None) -> list[Tile]:
+    """How many times faster, against how many times fewer MACs, and how that is known; none where nobody looked."""
+    if latency is None:
+        return []
+    measured = latency.before_s is not None
+    told = [
+        f"for {format_ratio(latency.macs_ratio)} fewer MACs" if latency.macs_ratio is not None else "",
+        f"{plural(latency.threads, 'thread')}, batch {latency.batch}" if measured else "estimated by the widths",
+    ]
+    return [Tile("Speed-up", format_ratio(latency.speedup), "; ".join(text for text in told if text))]

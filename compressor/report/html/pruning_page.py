@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compressor.report.html.history import provenance
 from compressor.report.html.markup import Child, Markup
-from compressor.report.html.page import About, Column, Tile, note, page, section, table
+from compressor.report.html.page import About, Column, Tile, note, page, section, table, warnings
 from compressor.report.html.parts import (
     LayerSizes,
     before_after,
     gates,
     layer_sizes,
     primary,
-    provenance,
+    speedup_tile,
     stations,
     trade_off,
     training,
 )
+from compressor.report.html.width_bars import Width, widths_figure
 from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, plural
 from compressor.units import format_count, format_macs, format_ratio
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from compressor.timing import CutLatency
 
 
-_LAYERS = "What each layer had (grey) and what is left of it once the model is compacted."
+_LAYERS = (
+    "What each layer had (grey) and what is left of it once the model is compacted; a norm is counted with the layer "
+    "that it normalises."
+)
 
 
 def prune_page(
@@ -50,11 +55,14 @@ def prune_page(
     ]
     zeroed = f"{format_count(report.zeroed)} more weights are zero and stay where they are." if report.zeroed else None
     kept = {cut.name: f"{format_count(cut.kept)} of {format_count(cut.dense)}" for cut in report.layers}
-    rows = [LayerSizes(c.name, (c.params, c.kept_params), (c.macs, c.kept_macs), kept.get(c.name, "")) for c in costs]
+    rows = [
+        LayerSizes(c.name, (c.params, c.kept_params), (c.macs, c.kept_macs), kept.get(c.name, ""), c.of) for c in costs
+    ]
     sections: list[Child] = [
-        [note(f"Warning: {text}") for text in report.warnings],
+        warnings(report.warnings),
         note(line.replace("\n", "; ")) if (line := latency_line(latency)) else None,
         gates(required),
+        _widths(report),
         _stages(report.stages),
         training([(row.name, row.history) for row in report.stages], "Every epoch of this run, stage after stage."),
         layer_sizes(rows, _LAYERS, _kept_what(report)),
@@ -64,16 +72,20 @@ def prune_page(
     return page(about, title, lead, tiles, sections)
 
 
-def speedup_tile(latency: CutLatency | None) -> list[Tile]:
-    """How many times faster, against how many times fewer MACs; none where nobody measured."""
-    if latency is None:
-        return []
-    against = f"for {format_ratio(latency.macs_ratio)} fewer MACs" if latency.macs_ratio is not None else ""
-    return [Tile("Speed-up", format_ratio(latency.speedup), against or "estimated by the widths")]
+def _widths(report: PruneReport) -> Markup | None:
+    if report.pattern.weights == "shape" and report.pattern.units is None:
+        columns = [(cut.name, cut.columns) for cut in report.layers if cut.columns is not None]
+        drawn = widths_figure([Width(name, dense, kept) for name, (kept, dense) in columns], "columns")
+    else:
+        widths = [Width(cut.name, cut.dense, cut.kept) for cut in report.layers]
+        drawn = widths_figure(widths, _kept_what(report).lower())
+    return (
+        section("What is left", "Every layer that multiplies, from the input to the output.", drawn) if drawn else None
+    )
 
 
 def _kept_what(report: PruneReport) -> str:
-    return "Weights" if report.pattern.weights == "unstructured" else "Filters"
+    return "Filters" if report.pattern.is_physical else "Weights"
 
 
 def _macs(before: int, after: int) -> str:
@@ -138,7 +150,7 @@ def retrain_page(report: RetrainReport, about: About) -> str:
         tiles.append(Tile("Loss", metric("loss", loss), "on the validation data"))
     way = stations(about.record) if about.record is not None else []
     sections = [
-        [note(f"Warning: {text}") for text in report.warnings],
+        warnings(report.warnings),
         note(f"Stopped early: {report.stopped}.") if report.stopped else None,
         training([("retrain", report.history)], "Every epoch."),
         _stages(report.stages, way),

@@ -63,14 +63,22 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
   border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 12.5px; vertical-align: bottom; }
-th, td { padding: 6px 11px; white-space: nowrap; }
+th, td { padding: 6px 9px; white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 16px; } th:last-child, td:last-child { padding-right: 16px; }
 thead th { border-bottom: 1px solid var(--rule); padding-top: 10px; }
 tbody tr + tr td, tbody tr + tr th { border-top: 1px solid var(--grid); }
 tbody th { color: var(--ink); font-size: 13.5px; font-weight: 400; }
-.long { display: inline-block; width: 30ch; white-space: normal; overflow-wrap: anywhere; }
+.long { display: inline-block; width: 24ch; white-space: normal; overflow-wrap: anywhere; }
 .tall { max-height: 640px; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: var(--card); box-shadow: 0 1px 0 var(--rule); }
+.tall tfoot td, .tall tfoot th { position: sticky; bottom: 0; background: var(--card);
+  box-shadow: 0 -1px 0 var(--rule); }
+.warnings { margin: 12px 0 0; padding: 8px 16px; background: var(--card); border: 1px solid var(--s2);
+  border-left-width: 4px; border-radius: 6px; font-size: 13.5px; overflow-wrap: anywhere; }
+.warnings p { margin: 3px 0; }
+.key { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 4px 0 8px; }
+.key.dense { background: var(--before); } .key.kept { background: var(--s1); }
+.widths { margin-top: 14px; }
 .stack { display: grid; gap: 18px; min-width: 0; }
 tfoot td, tfoot th { border-top: 1px solid var(--rule); font-weight: 600; color: var(--ink); font-size: 13.5px; }
 .n, .heat { text-align: right; }
@@ -104,7 +112,11 @@ svg .tick, svg .axis { fill: var(--soft); font-size: 10.5px; }
 /* Two charts fill the page: drawn larger, their text stays as it is elsewhere. */
 @media (min-width: 960px) { .charts.pairs svg text { font-size: 9px; }
   .charts.pairs svg .tick, .charts.pairs svg .axis { font-size: 8.5px; } }
+@media (min-width: 960px) { figure.wide svg text { font-size: 7.5px; } figure.wide svg .tick { font-size: 7px; } }
+@media (max-width: 640px) { figure.wide svg text, figure.wide svg .tick { font-size: 20px; } }
 svg .mark { fill: var(--soft); font-size: 10.5px; }
+svg .line.aim { stroke: var(--before); stroke-dasharray: 4 3; } svg .name.aim { fill: var(--soft); }
+svg .beyond { fill: none; }
 svg .grid { stroke: var(--grid); stroke-width: 1; }
 svg .phase { stroke: var(--before); stroke-width: 1; stroke-dasharray: 2 3; }
 svg .reference { stroke: var(--soft); stroke-width: 1; }
@@ -130,7 +142,12 @@ _AFTER = """
   .tile { padding: 11px 14px 12px; } .tile .value { font-size: 20px; } .tile .value.long { font-size: 16px; }
   th, td { padding: 6px 10px; }
   .less { display: none; }
-  .long { width: 16ch; }
+  .long { width: 11ch; }
+  th, td.bar { white-space: normal; } tbody th { overflow-wrap: anywhere; }
+  thead th { overflow-wrap: break-word; }
+  td.heat { font-size: 12px; padding: 6px 4px; } td.heat span { margin: -3px -2px; padding: 3px 2px; }
+  td.bar { min-width: 44px; }
+  th, td { padding: 6px 6px; }
 }
 @media print { button { display: none; } section { break-inside: avoid; }
   .scroll, .tall { overflow: visible; max-height: none; } }

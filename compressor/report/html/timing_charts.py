@@ -23,9 +23,10 @@ def latency_chart(timings: Sequence[Timing], at: At | None = None) -> Markup:
         )
         for i, t in enumerate(timings)
     ]  # fmt: skip
-    told = "; ".join(f"{row.name} {row.told}" for row in rows)
+    told = "; ".join(f"{row.name} {row.told}, p90 {format_seconds(row.tail or row.high)}" for row in rows)
     x = Axis("one inference", lambda v: format_seconds(v) if v > 0 else "0", zero=True)
-    return interval_chart("Latency", told, rows, x, at=at)
+    legend = (("dot", "median"), ("thick", "± MAD"), ("thin", "to p90"))
+    return interval_chart("Latency", told, rows, x, legend=legend, at=at)
 
 
 def speedup_chart(timings: Sequence[Timing], at: At | None = None) -> Markup:
@@ -38,7 +39,8 @@ def speedup_chart(timings: Sequence[Timing], at: At | None = None) -> Markup:
     between = [f"95 % from {format_ratio(row.low)} to {format_ratio(row.high)}" for row in rows]
     told = "; ".join(f"{row.name} {row.told}, {where}" for row, where in zip(rows, between, strict=True))
     x = Axis("times as fast", lambda v: f"{v:g}x", zero=True)
-    return interval_chart("Speed-up", told, rows, x, 1.0, at=at)
+    legend = (("dot", "speed-up"), ("thick", "95 %"), ("reference", "equal"))
+    return interval_chart("Speed-up", told, rows, x, 1.0, legend=legend, at=at)
 
 
 def plain_name(name: str) -> str:

@@ -9,14 +9,15 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compressor.report.html.charts import Axis, Point, point_chart
+from compressor.report.html.history import provenance
 from compressor.report.html.latencies import times_alone, times_beside
 from compressor.report.html.markup import Child, Markup, tag
-from compressor.report.html.page import About, Column, Tile, charts, figure, note, page, section, stack, table
-from compressor.report.html.parts import axis_of, provenance
+from compressor.report.html.page import About, Column, Tile, charts, figure, note, page, section, stack, table, warnings
+from compressor.report.html.parts import axis_of
 from compressor.report.html.timing_charts import latency_chart, plain_name, speedup_chart, style_of
 from compressor.report.profiles import row_times
 from compressor.report.text import metric, plural
-from compressor.report.timing import against_macs, configuration_name, configurations
+from compressor.report.timing import against_macs, comparisons, configuration_name, configurations
 from compressor.timing.require import looked_at
 from compressor.units import format_bytes, format_count, format_ratio, format_seconds
 
@@ -35,7 +36,7 @@ def bench_page(report: BenchReport, about: About, requirements: Mapping[str, boo
         f"torch {where.torch}, onnxruntime {where.onnxruntime}, Python {where.python}, {where.system}."
     )
     sections: list[Child] = [
-        [note(f"Warning: {warning.message}; {warning.hint}.") for warning in report.warnings],
+        warnings([f"{warning.message}; {warning.hint}." for warning in report.warnings]),
         _requirements(report, requirements or {}),
         _summary(report.timings),
         [_configuration(timings) for timings in configurations(report.timings)],
@@ -56,9 +57,10 @@ def _tiles(timings: Sequence[Timing]) -> list[Tile]:
     compared = len(first_group) > 1
     what = f"{plain_name(last.subject.name)}, {plural(last.threads, 'thread')}, batch {last.batch}"
     latency, size = f"from {format_seconds(first.median_s)}", f"from {format_bytes(first.subject.size_bytes)}"
+    name = plain_name(last.subject.name)
     tiles = [
-        Tile("Latency", format_seconds(last.median_s), f"{latency if compared else 'median'}; {what}"),
-        Tile("Size", format_bytes(last.subject.size_bytes), size if compared else "of the file"),
+        Tile("Latency", format_seconds(last.median_s), f"{what}; {latency if compared else 'median'}"),
+        Tile("Size", format_bytes(last.subject.size_bytes), f"{name}; {size if compared else 'of the file'}"),
     ]  # fmt: skip
     if compared:
         interval = f"95 %: {format_ratio(last.speedup_low)} to {format_ratio(last.speedup_high)}"
@@ -67,8 +69,8 @@ def _tiles(timings: Sequence[Timing]) -> list[Tile]:
             0, Tile("Speed-up", format_ratio(last.speedup), "; ".join(filter(None, (what, interval, against))))
         )
     if last.accuracy is not None:
-        aside = f"from {metric('accuracy', first.accuracy)}" if compared and first.accuracy is not None else ""
-        tiles.append(Tile("Accuracy", metric("accuracy", last.accuracy), aside))
+        aside = f"; from {metric('accuracy', first.accuracy)}" if compared and first.accuracy is not None else ""
+        tiles.append(Tile("Accuracy", metric("accuracy", last.accuracy), name + aside))
     return tiles
 
 
@@ -79,43 +81,55 @@ def _requirements(report: BenchReport, requirements: Mapping[str, bool]) -> Mark
     rows = [
         (
             found.gate.text, tag("span", "met" if found.passed else "not met", class_=None if found.passed else "bad"),
-            found.shown, plain_name(found.timing.subject.name),
-            f"{plural(found.timing.threads, 'thread')}, batch {found.timing.batch}",
+            found.shown,
+            f"{plain_name(found.timing.subject.name)}, {plural(found.timing.threads, 'thread')}, "
+            f"batch {found.timing.batch}",
         )
         for found in looked_at(report, tuple(requirements))
     ]  # fmt: skip
-    columns = (
-        Column("Required", "name"), Column("", "left"), Column("Value"), Column("Model", "left"),
-        Column("Configuration", "left", less=True),
-    )  # fmt: skip
+    columns = (Column("Required", "name"), Column("", "left"), Column("Value"), Column("Of", "text"))
     return section("Requirements", "", table(columns, rows))
 
 
 def _summary(timings: Sequence[Timing]) -> Markup | None:
-    """Speed-ups over threads and batches, a row for each model, where there is more than one configuration."""
+    """Speed-ups over threads and batches, a row for each model and number of threads, where there are several."""
     found = list(configurations(timings))
     if len(found) < 2 or len(found[0]) < 2:
         return None
+    batches = sorted({rows[0].batch for rows in found})
+    providers = list(dict.fromkeys(rows[0].provider for rows in found))
+    by_place = {(t.provider, t.threads, t.batch, i): t for rows in found for i, t in enumerate(rows) if i}
     columns = [
-        Column("Model", "name"),
-        *(Column(f"{plural(r[0].threads, 'thread')}, batch {r[0].batch}") for r in found),
-    ]
-    rows = [
-        [found[0][i].subject.name, *(format_ratio(rows[i].speedup) for rows in found)] for i in range(1, len(found[0]))
-    ]
-    lead = f"How many times as fast as {plain_name(found[0][0].subject.name)}."
+        Column("Model", "name"), *[Column("Provider", "left")] * (len(providers) > 1), Column("Threads"),
+        *(Column(f"batch {batch}") for batch in batches),
+    ]  # fmt: skip
+    rows: list[list[Child]] = []
+    for provider, threads, i in dict.fromkeys((p, n, i) for p, n, _, i in by_place):
+        cells = [by_place.get((provider, threads, batch, i)) for batch in batches]
+        name = next(t.subject.name for t in cells if t)
+        rows.append([name, *[provider] * (len(providers) > 1), str(threads), *map(_times, cells)])
+    lead = f"How many times as fast as {plain_name(found[0][0].subject.name)}; red where slower."
     return section("Speed-up over threads and batches", lead, table(columns, rows))
+
+
+def _times(timing: Timing | None) -> Child:
+    if timing is None:
+        return ""
+    bounds = f"95 %: {format_ratio(timing.speedup_low)} to {format_ratio(timing.speedup_high)}"
+    style = "bad" if timing.verdict == "slower" else None
+    return tag("span", format_ratio(timing.speedup), title=bounds, class_=style)
 
 
 def _configuration(timings: list[Timing]) -> Markup:
     title = configuration_name(timings)
     lead = "The models were measured in turns, so that whatever else the machine did met all of them."
+    told = [note(f"{text}.") for text in comparisons(timings)]
     flat, against = (_latency(timings), _speedup(timings)), list(_against(timings))
-    return section(title, lead, charts(*([stack(*flat), *against] if against else flat)), _values(timings))
+    return section(title, lead, told, charts(*([stack(*flat), *against] if against else flat)), _values(timings))
 
 
 def _latency(timings: list[Timing]) -> Markup:
-    return figure("Latency", "median ± MAD, line to p90", latency_chart(timings))
+    return figure("Latency", "of one inference", latency_chart(timings))
 
 
 def _speedup(timings: list[Timing]) -> Markup | None:
@@ -190,7 +204,7 @@ def _values(timings: list[Timing]) -> Markup:
     columns = [
         Column("Model", "name"), Column("Via", "left", less=True), Column("Median"),
         *[Column("Speed-up")] * compares, Column("± MAD", less=True),
-        Column("p99", less=True), Column("Samples/s", less=True), Column("Size"),
+        Column("p99", less=True), Column("Samples/s", less=True), Column("Size", less=True),
         Column("Parameters", less=True), *[Column("Accuracy")] * has_accuracy,
         *[Column("Memory", less=True)] * has_memory, Column("Runs", less=True),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from tests.report.html.test_pages import PAGES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PHONE_PX = 375
+PHONE_PX, DESK_PX = 375, 1280
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on PATH")
 
@@ -31,9 +31,20 @@ frame.addEventListener("load", () => {
   const overlap = [...inner.querySelectorAll("h1, h2, .tile, figure")].some(
     each => each.getBoundingClientRect().right > frame.clientWidth + 1);
   const wide = root.scrollWidth;
+  const tables = [...inner.querySelectorAll(".scroll")].filter(each => each.getClientRects().length);
+  const within = (each, box) => {
+    const at = each.getBoundingClientRect(), around = box.getBoundingClientRect();
+    return at.right <= around.right + 1 && at.bottom <= around.bottom + 1 && at.width > 0;
+  };
+  const scrolled = tables.filter(each => each.scrollWidth > each.clientWidth).map(each => each.ariaLabel);
+  const cut = title => tables.some(box => [...box.querySelectorAll("thead th")].some(
+    each => each.textContent === title && !within(each, box)));
+  const totals = [...inner.querySelectorAll("tfoot tr")].filter(each => each.getClientRects().length);
+  const hidden = totals.some(each => !within(each.firstChild, each.closest(".scroll")));
   button.click();
   const out = document.createElement("output");
-  out.textContent = JSON.stringify({wide, first, second: look(), label, now: button.textContent, drawn, overlap});
+  out.textContent = JSON.stringify({wide, first, second: look(), label, now: button.textContent, drawn, overlap,
+    scrolled, speedup: !cut("Speed-up"), totals: totals.length && !hidden});
   document.body.append(out);
 });
 """
@@ -68,7 +79,7 @@ def seen(folder: Path, page: str, width_px: int = PHONE_PX) -> tuple[dict[str, A
     return json.loads(html.unescape(told.group(1))), console
 
 
-@pytest.mark.parametrize("name", ["analyze, many layers", "prune", "compact", "bench"])
+@pytest.mark.parametrize("name", ["analyze, many layers", "prune, deep", "compact", "bench, grid"])
 def test_a_phone_shows_the_whole_page_without_errors(tmp_path: Path, name: str) -> None:
     found, console = seen(tmp_path, PAGES[name]())
     assert console == ""
@@ -76,6 +87,29 @@ def test_a_phone_shows_the_whole_page_without_errors(tmp_path: Path, name: str) 
     assert found["drawn"] and not found["overlap"]
     assert found["first"] != found["second"], "the switch changes the page"
     assert {found["label"], found["now"]} == {"Dark", "Light"}
+
+
+@pytest.mark.parametrize("width_px", [PHONE_PX, DESK_PX])
+@pytest.mark.parametrize("name", ["bench, grid", "bench, profiles", "compact"])
+def test_the_speed_up_is_seen_without_scrolling(tmp_path: Path, name: str, width_px: int) -> None:
+    found, _ = seen(tmp_path, PAGES[name](), width_px)
+    assert found["speedup"], "its column is cut off"
+
+
+def test_the_total_of_a_deep_network_is_seen_without_scrolling(tmp_path: Path) -> None:
+    page = PAGES["prune, deep"]()
+    assert all(seen(tmp_path, page, width_px)[0]["totals"] for width_px in (PHONE_PX, DESK_PX))
+    loose = page.replace(".tall tfoot td, .tall tfoot th { position: sticky;", ".tall tfoot td { position: static;")
+    assert loose != page and not seen(tmp_path, loose, DESK_PX)[0]["totals"], "the twin: at the end of a long table"
+
+
+@pytest.mark.parametrize("name", ["analyze, many layers", "prune, deep", "compact", "bench, grid", "bench, profiles"])
+def test_no_table_is_wider_than_a_desk(tmp_path: Path, name: str) -> None:
+    found, _ = seen(tmp_path, PAGES[name](), DESK_PX)
+    assert found["scrolled"] == []
+    if name == "bench, grid":
+        wide = PAGES[name]().replace('<th scope="row">small.onnx', '<th scope="row">' + "wide" * 150)
+        assert seen(tmp_path, wide, DESK_PX)[0]["scrolled"], "the twin"
 
 
 def test_what_is_too_wide_or_wrong_is_noticed(tmp_path: Path) -> None:

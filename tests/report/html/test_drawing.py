@@ -9,7 +9,7 @@ import pytest
 from compressor.report.html.charts import Axis, Interval, Line, Point, interval_chart, line_chart, point_chart
 from compressor.report.html.labels import place_names
 from compressor.report.html.markup import Markup, escape, join, tag
-from compressor.report.html.parts import command_line, primary
+from compressor.report.html.parts import primary
 from compressor.report.html.scale import Scale, around, rounded, share, short, spread
 
 
@@ -97,11 +97,6 @@ def test_every_drawing_says_what_it_shows() -> None:
         assert drawn.startswith('<svg viewBox="0 0 360 ')
         assert "<title>the title</title><desc>what is seen</desc>" in drawn
         assert 'role="img"' in drawn
-
-
-def test_command_lines_can_be_typed() -> None:
-    options = {"ratio": "13x", "keep": ["conv 1", "fc"], "augment": True, "off": False, "none": None}
-    assert command_line("prune", options) == "compress prune --ratio 13x --keep 'conv 1' --keep fc --augment"
 
 
 def test_the_metric_that_counts() -> None:

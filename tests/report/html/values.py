@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compressor.analysis import Analysis, LayerCost, LayerLatency, LayerRow, PinRow, UnitGroup
 from compressor.asking import Sensitivity, parse_pattern
 from compressor.compaction.removed import CompactReport, LayerChange, Proof
@@ -89,6 +91,7 @@ def scan(n_layers: int = 7) -> Sensitivity:
         name: tuple((share, max(0.1, 0.938 - share**2 * (0.05 + 0.12 * i))) for share in shares)
         for i, name in enumerate(names)
     }
+    curves["downsample"] = curves[names[0]]  # the same units: the same numbers
     return Sensitivity("accuracy", 0.938, 1000, "channel", curves, unmeasured=("late.conv",))
 
 
@@ -98,7 +101,9 @@ def history(epochs: int, *, residual: bool = False) -> tuple[dict[str, float], .
         row = {"epoch": i + 1, "lr": 0.001 / (i + 1), "train_loss": 0.5 / (i + 1), "loss": 0.4 / (i + 1) + 0.02}
         row |= {"sparsity": 0.9231} if residual or epochs > 5 else {}
         row |= {"accuracy": ACCURACIES[i], "n": 1000.0, "seconds": 2.5}
-        rows.append(row | ({"residual": 0.9 * 0.6**i, "rho": 0.001 * 2**i} if residual else {}))
+        plan = max(0.9 * (1 - i / 6), 0.0)
+        told = {"residual": 0.9 * 0.6**i, "rho": 0.001 * 2**i, "planned residual": plan}
+        rows.append(row | (told if residual else {}))
     return tuple(rows)
 
 
@@ -125,9 +130,32 @@ def pruning(asked: float | None = 13.0) -> PruneReport:
 
 def costs() -> tuple[LayerCost, ...]:
     return (
-        LayerCost("conv1", (20, 1, 5, 5), Params(520), Macs(288_000), Params(390), Macs(216_000)),
-        LayerCost(HOSTILE, (500, 800), Params(400_500), Macs(400_000), Params(25_389), Macs(25_300)),
+        LayerCost("conv1", (20, 1, 5, 5), Params(520), Macs(288_000), Params(390), Macs(216_000), "", (20, 15)),
+        LayerCost("bn1", (20,), Params(40), Macs(0), Params(30), Macs(0), "conv1"),
+        LayerCost(HOSTILE, (500, 800), Params(400_500), Macs(400_000), Params(25_389), Macs(25_300), "", (500, 93)),
     )
+
+
+def residual_network(n_blocks: int = 27) -> tuple[PruneReport, tuple[LayerCost, ...]]:
+    """A network as deep as ResNet-56, with the names it has there: what a page must hold without scrolling sideways."""
+    names = [f"layer{1 + 3 * i // n_blocks}.{i % (n_blocks // 3)}.conv{j}" for i in range(n_blocks) for j in (1, 2)]
+    rows: list[LayerCost] = []
+    cuts: list[LayerCut] = []
+    for i, name in enumerate(names):
+        width = (16, 32, 64)[3 * i // len(names)]
+        kept = max(width - i % 9, 2)
+        share = kept / width
+        params, macs = 9 * width * width, 9 * width * width * (32 * 16 // width) ** 2
+        rows.append(
+            LayerCost(
+                name, (width, width, 3, 3), Params(params), Macs(macs), Params(round(params * share)),
+                Macs(round(macs * share)), "", (width, kept),
+            )
+        )  # fmt: skip
+        norm = name.replace("conv", "bn")
+        rows.append(LayerCost(norm, (width,), Params(2 * width), Macs(0), Params(2 * kept), Macs(0), name))
+        cuts.append(LayerCut(name, kept, width, Params(round(params * share) + 2 * kept), Params(params + 2 * width)))
+    return replace(pruning(), layers=tuple(cuts)), tuple(rows)
 
 
 def retraining() -> RetrainReport:
@@ -169,7 +197,25 @@ def bench(*, with_accuracy: bool = True, n_profiles: int = 0) -> BenchReport:
         timing("dense.onnx", 120e-6, 1_724_320, 1.0, 0.975), timing(f"{HOSTILE}.onnx", 61e-6, 135_000, 1.97, 0.9731),
         timing("small.onnx", 40e-6, 80_000, 3.0, 0.951),
     )  # fmt: skip
+    macs = (2_293_000, 660_000, 400_000)
+    timings = tuple(replace(t, subject=replace(t.subject, macs=n)) for t, n in zip(timings, macs, strict=True))
     where = Environment("A CPU", 2, None, "2.13.0", "1.31.1", "3.11", "Linux", 0.4)
     noisy = BenchWarning(WarningKind.NOISY, "dense.onnx: MAD 6 % of the median")
     profiles = tuple(profile(t.subject, faster=1.0 + 3 * i) for i, t in enumerate(timings[:n_profiles]))
     return BenchReport(timings, (noisy,), where, 12, profiles)
+
+
+def bench_grid() -> BenchReport:
+    """Two models over two numbers of threads and two batches, on eight threads slower; one tail ten times as long."""
+    report = bench()
+    timings: list[Timing] = []
+    for threads, batch in ((1, 1), (1, 16), (8, 1), (8, 16)):
+        for i, timing in enumerate(report.timings):
+            slower = threads == 8 and i > 0
+            timings.append(
+                replace(
+                    timing, threads=threads, batch=batch, p90_s=timing.median_s * (1.1 if i else 10),
+                    speedup=0.7 if slower else timing.speedup, verdict="slower" if slower else timing.verdict,
+                )
+            )  # fmt: skip
+    return replace(report, timings=tuple(timings))
