@@ -4,6 +4,7 @@ It must never hold data sets, training, or a graph of a network.
 """
 
 from compressor.architectures import ALIASES, parse_arch_args
+from compressor.models.boundary import ending_at
 from compressor.models.exported import exported_form, left_outside, part_with_weights
 from compressor.models.inputs import InputHint, takes_by_name, taking_by_name
 from compressor.models.registry import ARCHITECTURES, Architecture, Built, build, fill
@@ -17,6 +18,7 @@ __all__ = [
     "Built",
     "InputHint",
     "build",
+    "ending_at",
     "exported_form",
     "fill",
     "fixed_for_good",
