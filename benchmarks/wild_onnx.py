@@ -2,11 +2,11 @@
 
 Every file of `benchmarks.wild_files` goes the whole way in a process of its own: import, analyze, prune to 1.5x of its
 parameters with the defaults and without retraining, compact, export, bench. Where the file has not so much to give, the
-ratio is the largest that the refusal names. *Right* is seen by other eyes than the tool's own: the file, exported again
-as it was imported, must answer as the file itself in onnxruntime, and the pruned file as the masked network in torch.
-Where `--onnxsim` names a folder that holds onnxsim 0.8.1, that prunes the file too, and ours is cut to its ratio: how
-far either is from the file, on random inputs. One JSON line per file is appended, a file that has one is skipped; the
-tables in docs/onnx.md are written from the lines each time.
+ratio is the largest that the refusal names. *Right* is seen by other eyes than the tool's own: the program in torch
+must answer as the file does in onnxruntime, and the pruned file as the masked network in torch. Where `--onnxsim` names
+a folder that holds onnxsim 0.8.1, that prunes the file too, and ours is cut to its ratio: how far either is from the
+file, on random inputs. One JSON line per file is appended, a file that has one is skipped; the tables in docs/onnx.md
+are written from the lines each time.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Found:
     asked: float = RATIO
     ratio: float = 0.0
     as_imported: float = float("nan")
-    """Distance of the file, exported again unpruned, from itself."""
+    """Distance of the program in torch, unpruned, from the file in onnxruntime."""
     as_masked: float = float("nan")
-    """Distance of the pruned file from the masked network in torch."""
+    """Distance of the masked network in torch from the pruned file in onnxruntime."""
     kept: bool = False
     """Whether names, types, open sizes and properties are those of the file."""
     notes: list[str] = field(default_factory=list)
@@ -138,9 +138,7 @@ def one(folder: Path, file: str, package: str, version: str, onnxsim: Path | Non
         report = compressor.analyze(program)
         found.n_params, found.n_units = report.n_params, report.n_units
         found.in_units = report.prunable_params / max(report.n_params, 1)
-        again = path.with_suffix(".again.onnx")
-        compressor.export(program, again, force=True)
-        found.as_imported = distance(program, path, again)
+        found.as_imported = _from_torch(program, path)
         small = path.with_suffix(".small.onnx")
         _whole_way(found, program, path, small)
         _time(found, path, small, file)
@@ -169,7 +167,7 @@ def _whole_way(found: Found, program: Any, path: Path, small: Path) -> None:
         cut = _cut(program, found.asked, small)
     found.ratio = program.n_parameters / cut.compact.n_parameters
     found.compact_s, found.export_s = cut.compact_s, cut.export_s
-    found.as_masked = _from_masked(cut.pruned, small)
+    found.as_masked = _from_torch(cut.pruned, small)
     # what agrees at which batches is of no interest here
     found.notes = [n for n in (*program.record.notes, *cut.exported.notes) if " fixed" in n or "bound" in n]
     found.kept = contract(path) == contract(small)
@@ -272,20 +270,20 @@ def distance(program: Any, dense: Path, other: Path) -> float:
     return _apart_by(program, lambda feeds: a.run(None, feeds)[0], lambda feeds: b.run(None, feeds)[0])
 
 
-def _from_masked(pruned: Any, small: Path) -> float:
-    """The same for the pruned file and the masked network in torch."""
+def _from_torch(program: Any, path: Path) -> float:
+    """The same for a file in onnxruntime and a program in torch."""
     import onnxruntime as ort
     import torch
 
-    session = ort.InferenceSession(str(small), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def masked(feeds: dict[str, Any]) -> Any:
-        given = [torch.from_numpy(feeds[spec.name].copy()) for spec in pruned.inputs]
+    def in_torch(feeds: dict[str, Any]) -> Any:
+        given = [torch.from_numpy(feeds[spec.name].copy()) for spec in program.inputs]
         with torch.no_grad():
-            out = pruned.module(*given)
+            out = program.module(*given)
         return next(iter(out.values())) if isinstance(out, dict) else out
 
-    return _apart_by(pruned, masked, lambda feeds: session.run(None, feeds)[0])
+    return _apart_by(program, in_torch, lambda feeds: session.run(None, feeds)[0])
 
 
 def _apart_by(program: Any, one_way: Any, other_way: Any) -> float:
