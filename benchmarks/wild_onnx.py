@@ -32,7 +32,7 @@ LINES = HERE / "data" / "wild_onnx.jsonl"
 PAGE = HERE.parent / "docs" / "onnx.md"
 BEGIN, END = "<!-- wild: begin -->", "<!-- wild: end -->"
 RATIO = 1.5
-_LIMIT_S = 560
+_LIMIT_S = 1500
 _SIDES = 0.5
 """Share of filters that onnxsim is told to take from each layer that it can prune."""
 
