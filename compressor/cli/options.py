@@ -152,6 +152,15 @@ class SourceOptions(RunOptions):
             help="Input without the batch: 3x224x224, ids:int64:128<30522; repeat.",
         ),
     ] = None
+    until: Annotated[
+        list[str] | None,
+        option(
+            "--until",
+            metavar="LAYER",
+            panel=_MODEL,
+            help="End the network where this layer returns; what follows (decoding, NMS) stays outside; repeat.",
+        ),
+    ] = None
     data: Annotated[
         str | None,
         option(

@@ -96,9 +96,11 @@ def read_source(
     for plugin in options.plugin or ():
         load_module(plugin, field="plugin", **session.origin("plugin", plugin)._asdict())
     inputs = [parse_input(text, position) for position, text in enumerate(options.input or ())]
+    until = tuple(options.until or ())
     arch, arguments = options.arch, parse_arch_args(options.arch_arg or ())
     if like is not None and holds_weights_alone(model):
         arguments = arguments if arch is not None else {**like.record.arch_args, **arguments}
+        until = until or like.record.until
         arch, inputs = arch or like.record.arch, inputs or list(like.inputs)
     content, sha256 = _content(model)
     with session.working(f"reading {model}"):
@@ -112,6 +114,7 @@ def read_source(
             trust_pickle=options.trust_pickle,
             seed=options.seed,
             weights=options.weights,
+            until=until,
             trust_data=session.origin("data", options.data).trust_code,
             on_module=on_module,
             **session.origin("arch", options.arch)._asdict(),

@@ -62,6 +62,7 @@ def properties(program: Program, data: DataSource | None) -> dict[str, str]:
         "lengths": all_lengths(program.inputs) or None,
         "arch": record.arch,
         "arch_args": record.arch_args or None,
+        "until": list(record.until) or None,
         "notes": list(record.notes) or None,
         "normalisation": _normalisation(data),
         "preprocessing": getattr(data, "preprocessing", None) or record.preprocessing or None,

@@ -15,12 +15,16 @@ from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
 from compressor.formats.allowed import target_text
+from compressor.formats.divisors import Tensors, never_minus_one
 from compressor.program import arguments, families
 from compressor.program.shapes import Shapes, TensorShape
 
 Given: TypeAlias = Mapping[str, Any]
 Contract: TypeAlias = "Callable[[Given], str | None]"
 """Arguments by schema name, shapes in place of tensors -> what is wrong, None for nothing."""
+
+_NEVER_MINUS_ONE = "never -1"
+"""Under this the arguments hold the names of those whose values are proven not to be -1."""
 
 _MOST_TIMES = 64
 
@@ -38,8 +42,8 @@ def _contract(*names: str) -> Callable[[Contract], Contract]:
     return enter
 
 
-def check_contracts(graph: fx.Graph, shapes: Shapes) -> None:
-    """Nothing, when every call may be run on values of these shapes.
+def check_contracts(graph: fx.Graph, shapes: Shapes, tensors: Tensors) -> None:
+    """Nothing, when every call may be run on values of these shapes; `tensors` are those that the graph reads.
 
     Raises:  ModelError naming the first that may not, and why.
     """
@@ -48,7 +52,9 @@ def check_contracts(graph: fx.Graph, shapes: Shapes) -> None:
         found = _BY_NAME.get(families.operator_name(node.target).removesuffix("_"))
         if found is None:
             continue
-        wrong = found(map_arg(arguments(node), lambda n: looked_up.get(n.name)))
+        given = arguments(node)
+        proven = frozenset(name for name, value in given.items() if never_minus_one(value, tensors))
+        wrong = found({**map_arg(given, lambda n: looked_up.get(n.name)), _NEVER_MINUS_ONE: proven})
         if wrong is not None:
             raise ModelError(f"{node.name}: {target_text(node.target)}: {wrong}")
 
@@ -63,7 +69,7 @@ def _division(given: Given) -> str | None:
     )
     if given.get("rounding_mode") != "trunc" or divides_fractions or not types & {torch.int32, torch.int64}:
         return None
-    if isinstance(operands[1], int) and operands[1] != -1:
+    if "other" in given[_NEVER_MINUS_ONE]:
         return None
     return "whole numbers are divided by what may be -1, rounded towards 0; divide by a number, or round down"
 

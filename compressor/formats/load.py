@@ -36,6 +36,7 @@ from compressor.models import (
     Built,
     InputHint,
     build,
+    ending_at,
     exported_form,
     fill,
     image_of,
@@ -67,6 +68,7 @@ class _Request:
     base: Path | None = None
     trust_data: bool = True
     on_module: Callable[[nn.Module], None] | None = None
+    until: tuple[str, ...] = ()
 
     def build(self) -> Built:
         """The module of the architecture that was asked for."""
@@ -79,7 +81,10 @@ class _Request:
         arch = self.arch if built is None else built.arch or self.arch
         chosen = [] if arch == self.arch else [f"--arch {self.arch}: {arch} was taken"]
         told = (*notes, *chosen)
-        return Record(arch, arch_args, self.data, self.task, notes=told, configuration=configuration)
+        return Record(
+            arch, arch_args, self.data, self.task, notes=told, configuration=configuration,
+            until=self.until,
+        )  # fmt: skip
 
     def inputs_of_data(self, module: nn.Module) -> tuple[InputSpec, ...]:
         """What goes into the module, by the first sample of the data; empty where there are none."""
@@ -113,6 +118,7 @@ def load(
     trust_data: bool | None = None,
     base: Path | None = None,
     on_module: Callable[[nn.Module], None] | None = None,
+    until: Sequence[str] = (),
 ) -> Program:
     """The program of a module, of a checkpoint, an ONNX file, a state dict with its `arch`, `init` with an `arch`, or a
     directory of the transformers library.
@@ -123,7 +129,8 @@ def load(
     `weights` is the key of the state dict in a file that holds several. An `arch` that is code is the caller's own
     word: where it is not, `trust_code` must be False, and `trust_data` for `data`, where that differs. A file or module
     is looked for below `base` first. `on_module` gets the module that the program was captured from, where there is
-    one: of an `arch`, which for this a checkpoint of ours may be given too, or out of a pickle.
+    one: of an `arch`, which for this a checkpoint of ours may be given too, or out of a pickle. `until` names layers of
+    it that the graph ends at: what they return is its output, and what its code does behind them stays outside.
 
     Raises:  ModelError if the source is no model, is damaged or does not fit; UnsafeFileError if opening it
              could run code; UsageError if `arch` or `inputs` are needed and not given; UntrustedCodeError for an `arch`
@@ -132,7 +139,7 @@ def load(
     data, task = (ref if ref is None else absolute(ref, Path.cwd()) for ref in (data, task))
     request = _Request(
         arch, dict(arch_args or {}), as_specs(inputs), data, task, trust_pickle, seed, weights, trust_code, base,
-        trust_code if trust_data is None else trust_data, on_module,
+        trust_code if trust_data is None else trust_data, on_module, tuple(until),
     )  # fmt: skip
     if isinstance(source, nn.Module):
         return _from_module(source, f"this {type(source).__name__}", request)
@@ -171,6 +178,9 @@ def _load(opened: _Opened, request: _Request) -> Program:
     if kind is Kind.ONNX:
         from compressor.formats.onnx_import import import_onnx  # onnx itself is loaded only when it is needed
 
+        if request.until:
+            _refuse_until(request, f"{opened.name} is ONNX; onnx.utils.extract_model cuts such a file")
+
         program = import_onnx(
             opened.file, opened.name, folder=opened.folder, inputs=request.inputs, record=request.record()
         )
@@ -201,6 +211,10 @@ def chosen_weights(content: Any, name: str, key: str | None) -> Any:
     return content
 
 
+def _refuse_until(request: _Request, why: str) -> None:
+    raise UsageError(f"--until {', '.join(request.until)}: says where a PyTorch network ends, and {why}")
+
+
 def _check_values(program: Program, name: str) -> None:
     try:
         check_finite(program.module.tensors(), program.parameters)
@@ -214,6 +228,8 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
         program = read_checkpoint(content, opened.name, opened.folder)
         if request.on_module is not None and request.arch is not None and request.trust_code:
             request.on_module(_code_of(program, request))
+        if request.until and request.until != program.record.until:
+            _refuse_until(request, f"{opened.name} is a checkpoint, whose graph was made already")
         return with_references(program, request.data, request.task)
     content = chosen_weights(content, opened.name, request.weights)
     if isinstance(content, nn.Module):
@@ -283,12 +299,16 @@ def _captured(
 ) -> Program:  # fmt: skip
     inputs = without_values(inputs)
     if isinstance(module, fx.GraphModule):
+        if request.until:
+            _refuse_until(request, "an exported archive is a graph already")
         return capture(module, inputs, record=request.record(notes, built))
     names = [spec.name for spec in inputs]
     with exported_form(module):
-        keep_every_head(module.eval(), names, [spec.example(1, i) for i, spec in enumerate(inputs)])
-        with taking_by_name(module, names):
-            program = capture(module, inputs, record=request.record([*notes, *left_outside(module)], built))
+        examples = [spec.example(1, i) for i, spec in enumerate(inputs)]
+        keep_every_head(module.eval(), names, examples)
+        told = [*notes, *left_outside(module, request.until)]
+        with taking_by_name(module, names), ending_at(module, request.until, examples):
+            program = capture(module, inputs, record=request.record(told, built))
     if request.on_module is not None:
         request.on_module(module)
     return program

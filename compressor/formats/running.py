@@ -27,7 +27,7 @@ def check_running(program: Program) -> None:
                 raise ModelError(f"{node.meta.get('where') or node.name}: {error}") from error
     shapes = program.shapes
     _check_sizes_known(shapes)
-    check_contracts(module.graph, shapes)
+    check_contracts(module.graph, shapes, module.tensors())
     check_budget(module.graph, module.tensors(), shapes)
 
 

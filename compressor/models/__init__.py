@@ -4,6 +4,7 @@ It must never hold data sets, training, or a graph of a network.
 """
 
 from compressor.architectures import ALIASES, parse_arch_args
+from compressor.models.boundary import ending_at
 from compressor.models.exported import ending_at_heads, exported_form, left_outside, part_with_weights
 from compressor.models.inputs import InputHint, takes_by_name, taking_by_name
 from compressor.models.rebuilt import rebuilt
@@ -18,6 +19,7 @@ __all__ = [
     "Built",
     "InputHint",
     "build",
+    "ending_at",
     "ending_at_heads",
     "exported_form",
     "fill",

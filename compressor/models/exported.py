@@ -6,7 +6,7 @@ weights comes before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,9 +53,14 @@ def ending_at_heads(module: nn.Module) -> Iterator[None]:
             module.forward = own
 
 
-def left_outside(module: nn.Module) -> tuple[str, ...]:
-    """What of a network is in no graph, and how to go on without it; for the record."""
-    if part_with_weights(module) is None:
+def left_outside(module: nn.Module, until: Sequence[str] = ()) -> tuple[str, ...]:
+    """What of a network is in no graph, and how to go on without it; for the record. `until` are the layers that the
+    user ends it at."""
+    is_detector = part_with_weights(module) is not None
+    if until:
+        images = "; it takes batches of normalised images" if is_detector else ""
+        return (f"captured up to {', '.join(until)}, as --until says: what follows stays outside{images}",)
+    if not is_detector:
         return ()
     ends = "its heads" if _head(module) is not None else "its features and the proposal head"
     return (

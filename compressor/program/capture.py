@@ -313,7 +313,7 @@ def _fold_reads(graph: fx.Graph, source: nn.Module, module: nn.Module) -> None:
     try:
         fold_reads(graph, {name: t for name, t in _named_tensors(source).items() if name not in changing})
     except OpenReadError as error:
-        raise NoTraceError(str(error)) from error
+        raise NoTraceError(str(error), "or end the graph before that: --until LAYER") from error
 
 
 def _plain_structure(value: Any) -> Any:

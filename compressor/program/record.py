@@ -35,7 +35,7 @@ class Record:
     program was pruned (`axes.WalkOptions`); its masks mean those units. `preprocessing` is how the data set that it was
     last measured on made its inputs: what a program that serves the model has to do too. `configuration` is what the
     transformers library built the dense network from. `interface` is what the ONNX file that it came from promises to
-    those who use it, and an export keeps.
+    those who use it, and an export keeps. `until` are the layers that the user ended the network at.
     """
 
     arch: str | None = None
@@ -52,6 +52,7 @@ class Record:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     configuration: dict[str, Any] = field(default_factory=dict)
     interface: Interface | None = None
+    until: tuple[str, ...] = ()
 
     def after(self, step: Step, **changes: Any) -> Record:
         """The record with one more step."""

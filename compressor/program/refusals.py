@@ -16,7 +16,7 @@ from compressor.errors import ModelError, named_line
 
 _BY_VALUE = (
     "its code decides by values that it computed",
-    "a graph takes one way for all inputs: compute both and choose with torch.where, or leave the choice to the caller",
+    "a graph takes one way for all inputs: choose with torch.where, or end the graph before that: --until {}",
 )
 _TAKEN = re.compile(r"attribute '(?P<name>[^']+)' already exists")
 _STRUCTURE = (IndexError, KeyError, TypeError, AttributeError, ValueError)
@@ -30,13 +30,14 @@ class Refusal:
     way_out: str = ""
 
 
-def refusal_of(error: BaseException) -> Refusal:
-    """What to say of an exception of `torch.export`."""
+def refusal_of(error: BaseException, last_layer: str = "") -> Refusal:
+    """What to say of an exception of `torch.export`; `last_layer` is the one that returned last before it."""
     line = named_line(error)
     if type(error).__name__ == "GuardOnDataDependentSymNode" or "data-dependent" in line:
-        return Refusal(*_BY_VALUE)
+        return Refusal(_BY_VALUE[0], _BY_VALUE[1].format(last_layer or "LAYER"))
     if ".numpy() is not supported" in line:
-        return Refusal("it leaves torch for NumPy", "compute the same with torch operators")
+        way_out = "compute the same with torch operators, or end the graph before that: --until {}"
+        return Refusal("it leaves torch for NumPy", way_out.format(last_layer or "LAYER"))
     taken = _TAKEN.search(line)
     if taken is not None:
         return Refusal(

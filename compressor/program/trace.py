@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from compressor.program.known import reading_constants
 from compressor.program.normalise import users_line
@@ -35,13 +36,14 @@ def trace(
     """
     dynamic = tuple(dict.fromkeys(dims, torch.export.Dim.AUTO) for dims in open_dims)
     shapes = _by_signature(model, dynamic) if any(dynamic) else None
+    returned: list[str] = []
     try:
-        with _quiet(), reading_constants(model):
+        with _quiet(), reading_constants(model), _told_layers(model, returned):
             exported = torch.export.export(model, tuple(examples), dynamic_shapes=shapes)
             return exported, exported.module()  # type: ignore[return-value]
     except Exception as error:  # torch.export has no common base class for what it raises
         line = users_line(str(error)) or users_line("".join(traceback.format_tb(error.__traceback__)))
-        found = refusal_of(error)
+        found = refusal_of(error, returned[-1] if returned else "")
         raise NoTraceError(found.what + (f" ({line})" if line else ""), found.way_out) from error
 
 
@@ -52,6 +54,22 @@ def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -
     if len(fixed) < len(dynamic) and any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return (*dynamic[: len(fixed)], dynamic[len(fixed) :])
     return dynamic
+
+
+@contextlib.contextmanager
+def _told_layers(model: nn.Module, returned: list[str]) -> Iterator[None]:
+    """Appends the name of every module of the model that returns."""
+    names = {id(part): name for name, part in model.named_modules() if name}
+
+    def tell(part: nn.Module, _: object, __: object) -> None:
+        if id(part) in names:
+            returned.append(names[id(part)])
+
+    handle = register_module_forward_hook(tell)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def checked(target: Any, *args: Any, **kwargs: Any) -> None:
 
     given = [node_of(value) for value in args]
     graph.output(graph.call_function(target, tuple(given), {key: node_of(value) for key, value in kwargs.items()}))
-    check_contracts(graph, shapes)
+    check_contracts(graph, shapes, {})
 
 
 def of(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -107,3 +107,55 @@ def test_what_does_not_fit_is_refused_by_name(what: str) -> None:
 def test_an_operator_has_one_contract() -> None:
     with pytest.raises(ValueError, match="diff has two contracts"):
         contracts._contract("diff")(lambda given: None)
+
+
+def guarded(build: Any) -> None:
+    """Checks `x // divisor` rounded towards 0, with the divisor that `build` makes of (graph, y, held)."""
+    graph = fx.Graph()
+    x, y, held = graph.placeholder("x"), graph.placeholder("y"), graph.get_attr("held")
+    divisor = build(graph, y, held)
+    out = graph.call_function(aten.div.Tensor_mode, (x, divisor), {"rounding_mode": "trunc"})
+    graph.output(out)
+    shapes = {node.name: TensorShape((4,), torch.int64) for node in graph.nodes if node.op != "output"}
+    check_contracts(graph, shapes, {"held": torch.tensor([3, 0, 2, -2])})
+
+
+def call(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return lambda graph, *args: graph.call_function(getattr(getattr(aten, packet), overload), args)
+
+
+EQ, NE, FILL, WHERE = call("eq.Scalar"), call("ne.Scalar"), call("masked_fill.Scalar"), call("where.ScalarSelf")
+CLAMP, ABS, FLAT = call("clamp.default"), call("abs.default"), call("reshape.default")
+PROVEN: dict[str, Any] = {
+    "what an import writes": lambda g, y, _: FILL(g, y, EQ(g, y, -1), 1),
+    "filled at two numbers": lambda g, y, _: FILL(g, FILL(g, y, EQ(g, y, 0), 1), EQ(g, y, -1), 1),
+    "the other way round": lambda g, y, _: FILL(g, FILL(g, y, EQ(g, y, -1), 1), EQ(g, y, 0), 1),
+    "a choice": lambda g, y, _: WHERE(g, EQ(g, y, -1), 7, y),
+    "a tensor without it": lambda _, __, held: held,
+    "one seen otherwise": lambda g, _, held: FLAT(g, held, [4]),
+    "at least zero": lambda g, y, _: CLAMP(g, y, 0),
+    "an absolute value": lambda g, y, _: ABS(g, y),
+}
+OPEN: dict[str, Any] = {
+    "an input": lambda _, y, __: y,
+    "filled with it": lambda g, y, _: FILL(g, y, EQ(g, y, -1), -1),
+    "filled with it in between": lambda g, y, _: FILL(g, FILL(g, y, EQ(g, y, 0), -1), EQ(g, y, -1), 1),
+    "filled at another number": lambda g, y, _: FILL(g, y, EQ(g, y, 1), 2),
+    "filled everywhere else": lambda g, y, _: FILL(g, y, NE(g, y, -1), 1),
+    "filled where another value is": lambda g, y, held: FILL(g, y, EQ(g, held, -1), 1),
+    "at least less": lambda g, y, _: CLAMP(g, y, -5),
+    "at most": lambda g, y, _: CLAMP(g, y, None, 5),
+    "a sum": lambda g, _, held: call("add.Scalar")(g, held, 1),
+}
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_a_divisor_that_cannot_be_minus_one_is_let_pass(name: str) -> None:
+    guarded(PROVEN[name])
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_one_that_may_be_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="may be -1"):
+        guarded(OPEN[name])

@@ -159,3 +159,20 @@ def test_cuda_keeps_inputs_on_the_device(onnx_file: Write) -> None:
     runner = OnnxRunner(onnx_file(), find_provider("cuda"), 1)
     runner.prepare(4, seed=0)
     assert runner.block(10) > 0
+
+
+@pytest.mark.parametrize("declared", [["N", 4], ["N", 2, 9], ["N"], [3, 1, 4]], ids=str)
+def test_a_file_that_declares_other_sizes_than_it_gives_is_timed_all_the_same(tmp_path: Path, declared: Any) -> None:
+    """onnxruntime runs it; only outputs that are written again it holds against the declaration."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, declared)
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Unsqueeze", ["r", "axes"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [x], [y], initializer=[axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    runner = OnnxRunner(tmp_path / "m.onnx", CPU, 1)
+    for batch in (2, 3):
+        runner.prepare(batch, seed=0)
+        assert runner.block(5) > 0
+    assert runner.outputs([torch.ones(2, 4)])[0].shape == (2, 1, 4)

@@ -41,6 +41,10 @@ class DiffersError(ModelError):
     """The program computes something else than the file."""
 
 
+class _ZeroDivisorError(NotRunError):
+    """A runtime may end the whole process by a quotient that these inputs ask for."""
+
+
 @dataclass
 class Comparison:
     """What was compared: batches that agreed, and batches that could not be, with the reason."""
@@ -77,14 +81,14 @@ def compare(built: Built, source: Source, opened: int | None, growing: Interface
     found, pair = Comparison(), _Pair(program, source, built.traces, opened, built.divisions)
     for batch in plan.batches(program, opened):
         try:
-            found.by_operator |= pair.check(program.example_inputs(batch, seed=batch))
+            found.by_operator |= _checked(pair, program.example_inputs(batch, seed=batch))
         except NotRunError as error:
             found.failed[batch] = str(error)
         else:
             found.agreed.append(batch)
     for inputs in plan.further_inputs(program, found.agreed, positive=found.by_operator):
         with contextlib.suppress(NotRunError):  # whole numbers that mean something may not be any that there are
-            found.by_operator |= pair.check(inputs)
+            found.by_operator |= _checked(pair, inputs)
     if growing is not None:
         _check_grown(pair, growing)
     if opened is not None and not found.agreed:
@@ -92,6 +96,17 @@ def compare(built: Built, source: Source, opened: int | None, growing: Interface
             raise DiffersError("its values are too large to look whether samples depend on each other")
         pair.check_alone(program.example_inputs(2 * opened))
     return found.note("" if opened is None else f", {opened} at a time")
+
+
+def _checked(pair: _Pair, inputs: tuple[Tensor, ...]) -> bool:
+    """`pair.check`, with ones in place of zeros where whole numbers of the inputs are divisors."""
+    try:
+        return pair.check(inputs)
+    except _ZeroDivisorError:
+        whole = [not (x.is_floating_point() or x.dtype == torch.bool) for x in inputs]
+        if not any(whole):
+            raise
+        return pair.check(tuple(x.masked_fill(x == 0, 1) if w else x for x, w in zip(inputs, whole, strict=True)))
 
 
 def _check_grown(pair: _Pair, interface: Interface) -> None:
@@ -105,7 +120,7 @@ def _check_grown(pair: _Pair, interface: Interface) -> None:
         raise DiffersError("it is too expensive to be compared at other sizes")
     for inputs in larger:
         try:
-            pair.check(inputs)
+            _checked(pair, inputs)
         except NotRunError as error:
             raise DiffersError(f"the file does not take other sizes: {error}") from error
         except DiffersError as error:
@@ -135,8 +150,6 @@ class _Pair:
         try:
             own = self._yardstick.own(inputs)
         except ModelError as error:
-            if "ZeroDivisionError" in str(error):  # a runtime may end the whole process by it
-                raise NotRunError("it divides whole numbers by 0 for random inputs") from error
             why = str(error)
         self._check_quotients(inputs)
         parts = [leaves(self.source.run(part)) for part in self._parts(inputs)]
@@ -162,6 +175,8 @@ class _Pair:
             x, y = (_value_of(value, seen) for value in values)
             if x is None or y is None or bool(((x == torch.iinfo(x.dtype).min) & (y == -1)).any()):
                 raise NotRunError("it divides the smallest whole number by -1")
+            if bool((y == 0).any()):
+                raise _ZeroDivisorError("it divides whole numbers by 0 for random inputs")
 
     def check_alone(self, inputs: tuple[Tensor, ...]) -> None:
         """The same for a source that cannot be run: samples together against samples alone. Raises: DiffersError."""

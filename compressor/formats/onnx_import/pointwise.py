@@ -136,17 +136,19 @@ def modulo(ctx: Emitter, op: Op) -> Value:
 
 
 def _divisible(ctx: Emitter, x: Value, y: Value) -> tuple[Value, Value]:
-    """Whole numbers with the same quotient, and a remainder of 0, where the divisor is -1.
+    """Whole numbers with the same quotient, and a remainder of 0, where the divisor is -1; by 1 where it is 0.
 
-    The smallest whole number has no negative, and a processor that divides it by -1 stops the process.
+    The smallest whole number has no negative, and a processor that divides it by -1, or anything by 0, stops the
+    process: the network must be one that never asks it to, whatever goes in.
     """
     x, y = ctx.tensor_of(x), ctx.tensor_of(y)
-    if isinstance(y, Const) and (not y.tensor.dtype.is_signed or not bool((y.tensor == -1).any())):
+    if isinstance(y, Const) and not bool(((y.tensor == -1) & y.tensor.dtype.is_signed | (y.tensor == 0)).any()):
         return x, y
     ctx.divisions.append((x, y))
     is_minus_one = ctx.call(aten.eq.Scalar, y, -1)
     turned = ctx.call(aten.where.self, is_minus_one, ctx.call(aten.neg.default, x), x)
-    return turned, ctx.call(aten.masked_fill.Scalar, y, is_minus_one, 1)
+    some = ctx.call(aten.masked_fill.Scalar, y, ctx.call(aten.eq.Scalar, y, 0), 1)
+    return turned, ctx.call(aten.masked_fill.Scalar, some, is_minus_one, 1)
 
 
 @imports("Pow")

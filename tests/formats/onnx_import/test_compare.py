@@ -196,12 +196,20 @@ def test_what_cannot_be_compared_is_still_not_opened_blindly() -> None:
 
 
 def test_a_division_by_zero_never_reaches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some versions end the process by it."""
-    ran = list[int]()
-    monkeypatch.setattr(Source, "run", lambda self, inputs: ran.append(1))
-    model = model_of([node("Div", ["k", "x"], ["y"])], {"x": ("N", 40)}, {"k": np.array(3, i64)},
-                     dtypes={"x": "int64", "y": "int64"})  # fmt: skip
-    said = imported(model).record.notes[-1]
+    """Some versions end the process by it. A divisor that goes in is compared without zeros, a computed one not."""
+    ran = list[bool]()
+    run = Source.run
+    monkeypatch.setattr(Source, "run", lambda s, inputs: (ran.append(bool((inputs[0] == 0).any())), run(s, inputs))[1])
+    kinds = {"x": "int64", "y": "int64"}
+    held = {"k": np.array(3, i64), "two": np.array(2, i64)}
+    model = model_of([node("Div", ["k", "x"], ["y"])], {"x": ("N", 40)}, held, dtypes=kinds)
+    program = imported(model)
+    assert program.record.notes[-1].startswith("agrees with the file in onnxruntime at batches 1, 2, 3, 5, 8")
+    assert ran and not any(ran)
+    assert program.module(torch.tensor([[0, 1, -1, 2] * 10]))[0, :4].tolist() == [3, 3, -3, 1]
+    ran.clear()
+    halved = [node("Div", ["x", "two"], ["h"]), node("Div", ["k", "h"], ["y"])]
+    said = imported(model_of(halved, {"x": ("N", 40)}, held, dtypes=kinds)).record.notes[-1]
     assert said == "not compared with the file: it divides whole numbers by 0 for random inputs"
     assert not ran
 
