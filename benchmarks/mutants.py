@@ -82,7 +82,7 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    unseen = _annotations(tree)
+    unseen = _unseen(tree)
 
     def place(line: int, column: int) -> int:
         return starts[line - 1] + len(text[starts[line - 1] : starts[line]].encode()[:column].decode())
@@ -97,11 +97,15 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
                 yield found
 
 
-def _annotations(tree: ast.AST) -> set[ast.AST]:
-    """What never runs or says nothing: annotations, texts, and what is in them."""
+def _unseen(tree: ast.AST) -> set[ast.AST]:
+    """What never runs or says nothing: annotations, texts, and what is in them; and what is asserted.
+
+    `strict` of a zip and `frozen` of a dataclass say what holds anyhow; that all values are frozen is a test's own.
+    """
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        parts += [node.value] if isinstance(node, ast.keyword) and node.arg in ("strict", "frozen") else []
         for part in parts:
             found |= set(ast.walk(part)) if isinstance(part, ast.AST) else set()
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):

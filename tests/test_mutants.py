@@ -24,7 +24,7 @@ WIDTH: tuple[1, 2] = (-3, "a < b")
 
 def f(x: int = 2, *, deep: bool = True) -> float:
     """Not x < 0."""
-    if x <= WIDTH[0] and not deep or (x is None):
+    if x <= WIDTH[0] and not deep or (x is None) or list(zip(x, x, strict=True)):
         return f"{x + 1}"
     return (x + 0.5) * 4 if x in WIDTH else x**2
 '''
