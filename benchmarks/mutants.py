@@ -268,6 +268,16 @@ def described(mutant: Mutant) -> tuple[str, str, str, str]:
     return mutant.module, line, *(" ".join(part.split()) for part in (mutant.old, mutant.new))
 
 
+def chosen(asked: Sequence[str], n: int, seed: int) -> list[str]:
+    """Modules by name or package; of each package so many drawn, all for 0."""
+    found = [m for m in sorted(modules()) if any(m == name or m.startswith(name and f"{name}/") for name in asked)]
+    packages: dict[str, list[str]] = {}
+    for module in found:
+        packages.setdefault(module.split("/")[0], []).append(module)
+    some = [random.Random(f"{seed} {p}").sample(of, min(n, len(of))) if n else of for p, of in packages.items()]
+    return sorted(module for part in some for module in part)
+
+
 def drawn(module: str, n: int, seed: int) -> list[Mutant]:
     """A sample of a module's changes, in the order of its text; all for 0."""
     found = list(mutants(module, source(module)))
@@ -300,13 +310,13 @@ def main() -> None:
         "modules", nargs="*", help="`compaction/verify`, or `compaction` for all of it; without any all"
     )
     parser.add_argument("--sample", type=int, default=20, help="mutants of each module; 0 takes all")
+    parser.add_argument("--modules", type=int, default=0, dest="n_modules", help="modules of each package; 0 takes all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=ROOT / ".mutants.jsonl")
     options = parser.parse_args()
     sys.path = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
-    asked = options.modules or [""]
-    chosen = [m for m in sorted(modules()) if any(m == name or m.startswith(name and f"{name}/") for name in asked)]
-    wanted = [mutant for module in chosen for mutant in drawn(module, options.sample, options.seed)]
+    names = chosen(options.modules or [""], options.n_modules, options.seed)
+    wanted = [mutant for module in names for mutant in drawn(module, options.sample, options.seed)]
     warmed()
     judge(wanted, options.results)
     same = set(explained(EXPLAINED.read_text(encoding="utf-8")))
