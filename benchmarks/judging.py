@@ -188,7 +188,7 @@ class _Whole(_Run):
         self.times = times
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items.sort(key=lambda item: _order(item, self.times))
+        items[:] = _quickest_first(items, self.times)
 
     def answer(self, code: int) -> dict[str, Any]:
         if code not in (0, 1, 2):
@@ -217,7 +217,7 @@ class _Quick(_Run):
             self.answered = usual or {"fault": "they were ended by a limit"}
             return True
         times, entered = usual["times"], {name: {tuple(x) for x in found} for name, found in usual["entered"].items()}
-        items.sort(key=lambda item: _order(item, times))
+        items = _quickest_first(items, times)
         still_open = []
         for number, change in enumerate(self.changes):
             place = function_at(self.text, change.start)
@@ -263,9 +263,10 @@ class _Quick(_Run):
         return self.answered or {"fault": self.why}
 
 
-def _order(item: Any, times: Mapping[str, float]) -> tuple[str, float]:
-    """Quickest first, file by file: what a file sets up for all its tests is set up once."""
-    return str(item.path), times.get(item.nodeid, 0.0)
+def _quickest_first(items: Sequence[Any], times: Mapping[str, float]) -> list[Any]:
+    """File by file as asked for: what a file sets up for all its tests is set up once."""
+    places = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
+    return sorted(items, key=lambda item: (places[item.path], times.get(item.nodeid, 0.0)))
 
 
 def codes(tree: ast.Module, path: Path) -> dict[Place, list[CodeType]]:

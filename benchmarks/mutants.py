@@ -41,6 +41,7 @@ EXPLAINED = ROOT / "tests" / "mutants.md"
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
+    "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
     "sparsity/unweighted": ("pruning/test_patterns.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
