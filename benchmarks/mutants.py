@@ -1,11 +1,14 @@
 """Mutation testing: changes one operator, comparison, constant or condition at a time and asks whether a test notices.
 
-    python -m benchmarks.mutants --sample 20 compaction/verify exporting/verify
+    python -m benchmarks.mutants --sample 20 compaction/verify exporting
 
-Mutants are written in a temporary copy of the project, never in the tree. The sample is drawn by --seed, results go to
---results line by line, and a mutant that stands there is not judged again: stop it and go on whenever you like. Each
-module is judged by the test file that mirrors it, and by those in `JUDGES`. What survives is told with its line; what
-has been looked at and computes the same is in `tests/mutants.md`.
+Mutants live in memory and in a temporary copy of the project, never in the tree. The sample is drawn by --seed, results
+go to --results line by line, and a mutant that stands there is not judged again: stop it and go on whenever you like.
+Each module is judged by the test file that mirrors it, and by those in `JUDGES`. What survives is told with its line;
+what has been looked at and computes the same is in `tests/mutants.md`.
+
+cosmic-ray begins a new Python for each mutant, which here imports and warms torch for longer than most tests run;
+mutmut forks as we do, but changes nothing outside of functions, and half of this project is tables and dataclasses.
 """
 
 from __future__ import annotations
@@ -16,27 +19,29 @@ import hashlib
 import json
 import os
 import random
-import resource
+import re
 import shutil
-import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks.judging import Change, Judge, warmed
 from tests.test_mirrors import TOGETHER, modules
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "compressor"
 COPIED = ("compressor", "tests", "docs", "benchmarks", "pyproject.toml", "README.md", "Makefile")
-CPU_S = 600
-"""Processor time for the judges of one mutant; one that makes them loop is noticed too."""
+EXPLAINED = ROOT / "tests" / "mutants.md"
 
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
+    "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
     "sparsity/unweighted": ("pruning/test_patterns.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
@@ -68,6 +73,9 @@ class Mutant:
     def of(self, text: str) -> str:
         return text[: self.start] + self.new + text[self.end :]
 
+    def __str__(self) -> str:
+        return f"{self.module}.py:{self.line}  {self.old} -> {self.new}"
+
 
 def mutants(module: str, text: str) -> Iterator[Mutant]:
     """Every change of the module that is still Python, in the order of its text."""
@@ -75,7 +83,7 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    unseen = _annotations(tree)
+    unseen = _unseen(tree)
 
     def place(line: int, column: int) -> int:
         return starts[line - 1] + len(text[starts[line - 1] : starts[line]].encode()[:column].decode())
@@ -90,11 +98,15 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
                 yield found
 
 
-def _annotations(tree: ast.AST) -> set[ast.AST]:
-    """What never runs or says nothing: annotations, texts, and what is in them."""
+def _unseen(tree: ast.AST) -> set[ast.AST]:
+    """What never runs or says nothing: annotations, texts, and what is in them; and what is asserted.
+
+    `strict` of a zip and `frozen` of a dataclass say what holds anyhow; that all values are frozen is a test's own.
+    """
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        parts += [node.value] if isinstance(node, ast.keyword) and node.arg in ("strict", "frozen") else []
         for part in parts:
             found |= set(ast.walk(part)) if isinstance(part, ast.AST) else set()
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
@@ -113,8 +125,9 @@ def _changes(node: ast.expr, text: str, begin: int, end: int, place: object) -> 
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield begin, end, f"({text[begin:end].removeprefix('not ').removeprefix('-')})"
     elif isinstance(node, ast.IfExp):
-        yield begin, end, f"({ast.unparse(node.body)})"
-        yield begin, end, f"({ast.unparse(node.orelse)})"
+        below = "\n" * text[begin:end].count("\n")  # later functions stay where they are
+        yield begin, end, f"({ast.unparse(node.body)}{below})"
+        yield begin, end, f"({ast.unparse(node.orelse)}{below})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield begin, end, str(not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -159,95 +172,156 @@ def copied(folder: Path) -> None:
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
+            folder.mkdir(exist_ok=True)
             shutil.copy(source, folder / name)
-
-
-def passes(folder: Path, tests: Sequence[str]) -> bool:
-    """Whether all tests pass in the copy, run in a child that starts from what this process has imported."""
-    child = os.fork()
-    if child == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-        os.chdir(folder)
-        sys.path.insert(0, str(folder))
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        code = 99
-        try:
-            import pytest
-
-            import compressor
-
-            assert Path(compressor.__file__).is_relative_to(folder), "another copy is being judged"
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)])
-        finally:
-            os._exit(int(code))
-    status = os.waitpid(child, 0)[1]
-    code = os.waitstatus_to_exitcode(status)
-    if code not in (0, 1, 2, -signal.SIGXCPU, -signal.SIGKILL):
-        raise SystemExit(f"pytest ended with {code}: the judges {', '.join(tests)} cannot be run")
-    return code == 0
 
 
 def judge(wanted: Sequence[Mutant], results: Path) -> None:
     """Judges mutants that have no result yet, and notes each as it is done."""
-    keys = {mutant: key(mutant) for mutant in wanted}
-    known = read(results)
-    with tempfile.TemporaryDirectory(prefix="mutants") as name:
-        folder = Path(name).resolve()
-        copied(folder)
-        for module in dict.fromkeys(mutant.module for mutant in wanted):
-            todo = [mutant for mutant in wanted if mutant.module == module and keys[mutant] not in known]
-            if todo and not passes(folder, judges(module)):
-                raise SystemExit(f"{module}: its tests fail as it is")
-            place = folder / "compressor" / f"{module}.py"
-            text = place.read_text(encoding="utf-8")
-            for mutant in todo:
-                place.write_text(mutant.of(text), encoding="utf-8")
-                killed = not passes(folder, judges(module))
-                place.write_text(text, encoding="utf-8")
-                with results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"key": keys[mutant], "killed": killed, **asdict(mutant)}) + "\n")
-                told = "killed  " if killed else "SURVIVED"
-                print(f"{told} {module}.py:{mutant.line}  {mutant.old} -> {mutant.new}", flush=True)
+    known = Known(results)
+    for module in dict.fromkeys(mutant.module for mutant in wanted):
+        todo = [mutant for mutant in wanted if mutant.module == module and known.of(mutant) is None]
+        if not todo:
+            continue
+        text = source(module)
+        with tempfile.TemporaryDirectory(prefix="mutants") as name:
+            folder = Path(name).resolve() / "project"
+            copied(folder)
+            changes = [Change(mutant.of(text), mutant.start) for mutant in todo]
+            told = partial(_told, todo, known, os.dup(1))
+            Judge(folder, module, judges(module)).notice(changes, told)
 
 
-def key(mutant: Mutant) -> str:
-    """What a result belongs to: the change, and the text of its module and of its judges."""
-    texts = [PACKAGE / f"{mutant.module}.py", *(ROOT / "tests" / test for test in judges(mutant.module))]
-    content = b"".join(path.read_bytes() for path in texts)
-    return hashlib.sha256(content + repr(mutant).encode()).hexdigest()[:24]
+def _told(todo: Sequence[Mutant], known: Known, out: int, number: int, noticed: str | None) -> None:
+    mutant = todo[number]
+    known.add(mutant, noticed)
+    end = f"killed    {mutant}  by {noticed}" if noticed else f"SURVIVED  {mutant}"
+    os.write(out, f"{end}\n".encode())
 
 
-def read(results: Path) -> dict[str, bool]:
-    """Results so far by key."""
-    if not results.exists():
-        return {}
-    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    return {line["key"]: line["killed"] for line in lines}
+def source(module: str) -> str:
+    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+
+
+class Known:
+    """Results line by line in a file.
+
+    What was noticed holds as long as its module and the test that noticed it are as they were; what lived, as long as
+    its module and all of its judges are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        self._lines = {line["key"]: line for line in map(json.loads, text.splitlines())}
+
+    def of(self, mutant: Mutant) -> dict[str, Any] | None:
+        line = self._lines.get(_key(mutant))
+        return line if line and line["judged"] == _judged(mutant, line["noticed"]) else None
+
+    def add(self, mutant: Mutant, noticed: str | None) -> None:
+        line = {"key": _key(mutant), "judged": _judged(mutant, noticed), "noticed": noticed, **asdict(mutant)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _key(mutant: Mutant) -> str:
+    return digest(source(mutant.module), repr(mutant))
+
+
+def _judged(mutant: Mutant, noticed: str | None) -> str:
+    if noticed is not None and "::" in noticed:
+        return digest(function_text(*noticed.split("[")[0].split("::")[:2]))
+    return digest(*(text_of_test(test) for test in judges(mutant.module)))
+
+
+@cache
+def text_of_test(name: str) -> str:
+    return (ROOT / "tests" / name).read_text(encoding="utf-8")
+
+
+@cache
+def function_text(file: str, name: str) -> str:
+    """The text of a test; empty if it is gone."""
+    place = ROOT / file
+    text = place.read_text(encoding="utf-8") if place.exists() else ""
+    found = [node for node in ast.parse(text).body if getattr(node, "name", None) == name]
+    return ast.get_source_segment(text, found[0]) or "" if found else ""
+
+
+def digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
+
+
+def explained(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """Module, line, old and new text of the changes that compute the same, as `tests/mutants.md` tells them."""
+    module = ""
+    for line in text.splitlines():
+        if found := re.fullmatch(r"### `(.+)`", line):
+            module = found[1]
+        elif found := re.match(r"- `(.+?)` → `(.+?)` in `(.+?)`: ", line):
+            yield module, found[3], found[1], found[2]
+
+
+def described(mutant: Mutant) -> tuple[str, str, str, str]:
+    """A change as `tests/mutants.md` tells it: by its line's text, which stays when others move."""
+    line = source(mutant.module).splitlines()[mutant.line - 1].strip()
+    return mutant.module, line, *(" ".join(part.split()) for part in (mutant.old, mutant.new))
+
+
+def chosen(asked: Sequence[str], n: int, seed: int) -> list[str]:
+    """Modules by name or package; of each package so many drawn, all for 0."""
+    found = [m for m in sorted(modules()) if any(m == name or m.startswith(name and f"{name}/") for name in asked)]
+    packages: dict[str, list[str]] = {}
+    for module in found:
+        packages.setdefault(module.split("/")[0], []).append(module)
+    some = [random.Random(f"{seed} {p}").sample(of, min(n, len(of))) if n else of for p, of in packages.items()]
+    return sorted(module for part in some for module in part)
+
+
+def drawn(module: str, n: int, seed: int) -> list[Mutant]:
+    """A sample of a module's changes, in the order of its text; all for 0."""
+    found = list(mutants(module, source(module)))
+    some = random.Random(f"{seed} {module}").sample(found, min(n, len(found))) if n else found
+    return sorted(some, key=lambda mutant: mutant.start)
+
+
+def summary(wanted: Sequence[Mutant], known: Known, same: Collection[tuple[str, str, str, str]]) -> Iterator[str]:
+    """The score of each package, and what lives without an explanation."""
+    n, noticed, excused = Counter[str](), Counter[str](), Counter[str]()
+    living: list[Mutant] = []
+    for mutant in wanted:
+        package, line = mutant.module.split("/")[0], known.of(mutant)
+        n[package] += 1
+        noticed[package] += line is not None and line["noticed"] is not None
+        if line is not None and line["noticed"] is None:
+            excused[package] += described(mutant) in same
+            living += [] if described(mutant) in same else [mutant]
+    for package in (*sorted(n), None):
+        of = [sum(part.values()) if package is None else part[package] for part in (n, noticed, excused)]
+        asked = of[0] - of[2]
+        share = f" ({of[1] / asked:.1%})" if asked else ""
+        yield f"{package or 'all'}: {of[1]} of {asked} noticed{share}, {of[2]} more compute the same"
+    yield from (f"lives: {mutant}" for mutant in living)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", help="`compaction/verify`; without one all")
+    parser.add_argument(
+        "modules", nargs="*", help="`compaction/verify`, or `compaction` for all of it; without any all"
+    )
     parser.add_argument("--sample", type=int, default=20, help="mutants of each module; 0 takes all")
+    parser.add_argument("--modules", type=int, default=0, dest="n_modules", help="modules of each package; 0 takes all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=ROOT / ".mutants.jsonl")
     options = parser.parse_args()
     sys.path = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
-    import torch  # noqa: F401 (every child has it)
-
-    wanted: list[Mutant] = []
-    for module in options.modules or sorted(modules()):
-        found = list(mutants(module, (PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
-        chance = random.Random(f"{options.seed} {module}")
-        drawn = chance.sample(found, min(options.sample, len(found))) if options.sample else found
-        wanted += sorted(drawn, key=lambda mutant: mutant.start)
+    names = chosen(options.modules or [""], options.n_modules, options.seed)
+    wanted = [mutant for module in names for mutant in drawn(module, options.sample, options.seed)]
+    warmed()
     judge(wanted, options.results)
-    known = read(options.results)
-    killed = Counter(mutant.module.split("/")[0] for mutant in wanted if known[key(mutant)])
-    for package, n in sorted(Counter(mutant.module.split("/")[0] for mutant in wanted).items()):
-        print(f"{package}: {killed[package]} of {n} killed ({killed[package] / n:.0%})")
+    same = set(explained(EXPLAINED.read_text(encoding="utf-8")))
+    print("\n".join(summary(wanted, Known(options.results), same)))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
-import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from benchmarks import mutants as tool
-from benchmarks.mutants import Mutant, judge, judges, mutants
+from benchmarks.judging import Change, Limits, function_at, in_child
+from benchmarks.mutants import Known, described, explained, judge, judges, mutants, summary
 
 TEXT = '''"""1 + 1 in a text."""
 
@@ -19,7 +24,7 @@ WIDTH: tuple[1, 2] = (-3, "a < b")
 
 def f(x: int = 2, *, deep: bool = True) -> float:
     """Not x < 0."""
-    if x <= WIDTH[0] and not deep or (x is None):
+    if x <= WIDTH[0] and not deep or (x is None) or list(zip(x, x, strict=True)):
         return f"{x + 1}"
     return (x + 0.5) * 4 if x in WIDTH else x**2
 '''
@@ -62,31 +67,185 @@ def test_every_judge_that_is_named_is_there() -> None:
         assert all((tool.ROOT / "tests" / test).exists() for test in tests), module
 
 
-def test_mutants_live_in_a_copy_and_a_result_is_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+class Noticed:
+    """Instead of a `Judge`: notices the first of the changes that it is given."""
+
+    asked: ClassVar[list[list[str]]] = []
+
+    def __init__(self, folder: Path, module: str, tests: Sequence[str]) -> None:
+        self.text = (folder / "compressor" / f"{module}.py").read_text(encoding="utf-8")
+        assert not folder.is_relative_to(tool.ROOT) and (folder / "tests" / tests[0]).exists()
+
+    def notice(self, changes: Sequence[Change], told: Callable[[int, str | None], None]) -> None:
+        self.asked.append([change.text for change in changes])
+        assert self.text not in self.asked[-1]
+        for number in range(len(changes)):
+            told(number, None if number else "tests/sparsity/test_likes.py::test_nobody")
+
+
+def test_a_result_is_kept_and_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     module = "sparsity/likes"
-    before = (tool.PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-    wanted: list[Mutant] = list(mutants(module, before))[:3]
-    seen: list[str] = []
-
-    def passes(folder: Path, tests: Sequence[str]) -> bool:
-        seen.append((folder / "compressor" / f"{module}.py").read_text(encoding="utf-8"))
-        return seen[-1] != wanted[0].of(before)
-
-    monkeypatch.setattr(tool, "passes", passes)
+    text = tool.source(module)
+    wanted = list(mutants(module, text))[:3]
+    monkeypatch.setattr(tool, "Judge", Noticed)
+    monkeypatch.setattr(Noticed, "asked", [])
     results = tmp_path / "results.jsonl"
     judge(wanted[:2], results)
     judge(wanted, results)
-    assert seen == [before, wanted[0].of(before), wanted[1].of(before), before, wanted[2].of(before)]
-    kept = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    assert [line["killed"] for line in kept] == [True, False, False]
-    assert (tool.PACKAGE / f"{module}.py").read_text(encoding="utf-8") == before
-    assert capsys.readouterr().out.count("SURVIVED") == 2
+    judge(wanted, results)
+    assert Noticed.asked == [[wanted[0].of(text), wanted[1].of(text)], [wanted[2].of(text)]]
+    assert tool.source(module) == text
+    assert capfd.readouterr().out.count("SURVIVED") == 1
+    known = Known(results)
+    assert [line and bool(line["noticed"]) for line in map(known.of, wanted)] == [True, False, True]
+    same = {described(wanted[1])}
+    assert list(summary(wanted, known, same)) == [
+        "sparsity: 2 of 2 noticed (100.0%), 1 more compute the same",
+        "all: 2 of 2 noticed (100.0%), 1 more compute the same",
+    ]
+    assert list(summary(wanted, known, ()))[-2:] == [
+        "all: 2 of 3 noticed (66.7%), 0 more compute the same",
+        f"lives: {wanted[1]}",
+    ]
 
 
-def test_tests_that_fail_without_a_mutant_judge_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = list(mutants("sparsity/likes", (tool.PACKAGE / "sparsity/likes.py").read_text(encoding="utf-8")))[:1]
-    monkeypatch.setattr(tool, "passes", lambda folder, tests: False)
-    with pytest.raises(SystemExit, match="its tests fail as it is"):
-        judge(wanted, tmp_path / "results.jsonl")
+def test_a_result_holds_as_long_as_what_it_was_judged_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noticed, lives = list(mutants("sparsity/likes", tool.source("sparsity/likes")))[:2]
+    known = Known(tmp_path / "results.jsonl")
+    known.add(noticed, "tests/test_mutants.py::test_brackets_stay_where_they_are")
+    known.add(lives, None)
+    again = Known(known.path)
+    assert again.of(noticed) and again.of(lives)
+    monkeypatch.setattr(tool, "text_of_test", lambda name: "another text")
+    assert again.of(noticed) and not again.of(lives)
+    monkeypatch.setattr(tool, "function_text", lambda file, name: "")
+    assert not again.of(noticed)
+
+
+def test_what_is_explained_is_a_change_that_lives() -> None:
+    told = list(explained(tool.EXPLAINED.read_text(encoding="utf-8")))
+    made = {module: {described(mutant) for mutant in mutants(module, tool.source(module))} for module, *_ in told}
+    assert told and [one for one in told if one not in made[one[0]]] == []
+
+
+def test_explanations_are_read_whatever_stands_in_the_line() -> None:
+    lines = (
+        "### `a/b`",
+        "- `|` → `&` in `x = y | z`: why",
+        "- no",
+        "### `c`",
+        "- `1` → `2` in `f(1)`: as `x` → `y` in `z`: no",
+    )
+    text = "\n".join(lines)
+    assert list(explained(text)) == [("a/b", "x = y | z", "|", "&"), ("c", "f(1)", "1", "2")]
+
+
+PROJECT = {
+    "pyproject.toml": "[tool.pytest.ini_options]\naddopts = ['--import-mode=importlib']\npythonpath = ['.']\n",
+    "compressor/__init__.py": "",
+    "compressor/m.py": """
+import functools, os
+TABLE = {"a": 1 + 1}
+
+@functools.cache
+def double(x):
+    return x * 2
+
+def ends(x):
+    return os._exit(0) if x < 0 else x
+
+def stops(x):
+    if x < 0:
+        raise SystemExit(0)
+    return x
+
+def spare(x):
+    return x < 5
+
+def never(x):
+    return x < 6
+""",
+    "tests/test_m.py": """
+import subprocess, sys
+from compressor.m import TABLE, double, ends, spare, stops
+
+def test_table():
+    assert TABLE["a"] == 2
+
+def test_double():
+    assert double(3) == 6
+
+def test_ends():
+    assert ends(0) == 0
+
+def test_stops():
+    assert stops(0) == 0
+
+def test_spare():
+    assert spare(4) and not spare(6)
+
+def test_elsewhere():
+    code = "from compressor.m import never; raise SystemExit(never(6))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+""",
+}
+
+
+def judged(folder: Path, tests: Mapping[str, str] = PROJECT) -> subprocess.CompletedProcess[str]:
+    """What a judge says of all changes of that project's module."""
+    for name, text in tests.items():
+        (folder / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "project" / name).write_text(text, encoding="utf-8")
+    code = """
+import os, sys
+from pathlib import Path
+from benchmarks.judging import Change, Judge
+from benchmarks.mutants import mutants
+folder = Path(sys.argv[1])
+out = os.fdopen(os.dup(1), "w")
+text = (folder / "compressor/m.py").read_text()
+found = list(mutants("m", text))
+Judge(folder, "m", ("test_m.py",)).notice(
+    [Change(m.of(text), m.start) for m in found],
+    lambda n, by: print(found[n].line, found[n].old, found[n].new, by, sep=";", flush=True, file=out),
+)
+assert (folder / "compressor/m.py").read_text() == text
+"""
+    command = [sys.executable, "-c", code, str(folder / "project")]
+    return subprocess.run(command, cwd=tool.ROOT, capture_output=True, text=True)
+
+
+def test_changes_are_noticed_in_functions_tables_and_other_processes(tmp_path: Path) -> None:
+    done = judged(tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = {tuple(line.split(";")[:3]): line.split(";")[3].split("::")[-1] for line in done.stdout.splitlines()}
+    assert told["3", "+", "-"] == told["3", "1", "2"] == "test_table"
+    assert told["7", "*", "/"] == told["7", "2", "3"] == "test_double"
+    assert told["10", "<", "<="] == "a limit"
+    assert told["13", "<", "<="] == "test_stops"
+    assert told["18", "<", "<="] == told["18", "5", "6"] == "None"
+    assert told["21", "<", "<="] == told["21", "6", "7"] == "test_elsewhere"
+
+
+def test_tests_that_fail_without_a_change_judge_nothing(tmp_path: Path) -> None:
+    for broken in ("def test_no():\n    assert 1 > 2\n", "import compressor.nowhere\n"):
+        done = judged(tmp_path, {**PROJECT, "tests/test_m.py": broken})
+        assert done.returncode == 1 and "its tests fail as it is" in done.stderr and not done.stdout
+        assert "1 > 2" in done.stderr or "nowhere" in done.stderr
+
+
+def test_a_child_answers_or_was_ended() -> None:
+    assert in_child(lambda: {"a": [1, "x" * 10**6]}, Limits(60, 60))["a"][0] == 1
+    assert in_child(lambda: os.kill(os.getpid(), 9), Limits(60, 60)) is None
+    assert in_child(lambda: os._exit(0), Limits(60, 60)) is None
+    assert in_child(lambda: time.sleep(60), Limits(60, 0)) is None
+    with pytest.raises(SystemExit, match="an error of its own"):
+        in_child(lambda: 1 / 0, Limits(60, 60))
+
+
+def test_the_innermost_function_of_an_offset() -> None:
+    text = "A = 1\n\n@deco(2)\ndef f(x=3):\n    'ä'; y = 4\n    def g():\n        return 5\n    return y\n"
+    found = {digit: function_at(text, text.index(digit)) for digit in "12345"}
+    assert found == {"1": None, "2": None, "3": None, "4": ("f", 3), "5": ("g", 6)}

@@ -95,8 +95,10 @@ def from_array(ids: Ids, zero: bool) -> Label | None:
 def factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, range]]:
     """Runs of dimensions that a reshape maps onto each other: (3, 8, 6) -> (3, 48) gives ([0], [0]), ([1, 2], [1]).
 
-    Shapes with equal products; sizes of 1 join a neighbour or stand alone.
+    Shapes with equal products; sizes of 1 join a neighbour or stand alone. Where there are no elements, all is one run.
     """
+    if 0 in before:
+        return [(range(len(before)), range(len(after)))]
     groups: list[tuple[range, range]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -120,7 +122,7 @@ def reshape_label(label: Label, before: Sequence[int], after: Sequence[int]) -> 
     ids = label.at_rank(len(before))
     expanded, result = list(ids.shape), []
     for run_before, run_after in factor(before, after):
-        touched = any(ids.shape[dim] > 1 for dim in run_before)
+        touched = any(ids.shape[dim] != 1 for dim in run_before)
         for dim in run_before:
             expanded[dim] = before[dim] if touched else 1
         result.extend(after[dim] if touched else 1 for dim in run_after)

@@ -28,7 +28,7 @@ def view(node: Node, a: Arguments, out: Any) -> Found:
 def _reshape(tensor: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
     expanded, result = list(tensor.shape), []
     for run_before, run_after in factor(before, after):
-        touched = any(tensor.shape[dim] > 1 for dim in run_before)
+        touched = any(tensor.shape[dim] != 1 for dim in run_before)
         for dim in run_before:
             expanded[dim] = before[dim] if touched else 1
         result.extend(after[dim] if touched else 1 for dim in run_after)

@@ -118,11 +118,11 @@ class FileComparison:
         """
         fixed = self.batch if self.program.has_dynamic_batch else 1
         sizes = tuple(batch_sizes) if fixed is None else (fixed,)
-        from_data = self.precision == "int8 static" and data is not None
+        calibrated = data if self.precision == "int8 static" else None
         checks: list[Check] = []
         for size in sizes:
-            inputs = self._samples(data, size) if from_data and data is not None else self._random(size)
-            kind = "validation" if from_data else "random"
+            inputs = self._random(size) if calibrated is None else self._samples(calibrated, size)
+            kind = "random" if calibrated is None else "validation"
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), kind, size))
         for inputs in examples_at_other_lengths(self.program, sizes, input_dtype(self.program)):
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), "random", len(inputs[0])))

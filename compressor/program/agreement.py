@@ -86,9 +86,9 @@ class Agreement:
     Of all outputs it is the one that went furthest beyond what was allowed to it, or else differs most.
 
     Units:  `max_rel`, `limit` and `noise` are shares of the largest |value| of that output over all inputs (of 1 where
-            the output is nothing but zeros); `max_abs` is absolute. `noise` is what was measured, None for the plain
-            limit. `fault` says why nothing could be measured: another number of outputs, another shape, NaN.
-            `decisions` names the operators whose near-ties, or random numbers, were taken over from the other side.
+            the output is whole numbers or nothing but zeros); `max_abs` is absolute. `noise` is what was measured, None
+            for the plain limit. `fault` says why nothing could be measured: another number of outputs, another shape,
+            NaN. `decisions` names operators whose near-ties, or random numbers, were taken over from the other side.
     """
 
     max_abs: float

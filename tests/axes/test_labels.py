@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import nn
 
+from compressor.axes import find_units
 from compressor.axes.labels import Label, Value, factor, from_array, reshape_label
+from compressor.program import InputSpec, capture
 
 sizes = st.lists(st.sampled_from((1, 2, 3, 4, 6)), min_size=1, max_size=4)
 
@@ -24,6 +28,9 @@ def reshapes(draw: st.DrawFn) -> tuple[list[int], list[int]]:
             after.append(p)
         else:
             after[-1] *= p
+    if draw(st.integers(0, 4)) == 0:  # no elements: the sizes beside the 0 may be any
+        for shape in (before, after):
+            shape[draw(st.integers(0, len(shape) - 1))] = 0
     return before, after
 
 
@@ -47,7 +54,7 @@ def test_reshaped_ids_are_what_numpy_makes_of_the_full_array(
     shapes: tuple[list[int], list[int]], data: st.DataObject
 ) -> None:
     before, after = shapes
-    dims = tuple(d for d in range(len(before)) if before[d] > 1 and data.draw(st.booleans()))
+    dims = tuple(d for d in range(len(before)) if before[d] != 1 and data.draw(st.booleans()))
     assume(dims)
     ids = np.arange(math.prod(before[d] for d in dims)).reshape([before[d] for d in dims])
     label = Label(dims, ids)
@@ -58,6 +65,20 @@ def test_reshaped_ids_are_what_numpy_makes_of_the_full_array(
 def test_a_reshape_expands_only_what_the_label_touches() -> None:
     label = Label((1,), np.arange(6))
     assert reshape_label(label, (64, 6, 100), (64, 2, 3, 100)).shape == (1, 2, 3, 1)
+
+
+def test_views_of_tensors_without_elements_are_walked_through() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+            self.nothing = nn.Parameter(torch.zeros(0, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nothing = self.nothing.ravel().sum() + self.nothing.view(2, 2, 0).sum()
+            return self.out(self.conv(x)).mean((2, 3)) + nothing
+
+    assert find_units(capture(Empty(), [InputSpec("x", (None, 3, 6, 6))])).n_units == 4
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=4))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,8 +18,17 @@ from compressor.data.arrays import Arrays, ArraySource
 from compressor.data.source import DataSource
 from compressor.errors import DataError, VerificationError
 from compressor.exporting import export_onnx, verify
-from compressor.exporting.verify import FileComparison, Verification, check_data, check_file, limit_of, onnx_run
-from compressor.program import InputSpec, Program, capture
+from compressor.exporting.verify import (
+    FileComparison,
+    SizesDifferError,
+    Verification,
+    check_data,
+    check_file,
+    limit_of,
+    onnx_run,
+)
+from compressor.program import InputSpec, Interface, Program, capture
+from compressor.program.interface import Port
 from compressor.program.runs import Other
 
 
@@ -173,7 +184,7 @@ def test_data_come_in_the_types_of_the_inputs_and_ids_stay_whole(dtype: torch.dt
     data = Batches(given, (given[0].repeat(2, 1), given[1].repeat(2, 1)))
     ids, x = next(verify._data_inputs(tokens(dtype), cast(DataSource, data), 100, None))
     assert (ids.dtype, x.dtype) == (torch.int64, dtype) and ids.tolist() == [[299, 257, 0]]
-    assert data.asked == [("val", 100, verify.N_DATA_SAMPLES)]
+    assert data.asked == [("val", 100, 1000)]
     sizes = [len(ids) for ids, _ in verify._data_inputs(tokens(), cast(DataSource, data), 2, 2)]
     assert sizes == [2], "whole batches only"
 
@@ -195,6 +206,7 @@ def test_static_ranges_are_compared_on_what_they_were_made_for() -> None:
     assert [check.inputs for check in found.checks] == ["random"] and found.top1_agreement is None
     found = FileComparison(program, run, precision="int8 dynamic").verification((3,), samples(sign=7.0))
     assert [check.inputs for check in found.checks] == ["random", "validation"]
+    assert [float(x.min()) >= 3.5 for x in seen[-2:]] == [False, True]
 
 
 def test_the_worst_check_is_told_and_where_it_was() -> None:
@@ -232,11 +244,129 @@ def test_limits_go_by_the_finest_weights_and_the_form() -> None:
     assert [limit_of(program, form) for form in ("fp16", "int8 dynamic", "int8 static")] == [2e-2, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("weights", "outputs", "limit"),
+    [
+        (torch.float32, torch.float16, 2.0**-10),
+        (torch.float32, torch.float32, 1e-5),
+        (torch.float64, torch.float16, 2.0**-10),
+        (torch.float16, torch.float16, 2e-2),
+        (torch.float16, torch.float32, 2e-2),
+    ],
+)
+def test_one_rounding_more_is_allowed_where_results_leave_as_half(
+    weights: torch.dtype, outputs: torch.dtype, limit: float
+) -> None:
+    dtype = str(weights).removeprefix("torch.")
+    program = capture(nn.Linear(4, 3).to(weights), [InputSpec("x", (None, 4), dtype)])
+
+    def run(inputs: Sequence[Tensor]) -> Other:
+        return Other(inputs, [program.module(*inputs).detach().to(outputs)])
+
+    assert FileComparison(program, run).verification((2,), None).worst.limit == limit
+
+
+class Mean(nn.Module):
+    """Takes images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3))
+
+
+def with_open_sizes(*dims: int | str, dtype: str = "float32") -> Program:
+    interface = Interface((Port("x", dtype, ("N", 2, *dims)),), (Port("y", dtype, ("N", 3)),))
+    return promising(capture(Mean(), [InputSpec("x", (None, 2, 4, 6))]), interface)
+
+
+def promising(program: Program, interface: Interface | None) -> Program:
+    return program.replace(record=replace(program.record, interface=interface))
+
+
+@pytest.mark.parametrize(
+    ("dims", "others"),
+    [
+        (("H", "W"), [(4, 12), (8, 6)]),
+        ((4, "W"), [(4, 12)]),
+        (("H", 6), [(8, 6)]),
+        ((4, 6), []),
+    ],
+)
+def test_a_file_with_open_sizes_is_compared_at_others_once(
+    dims: tuple[int | str, ...], others: list[tuple[int, int]]
+) -> None:
+    program, seen = with_open_sizes(*dims), []
+
+    def run(inputs: Sequence[Tensor], off_at: tuple[int, ...] = ()) -> Other:
+        seen.append(tuple(inputs[0].shape))
+        with torch.no_grad():
+            return Other(inputs, [program.module(*inputs) * (1 + 1e-3 * (seen[-1][2:] == off_at))])
+
+    found = FileComparison(program, run).verification((5, 3), None)
+    assert seen == [(5, 2, 4, 6), (3, 2, 4, 6), *((5, 2, *size) for size in others)]
+    assert [check.batch for check in found.checks] == [size[0] for size in seen]
+    for size in others:
+        with pytest.raises(SizesDifferError, match=r"at another size: the file and torch differ .* batch of 5"):
+            FileComparison(program, partial(run, off_at=size)).verification((5, 3), None)
+
+
+def test_free_dimensions_are_compared_at_other_lengths_and_batches() -> None:
+    free = InputSpec("x", (None, 2, 4, 6), free=("", "", "", "time"))
+    program, seen = capture(Mean(), [InputSpec("x", (None, 2, 4, 6))]).replace(inputs=(free,)), []
+
+    def run(inputs: Sequence[Tensor]) -> Other:
+        seen.append(tuple(inputs[0].shape))
+        with torch.no_grad():
+            return Other(inputs, [program.module(*inputs)])
+
+    found = FileComparison(program, run).verification((5, 1), None)
+    assert seen == [(5, 2, 4, 6), (1, 2, 4, 6), (5, 2, 4, 3), (1, 2, 4, 12)]
+    assert [(check.batch, check.inputs) for check in found.checks] == [(size[0], "random") for size in seen]
+
+
+def test_inputs_arrive_as_the_types_of_the_file_let_them_through() -> None:
+    program, seen = with_open_sizes(4, 6, dtype="float16"), []
+
+    def run(inputs: Sequence[Tensor]) -> Other:
+        seen.append(inputs[0])
+        with torch.no_grad():
+            return Other(inputs, [program.module(*inputs)])
+
+    FileComparison(program, run).verification((2,), None)
+    FileComparison(promising(program, None), run).verification((2,), None)
+    halved = [torch.equal(x, x.half().float()) for x in seen]
+    assert halved == [True, False] and seen[0].dtype == torch.float32
+
+
+def test_an_input_that_was_bound_is_given_its_number(tmp_path: Path) -> None:
+    kind, size = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Mul", ["x", "scale"], ["y"])
+    ports = [size("x", kind, ["N", 4]), size("scale", kind, [1])]
+    graph = onnx.helper.make_graph([node], "g", ports, [size("y", kind, ["N", 4])])
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]),
+        tmp_path / "m.onnx",
+    )
+    interface = Interface(
+        (Port("x", "float32", ("N", 4)), Port("scale", "float32", (1,), 3.0)), (Port("y", "float32"),)
+    )
+    x = torch.arange(8.0).reshape(2, 4)
+    (bound,) = onnx_run(tmp_path / "m.onnx", interface=interface)((x,)).outputs
+    assert torch.equal(bound, 3 * x)
+    (free,) = onnx_run(tmp_path / "m.onnx")((x, torch.tensor([2.0]))).outputs
+    assert torch.equal(free, 2 * x)
+
+
 def test_samples_of_another_shape_are_refused() -> None:
     program = capture(Between(2), [InputSpec("x", (None, 4))])
     assert check_data(program, samples()) is None
     with pytest.raises(DataError, match=r"samples: its samples are .* the model reads \(\(5,\),\)"):
         check_data(capture(nn.ReLU(), [InputSpec("x", (None, 5))]), samples())
+    with pytest.raises(DataError, match=r"samples: its samples are .* the model reads \(\(3,\), \(4,\)\)"):
+        check_data(tokens(), samples())
 
 
 def test_data_come_in_hundreds_and_a_fixed_program_takes_one() -> None:

@@ -52,9 +52,29 @@ def test_the_plain_limit(own: object, other: object, passed: bool) -> None:
     assert agreement.passed is passed and agreement.judgment == "limit" and agreement.noise is None
 
 
-def test_small_whole_numbers_do_not_wrap_around() -> None:
-    found = judge([Evidence([torch.tensor([0], dtype=torch.uint8)], [torch.tensor([255], dtype=torch.uint8)])], 1e-5)
-    assert found.max_abs == 255 and not found.passed
+@pytest.mark.parametrize(("own", "other"), [(0, 255), (200, 7)])
+def test_small_whole_numbers_do_not_wrap_around(own: int, other: int) -> None:
+    found = judge([Evidence(*([torch.tensor([x], dtype=torch.uint8)] for x in (own, other)))], 1e-5)
+    assert found.max_abs == abs(own - other) and not found.passed
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "apart", "share"),
+    [
+        ([10**9, 2], [10**9 + 1, 2], 1, 1),
+        ([2**62, 0], [2**62 + 1, 0], 1, 1),
+        ([7, 2], [4, 2], 3, 3),
+        ([0, 0], [0, 2], 2, 2),
+        ([0.0, 0.0], [0.0, 0.5], 0.5, 0.5),
+        ([4.0, 1.5], [4, 1], 0.5, 0.125),
+        ([4, 1], [4.0, 1.5], 0.5, 0.5),
+    ],
+)
+def test_differences_count_from_the_largest_and_those_of_whole_numbers_and_zeros_from_one(
+    own: object, other: object, apart: float, share: float
+) -> None:
+    found = of(own, other)
+    assert (found.max_abs, found.max_rel, found.passed) == (apart, share, False)
 
 
 @pytest.mark.parametrize("kind", ["own rounding", "runtime noise", "sensitivity"])
@@ -89,6 +109,78 @@ def test_what_is_left_of_a_saturated_output_may_be_one_step_of_its_rounding() ->
     assert of(own, [1.6e-7, 2e-7], exact=own, shaken=[1.5e-7, 2e-7]).passed
     assert not of(own, [1.6e-7, 2e-7], exact=own, shaken=own).passed
     assert not of(own, [2e-6, 2e-7], exact=own, shaken=[1e-6, 2e-7]).passed
+
+
+@pytest.mark.parametrize(
+    ("rounding", "own", "most"),
+    [
+        (None, 1e-6, 2.0**-20),  # 16 roundings of 1, of float32 if nothing else is said
+        (2.0**-24, 1e-6, 2.0**-20),
+        (2.0**-53, 1.0, 2.0**-33),  # a million roundings of float64
+        (2.0**-11, 1.0, 0.02),
+    ],
+)
+def test_noise_excuses_so_many_roundings_and_no_more(rounding: float | None, own: float, most: float) -> None:
+    """The noise is as large as the bound, so that eight times the noise decides nothing."""
+    right = torch.tensor([own], dtype=torch.float64)
+    more = {} if rounding is None else {"rounding": rounding}
+    for share, passed in ((0.99, True), (1.01, False)):
+        evidence = Evidence([right], [right + share * most], lambda: [right], lambda: [right + most], **more)
+        found = judge([evidence], 1e-12)
+        assert found.passed is passed and found.limit == pytest.approx(most / own, rel=1e-9)
+
+
+def test_what_a_decision_was_chosen_from_is_excused_by_noise_only_and_told_by_its_name() -> None:
+    def found(n_chosen: int, noise: float, apart: tuple[float, float] = (0.0, 1e-6)) -> Agreement:
+        own, other = tensors([1.0], [4.0]), tensors([1.0 + apart[0]], [4.0 + apart[1]])
+        moved = [own[0], own[1] + noise]
+        evidence = Evidence(own, other, lambda: own, lambda: moved, names=("output 0", "argmax"), n_chosen=n_chosen)
+        return judge([evidence], 1e-5)
+
+    assert found(0, 0.0).passed
+    assert not found(1, 0.0).passed and found(1, 0.0).where == "argmax" and found(1, 0.0).limit == 0.0
+    assert found(1, 1e-6).passed and found(1, 1e-6).judgment == "sensitivity"
+    assert found(1, 0.0, (1e-6, 0.0)).passed and not found(2, 0.0, (1e-6, 0.0)).passed
+    assert "of the largest value at argmax (limit 0.0e+00)" in str(found(1, 0.0))
+    assert "of the largest output (limit 1.0e-05)" in str(found(0, 0.0, (1.0, 0.0)))
+    assert str(found(1, 0.0, (0.0, NAN))).startswith("argmax gives what it cannot")
+
+
+def test_without_any_batch_nothing_was_compared() -> None:
+    found = judge([], 1e-5)
+    assert not found.passed and "nothing to compare" in str(found)
+
+
+def test_noise_that_is_none_is_no_reason() -> None:
+    for own in ([0.0, 0.0], [1.0, 2.0]):
+        found = of(own, [own[0], own[1] + 1e-3], exact=own, shaken=own)
+        assert (found.passed, found.judgment, found.noise) == (False, "limit", None)
+
+
+def several(*parts: tuple[object, object, object]) -> Agreement:
+    """The agreement of several outputs: what is right, what is compared, and the right one in float64."""
+    own, other, exact = (tensors(*values) for values in zip(*parts, strict=True))
+    return judge([Evidence(own, other, lambda: exact)], 1e-5)
+
+
+def test_what_failed_is_told_before_what_passed_by_how_far_it_is_beyond_what_was_allowed() -> None:
+    noisy = ([1.0], [1.0 + 2e-3], [1.0 - 1e-4])  # 8e-4 are allowed
+    excused = ([1.0], [1.0 + 2e-3], [1.0 - 1e-3])
+    plain = ([1.0], [1.0 + 1e-3], [1.0])
+    whole = ([3, 4], [3, 4], [3, 4])
+    misplaced = ([1.0], [NAN], [1.0])
+    for parts, where in (
+        ((noisy, plain), 1),
+        ((excused, plain), 1),
+        ((whole, plain), 1),
+        ((plain, misplaced), 1),
+        ((([1.0], [1.5], [1.0]), misplaced, whole), 1),
+        ((([1, 2], [1, 3], [1, 2]), ([1, 2], [1, 9], [1, 2])), 1),
+    ):
+        found, turned = several(*parts), several(*parts[::-1])
+        assert not found.passed and not turned.passed
+        assert (found.where, turned.where) == (f"output {where}", f"output {len(parts) - 1 - where}")
+    assert several(whole, excused).passed and several(whole, excused).where == "output 1"
 
 
 def test_the_nearer_of_the_two_precisions_counts() -> None:

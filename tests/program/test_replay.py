@@ -229,6 +229,10 @@ def test_a_rounding_moves_every_result_by_its_own_size_and_views_not_at_all() ->
     assert apart(lambda x: (x + 0.0).log(), [-1.0, 1.0]).tolist()[1] <= 1.01
     assert apart(lambda x: x.masked_fill(x > 1, float("-inf")).cumsum(1), [0.5, 2.0])[0].tolist() <= 1.0
     assert apart(lambda x: x[:, :0] + 1, x).numel() == 0
+    endless = Replay(program_of(lambda x: x.cumsum(1)).module.eval(), rounding=0.5).run(
+        torch.full((1, 4), float("inf"))
+    )
+    assert endless.isposinf().all(), "a sum without a finite result has no size to round by"
     huge = [3e38, 0.5, -1.0, 0.25]  # what a mask holds does not make its neighbours uncertain
     assert apart(lambda x: torch.cat([x, x.flip(1)], 1), huge).tolist()[1:3] == [0.5, 1.0]
     assert apart(lambda x: x.gather(1, torch.tensor([[1, 2]]).expand(x.shape[0], 2)), huge).tolist() == [0.5, 1.0]

@@ -13,7 +13,7 @@ from compressor.errors import ModelError
 from compressor.program import InputSpec, Program, capture
 from compressor.program.agreement import Agreement, Evidence, judge
 from compressor.program.replay import Replay, as_foreign
-from compressor.program.runs import Other, Yardstick, seeded
+from compressor.program.runs import Other, Yardstick, examples_at_other_lengths, seeded
 from tests.program.faults import Fault, faults_of
 from tests.program.hard_to_compare import KINDS, captured, reordered
 
@@ -120,10 +120,96 @@ def test_the_coarsest_precision_of_either_side_rounds() -> None:
         assert not Yardstick(program).agreement([side_of(program, 40 * steps, precision)], 1e-9).passed
 
 
+class Drawn(nn.Module):
+    """What it was drawn with decides, and nothing else: no parameter, no floating output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "precision", "outputs", "other", "rounding"),
+    [
+        (torch.float32, None, torch.float32, None, 2.0**-24),
+        (torch.float64, None, torch.float64, None, 2.0**-53),
+        (torch.float32, None, torch.float64, None, 2.0**-24),
+        (torch.float64, None, torch.float32, None, 2.0**-24),
+        (torch.float32, torch.float64, torch.float64, None, 2.0**-53),
+        (torch.float64, torch.float32, torch.float64, None, 2.0**-24),
+        (torch.float32, None, torch.float32, torch.float16, 2.0**-11),
+        (torch.float32, None, torch.float32, torch.int8, 2.0**-24),
+        (torch.bfloat16, None, torch.int64, None, 2.0**-8),
+        (None, None, torch.int64, None, 2.0**-24),
+        (None, None, torch.int64, torch.int8, 2.0**-24),
+    ],
+)
+def test_a_rounding_is_half_a_step_of_the_coarsest_type(
+    weights: torch.dtype | None,
+    precision: torch.dtype | None,
+    outputs: torch.dtype,
+    other: torch.dtype | None,
+    rounding: float,
+) -> None:
+    net = Drawn() if weights is None else nn.Linear(3, 4).to(weights)
+    spec = InputSpec("x", (None, 3), "float32" if weights is None else str(weights).removeprefix("torch."))
+    made = [torch.ones(2, 4, dtype=outputs)]
+    found = Yardstick(capture(net, [spec]), precision)._rounding(made, Other((), made, precision=other))
+    assert found == rounding
+
+
+def test_one_rounding_of_float32_shakes_if_nothing_else_is_said() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    program = capture(Doubled(), [InputSpec("x", (None, 3))])
+    yardstick, inputs = Yardstick(program), program.example_inputs(5)
+    (exact,), (shaken,) = yardstick.exact(inputs), yardstick.shaken(inputs)
+    steps = (shaken / exact - 1) / 2.0**-24
+    assert steps.abs().round(decimals=6).unique().tolist() == [1.0] and {-1, 1} == set(steps.sign().flatten().tolist())
+
+
+def test_other_lengths_come_at_batch_sizes_in_turn_where_the_network_runs() -> None:
+    """A window of five takes no sequence of three."""
+
+    class Windows(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    free = InputSpec("x", (None, 4, 6), free=("", "", "time"))
+    for width, batches, shapes in (
+        (1, (1, 3), [(1, 4, 3), (3, 4, 12)]),
+        (1, (2,), [(2, 4, 3), (2, 4, 12)]),
+        (5, (1, 3), [(3, 4, 12)]),
+    ):
+        program = capture(Windows(width), [InputSpec("x", (None, 4, 6))]).replace(inputs=(free,))
+        assert [tuple(x.shape) for (x,) in examples_at_other_lengths(program, batches)] == shapes
+    double = [x.dtype for (x,) in examples_at_other_lengths(program, (1,), torch.float64)]
+    assert double == [], "the weights are float32"
+
+
 def test_a_failure_of_torch_is_told_with_the_batch() -> None:
     program = capture(nn.Linear(3, 4), [InputSpec("x", (None, 3))])
     with pytest.raises(ModelError, match="torch cannot run the model at batch 5: RuntimeError: mat1 and mat2"):
         Yardstick(program).own((torch.ones(5, 4),))
+    for inputs in ((), (torch.tensor(1.0),)):
+        with pytest.raises(ModelError, match="torch cannot run the model: "):
+            Yardstick(program).own(inputs)
+
+
+def test_a_run_in_float64_makes_new_numbers_in_float64_too() -> None:
+    class Made(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.full((3,), 0.1)
+
+    program = capture(Made(), [InputSpec("x", (None, 3))])
+    zeros = torch.zeros(1, 3)
+    assert Yardstick(program).exact((zeros,))[0].tolist() == [[0.1] * 3]
+    assert Yardstick(program).own((zeros,))[0].double().tolist() == [[float(torch.tensor(0.1))] * 3]
 
 
 def test_the_runs_leave_the_program_and_the_random_numbers_alone() -> None:
@@ -169,8 +255,48 @@ def test_known_outputs_are_not_computed_again() -> None:
 def test_another_number_of_outputs_is_told_before_anything_is_replayed() -> None:
     program = captured("top-k queries")
     inputs = program.example_inputs(1)
-    found = Yardstick(program).agreement([Other(inputs, [torch.ones(1)], deciding=None)], 1e-5)
+    found = Yardstick(program).agreement([Other(inputs, [torch.ones(1)], deciding=never)], 1e-5)
     assert str(found) == "there are 1 outputs where the model has 2"
+
+
+def never(own: object) -> tuple[list[Tensor], dict[str, Tensor]]:
+    raise AssertionError("was asked what it decides")
+
+
+def test_what_the_plain_limit_shows_is_not_replayed() -> None:
+    program = captured("top-k queries")
+    inputs = program.example_inputs(1)
+    found = Yardstick(program).agreement([Other(inputs, Yardstick(program).own(inputs), deciding=never)], 1e-5)
+    assert found.passed and found.judgment == "limit" and found.decisions == ()
+
+
+class Several(nn.Module):
+    """Three decisions, and an output of each."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (x + 0.25).argmax(1), torch.round(x * 1e3), torch.sigmoid(x - 30)
+
+
+def test_decisions_that_differ_are_named_and_no_others() -> None:
+    program = capture(Several(), [InputSpec("x", (None, 3))])
+    x = torch.tensor([[0.5, 0.5 - 2.0**-25, 0.001], [0.25, 0.5, 0.125]])
+
+    def other(argmax: int, rounded: float, shape: tuple[int, ...] = (2,)) -> Agreement:
+        def deciding(own: object) -> tuple[list[Tensor], dict[str, Tensor]]:
+            places, steps, left = Yardstick(program).own((x,))
+            places[0], steps[0, 2] = argmax, rounded
+            return [places, steps, left], {"argmax": places.reshape(shape), "round_1": steps}
+
+        return Yardstick(program).agreement([Other((x,), deciding({})[0], deciding=deciding)], 1e-5)
+
+    names = [node.name for node in program.module.graph.nodes if node.op == "call_function"]
+    assert {"argmax", "round_1"} <= set(names), names
+    near = other(1, 1.0)
+    assert near.passed and near.decisions == ("argmax",)
+    assert other(0, 1.0).decisions == () and not other(2, 1.0).passed
+    wrong = other(1, 3.0)
+    assert not wrong.passed and wrong.decisions == ("argmax", "round_1")
+    assert other(1, 1.0, (1, 2)).decisions == ("argmax",)
 
 
 def test_where_the_other_side_does_not_tell_what_it_decided_the_programs_own_decisions_count() -> None:
