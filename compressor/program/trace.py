@@ -8,7 +8,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -55,7 +55,7 @@ def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without torch's own warnings, log lines and half-made graphs, which speak to its developers."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
