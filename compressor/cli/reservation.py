@@ -6,7 +6,7 @@ The lock goes with the process that holds it, so a run that was killed blocks no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from compressor.errors import UsageError
 
 
 @contextmanager
-def reserved(point: Path | None, *, is_main: bool = True) -> Iterator[None]:
+def reserved(point: Path | None, *, is_main: bool = True) -> Generator[None]:
     """Holds a resume point, and with it the output that it belongs to, while the block runs.
 
     Raises:  UsageError if another run holds it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class Session:
             typer.echo(f"{prefix('note:', 'yellow', sys.stderr)} {printable(text)}", err=True)
 
     @contextmanager
-    def progress(self) -> Iterator[Progress]:
+    def progress(self) -> Generator[Progress]:
         """Bars on a terminal, lines in a log, nothing with -q."""
         if self.options.quiet or not self.is_main:
             from compressor.progress import Silent
@@ -93,7 +93,7 @@ class Session:
             yield progress
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
+    def working(self, what: str) -> Generator[None]:
         """A sign of life on a terminal for work of some seconds that has no steps to count; silent in a log."""
         if self.options.quiet or not self.is_main or not is_movable(sys.stderr):
             yield

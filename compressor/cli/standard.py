@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
@@ -21,7 +21,7 @@ _kept: ContextVar[TextIO | None] = ContextVar("standard output, while others wri
 
 
 @contextmanager
-def for_the_result() -> Iterator[None]:
+def for_the_result() -> Generator[None]:
     """In the block whatever prints does so to standard error; `writing_result` alone writes to standard output."""
     token = _kept.set(sys.stdout)
     try:
@@ -50,7 +50,7 @@ def open_closed() -> None:
 
 
 @contextmanager
-def writing_result() -> Iterator[None]:
+def writing_result() -> Generator[None]:
     """What is written to standard output in the block is there when it ends.
 
     Raises:  OutputError if it takes nothing; BrokenPipeError, as it is, if its reader has gone.

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +61,7 @@ class Target:
         return None if self.path is None else self.path.with_name(self.path.name + ".resume")
 
     @contextmanager
-    def opened(self) -> Iterator[Path | BinaryIO]:
+    def opened(self) -> Generator[Path | BinaryIO]:
         """What the writers of formats take: the path, or a binary stream onto standard output.
 
         Not `sys.stdout.buffer`: under PYTHONUNBUFFERED that is the raw file, which writes a part and says

@@ -13,7 +13,7 @@ import logging  # noqa: TID251 (the exporter speaks through it, and is told not 
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -336,7 +336,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Without the exporter's warnings and log lines, which speak to its developers."""
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]

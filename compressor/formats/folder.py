@@ -6,7 +6,7 @@ It must never read a file outside the directory, whatever an index says, nor run
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -75,7 +75,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _open(path: Path) -> Generator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file

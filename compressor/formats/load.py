@@ -10,7 +10,7 @@ import copy
 import inspect
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -345,7 +345,7 @@ def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
 
 
 @contextlib.contextmanager
-def opened_file(source: str | Path | BinaryIO) -> Iterator[_Opened]:
+def opened_file(source: str | Path | BinaryIO) -> Generator[_Opened]:
     """An open file that can seek; a stream or a pipe is read whole: torch's readers go back and forth."""
     if not isinstance(source, (str, Path)):
         yield _Opened(BytesIO(source.read()), _stream_name(source), None)

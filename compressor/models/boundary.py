@@ -6,7 +6,7 @@ Code behind them may be such that no graph can hold it (decoding, suppression of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ class _Reached(BaseException):
 
 
 @contextmanager
-def ending_at(module: nn.Module, layers: Sequence[str], examples: Sequence[Tensor]) -> Iterator[None]:
+def ending_at(module: nn.Module, layers: Sequence[str], examples: Sequence[Tensor]) -> Generator[None]:
     """For the time of the block, a `forward` that ends when the last of the layers has returned, and returns what they
     did: the value itself for one layer that is called once, else a dictionary by the layers' names.
 
@@ -98,7 +98,7 @@ def _calls(module: nn.Module, parts: dict[str, nn.Module], examples: Sequence[Te
 
 
 @contextmanager
-def _watched(parts: dict[str, nn.Module], told: Callable[[str, Any], None]) -> Iterator[None]:
+def _watched(parts: dict[str, nn.Module], told: Callable[[str, Any], None]) -> Generator[None]:
     """Tells the name of every layer that returns, and what."""
     handles = [
         part.register_forward_hook(lambda _, __, result, name=name: told(name, result)) for name, part in parts.items()
@@ -111,7 +111,7 @@ def _watched(parts: dict[str, nn.Module], told: Callable[[str, Any], None]) -> I
 
 
 @contextmanager
-def _modules_left() -> Iterator[None]:
+def _modules_left() -> Generator[None]:
     """While torch.export traces, takes the modules off its stack that the block went into and did not return from: it
     does so itself only where a call returns."""
     mode = get_proxy_mode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +51,7 @@ def memory_bytes() -> int:
 
 
 @contextmanager
-def counted(name: str, budget: Budget) -> Iterator[Callable[[], int]]:
+def counted(name: str, budget: Budget) -> Generator[Callable[[], int]]:
     """Counts what modules take up in the block, in this thread; gives the elements so far.
 
     Raises:  ModelError through whatever builds, as soon as the budget is spent.

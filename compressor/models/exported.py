@@ -6,7 +6,7 @@ weights comes before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ Part = Callable[[Tensor], dict[str, Tensor]]
 
 
 @contextmanager
-def exported_form(module: nn.Module) -> Iterator[None]:
+def exported_form(module: nn.Module) -> Generator[None]:
     """For the time of the block, a `forward` that is a graph: heads of Ultralytics return what `yolo export` writes,
     detectors of torchvision end at their heads. Whoever trains the module gets it as its author wrote it."""
     parts = list(module.modules()) if is_of_ultralytics(module) else []
@@ -39,7 +39,7 @@ def exported_form(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def ending_at_heads(module: nn.Module) -> Iterator[None]:
+def ending_at_heads(module: nn.Module) -> Generator[None]:
     """For the time of the block, `forward` of a detector of torchvision is its part with weights; all others stay as
     they are."""
     part, own = part_with_weights(module), vars(module).get("forward")

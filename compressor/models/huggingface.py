@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Description:
         return self.kind.from_config(self.config) if is_automatic else self.kind(self.config)
 
     @contextlib.contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
+    def guarded(self, what: str) -> Generator[None]:
         """The library may build what the configuration describes: nothing larger than it should be, and no more."""
         try:
             with sealed(self.directory):
@@ -159,7 +159,7 @@ def _transformers() -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[Any]:
+def quiet() -> Generator[Any]:
     """The library without its report and its bars: what is wrong is said in our words."""
     library = _transformers()
     log = library.utils.logging

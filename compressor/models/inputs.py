@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class InputHint(NamedTuple):
 
 
 @contextmanager
-def taking_by_name(module: nn.Module, names: Sequence[str]) -> Iterator[None]:
+def taking_by_name(module: nn.Module, names: Sequence[str]) -> Generator[None]:
     """As `takes_by_name`, for the block only: the module is somebody else's."""
     own = vars(module).get("forward")
     takes_by_name(module, names)

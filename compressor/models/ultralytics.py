@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,7 +81,7 @@ def import_ultralytics(what: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Ultralytics without its network, its installer, and its words among the results; its settings are put back."""
     before = {name: os.environ.get(name) for name in _QUIET}
     os.environ.update(_QUIET)

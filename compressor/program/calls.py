@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ class _EqualDraws(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
+def _plain_attention() -> Generator[None]:
     """Without the fused kernels of torch's own transformer layers, which no trace takes."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -107,7 +107,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeded(python_seed: int) -> Iterator[Callable[[], tuple[bool, bool]]]:
+def _seeded(python_seed: int) -> Generator[Callable[[], tuple[bool, bool]]]:
     """Seeds all random numbers and puts them back afterwards; gives a function that says which were drawn so far:
     torch's, and those of Python or NumPy."""
     before = random.getstate(), np.random.get_state()

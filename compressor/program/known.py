@@ -7,7 +7,7 @@ It must never change what the code computes: a value that is not certain is unkn
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def constants_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def reading_constants(module: nn.Module) -> Iterator[None]:
+def reading_constants(module: nn.Module) -> Generator[None]:
     """For the time of the block, a traced call of the module gets numbers where it reads them out of constants."""
     mode = _KnownValues()
     real = {name: tensor for name, tensor in constants_of(module).items() if tensor.numel() <= _MOST_ELEMENTS}

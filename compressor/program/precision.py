@@ -5,7 +5,7 @@ It must never hold how far results in two precisions may be apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 @contextmanager
-def default_type(dtype: torch.dtype) -> Iterator[None]:
+def default_type(dtype: torch.dtype) -> Generator[None]:
     """torch's own default type, for operators that name none: `zeros`, `arange`, or an integer times a fraction."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -51,7 +51,7 @@ class Other:
 
 
 @contextlib.contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
+def seeded(seed: int = 0) -> Generator[None]:
     """torch's random numbers from `seed` on; afterwards the caller's own go on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

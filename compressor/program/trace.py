@@ -8,7 +8,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,7 +57,7 @@ def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -
 
 
 @contextlib.contextmanager
-def _told_layers(model: nn.Module, returned: list[str]) -> Iterator[None]:
+def _told_layers(model: nn.Module, returned: list[str]) -> Generator[None]:
     """Appends the name of every module of the model that returns."""
     names = {id(part): name for name, part in model.named_modules() if name}
 
@@ -73,7 +73,7 @@ def _told_layers(model: nn.Module, returned: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without torch's own warnings, log lines and half-made graphs, which speak to its developers."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

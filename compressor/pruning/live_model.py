@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ class View:
         return iter(self._parameters.items())
 
     @contextmanager
-    def gradients_at(self, scale: Tensor | None) -> Iterator[None]:
+    def gradients_at(self, scale: Tensor | None) -> Generator[None]:
         """Gradients as they are without loss scaling, for the time of the block: a fused optimizer divides by the scale
         inside its step, after the hooks."""
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None] if scale is not None else []

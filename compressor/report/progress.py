@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -27,7 +27,7 @@ LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def open_progress(stream: TextIO) -> Iterator[Progress]:
+def open_progress(stream: TextIO) -> Generator[Progress]:
     """Bars if the stream is a terminal, else lines; a bar never outlives the block, whatever ends it.
 
     What is looked for stands first; what is measured comes last and takes the columns that are left.

@@ -3,7 +3,7 @@ print."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -220,7 +220,7 @@ def _progress(
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def _torch_threads(threads: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

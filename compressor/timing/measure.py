@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -172,7 +172,7 @@ def _calibrate(runner: Runner, warmup: int, is_first: bool, clock: Callable[[], 
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def _no_garbage_collection() -> Generator[None]:
     """Python's collector would land in somebody's block; `timeit` turns it off for the same reason."""
     was_enabled = gc.isenabled()
     gc.collect()

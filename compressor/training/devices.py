@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -40,7 +40,7 @@ def resolve_device(text: str) -> torch.device:
 
 
 @contextmanager
-def forked_rng(device: torch.device) -> Iterator[None]:
+def forked_rng(device: torch.device) -> Generator[None]:
     """Gives the caller's random numbers (CPU and `device`) back as they were, whatever the block draws."""
     with torch.random.fork_rng(devices=[]):
         if device.type == "cpu":
@@ -56,7 +56,7 @@ def forked_rng(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Generator[None]:
     """The block with denormal numbers taken as 0 on the CPU, the caller's setting restored afterwards.
 
     Weights that a mask holds at 0 get no gradient, and Adam's moments for them decay into denormals, on which CPU
