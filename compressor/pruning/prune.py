@@ -85,9 +85,7 @@ def prune(
         check_batch_size(program, recipe)
     clock = Clock()
     data, task = with_targets(in_batches_of(data, program.fixed_batch), task, program.clone().module)
-    program = open_response_norms(program)
-    if settings.select_inputs:
-        program = select_inputs(program)
+    program = _opened(program, settings)
     settings = resolved(settings, stopwatch)
     progress = progress or Silent()
     preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
@@ -96,9 +94,7 @@ def prune(
     units = units_of(program, settings, progress.note)
     order = order_of(program, settings, data, progress)
     selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order))
-    selector.select(
-        program.parameters, settings.ratio, program.masks
-    )  # an infeasible ratio is found before hours of training
+    selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
     form = _form(program, model, settings, data, task, progress)
     run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences, form)
     timed = speedup if settings.of == "latency" else None
@@ -112,6 +108,12 @@ def prune(
     report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
     lost = worsened(stages, run.task, keeps_best=any(recipe.keep == "best" for recipe in settings.recipes))
     return pruned, replace(report, warnings=(*report.warnings, *lost))
+
+
+def _opened(program: Program, settings: PruneSettings) -> Program:
+    """The program with what pruning needs to be operators of their own."""
+    program = open_response_norms(program)
+    return select_inputs(program) if settings.select_inputs else program
 
 
 def _form(
