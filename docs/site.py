@@ -55,8 +55,8 @@ def broken(page: Path, root: Path = ROOT) -> list[str]:
 
 
 def site_path(path: str) -> str:
-    """Where a file of this tree is on the site: the README is its first page, pages of docs/ stand at its top,
-    everything else below its own folder."""
+    """Where a file of this tree is on the site: the README is its first page, pages of docs/ stand at its top, all else
+    below its own folder."""
     return "index.md" if path == _HOME else path.removeprefix("docs/")
 
 

@@ -10,15 +10,28 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import compressor
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SHIPPED = ("compressor", "docs", "tests", "sample_models", "benchmarks", "ci")
+SHIPPED = ("compressor", "docs", "tests", "sample_models", "benchmarks", "ci", "examples")
 FILES = (
-    *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in", "Makefile", "Dockerfile", "action.yml"),
+    *(
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "MANIFEST.in",
+        "Makefile",
+        "Dockerfile",
+        "action.yml",
+    ),
     *("mkdocs.yml", "constraints.txt"),
 )
 MODEL = "sample_models/lenet-300-100.pt"
@@ -87,6 +100,79 @@ def test_the_wheel_runs_where_nothing_else_of_this_tree_is(built: Path, tmp_path
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["n_params"] == 266_610
+
+
+def empty_environment(folder: Path) -> Path:
+    """A fresh virtual environment without anything of ours; what the tool needs is read from where it is installed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    # Behind its own packages, as lines that import nothing: an editable install of this tree stays out of it.
+    needs = {str(Path(find_spec(name).origin or "").parents[1]) for name in ("torch", "onnx", "rich", "setuptools")}  # type: ignore[union-attr]
+    (packages / "needs.pth").write_text("\n".join(sorted(needs)) + "\n")
+    return folder / "bin"
+
+
+def installed(what: Path, folder: Path) -> Path:
+    """The `bin` of an empty environment into which pip has put `what`, without asking any index."""
+    pytest.importorskip("pip", reason="pip is not installed")
+    programs = empty_environment(folder)
+    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet", "--no-index"]
+    command = [*pip, "--no-deps", "--no-build-isolation", "--ignore-installed", str(what)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return programs
+
+
+def said(programs: Path, *words: str) -> str:
+    variables = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(programs.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=programs.parent, env=variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("archive", ["*.whl", "*.tar.gz"])
+def test_pip_installs_both_archives_into_an_empty_environment(archive: str, built: Path, tmp_path: Path) -> None:
+    programs = installed(next(built.glob(archive)), tmp_path / "empty")
+    told = said(programs, "compress", "env")
+    assert re.search(rf"^compress +{re.escape(compressor.__version__)}$", told, re.MULTILINE)
+    assert re.search(rf"^installed +{re.escape(str(tmp_path))}", told, re.MULTILINE), "and no other copy is run"
+    told = said(programs, "network-compress", "analyze", str(ROOT / MODEL), "--json", "-q")
+    assert json.loads(told)["n_params"] == 266_610
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """Its instructions, a continued one as one line."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_the_image_can_be_built_from_what_it_copies(tmp_path: Path) -> None:
+    """All but the base image: COPY into an empty folder, then the RUN that installs it, without its index and needs."""
+    source = tmp_path / "src"
+    for word, rest in dockerfile():
+        if word == "COPY":
+            *names, target = rest.split()
+            place = tmp_path / target.lstrip("/")
+            for name in names:
+                folder = (ROOT / name).is_dir()
+                where = place if folder else place / name
+                where.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if folder else shutil.copy)(ROOT / name, where)
+    (install,) = [rest for word, rest in dockerfile() if word == "RUN" and "/src[" in rest]
+    asked = re.search(r'pip install "/src\[([\w,]+)\]"', install)
+    assert asked is not None and set(asked[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    programs = installed(source, tmp_path / "image")
+    told = dict(dockerfile())
+    entry, default = json.loads(told["ENTRYPOINT"]), json.loads(told["CMD"])
+    assert "prune" in said(programs, *entry, *default)
+
+
+def test_the_image_runs_as_nobody_in_particular() -> None:
+    words = [word for word, _ in dockerfile()]
+    assert words[0] == "FROM" and words.index("USER") > max(i for i, w in enumerate(words) if w == "RUN")
+    assert set(words) <= {"FROM", "ENV", "RUN", "COPY", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
+    assert "download.pytorch.org/whl/cpu" in next(rest for word, rest in dockerfile() if word == "RUN")
 
 
 def advised(text: str) -> list[str]:
