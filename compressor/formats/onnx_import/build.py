@@ -32,6 +32,9 @@ _TRACE = "trace"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.:/@ -]", re.ASCII)
 
 
+_NOT_OF_FLOATS = ("Div", "Mod")
+"""What of two whole numbers gives a float that may be none."""
+
 _GROWTH = ((1, 2, 3, 2), (1, 3, 2, 4))
 """What open sizes are multiplied by at each trial, neighbouring ones by different numbers: whole multiples, because a
 network that halves its images wants sizes that can be halved as often."""
@@ -206,11 +209,10 @@ class _Walker:
         traces.append(Trace(name, operator))
 
     def _result(self, op: Op) -> tuple[Value, ...]:
-        importer = SIZE_IMPORTERS[op.kind] if _is_size_arithmetic(op) else IMPORTERS[op.kind]
         self.emitter.op = op
         try:
             check_attributes(op.kind, op.attributes, self.opset)
-            found = importer(self.emitter, op)
+            found = self._importer(op)
         except TooMuchError as error:
             raise TooMuchError(f"{self.name}: {op.kind} {op.name}: {error}") from error
         except ModelError as error:
@@ -221,6 +223,18 @@ class _Walker:
         finally:
             self.emitter.op = None
         return found if isinstance(found, tuple) else (found,)
+
+    def _importer(self, op: Op) -> Any:
+        """What the operator becomes; floats that are sizes are tensors to all but size arithmetic and `Range`."""
+        if _is_size_arithmetic(op):
+            return SIZE_IMPORTERS[op.kind](self.emitter, op)
+        if op.kind != "Range":
+            inputs = [
+                self.emitter.tensor_of(v) if isinstance(v, Sizes) and v.dtype.is_floating_point else v
+                for v in op.inputs
+            ]
+            op = replace(op, inputs=tuple(inputs))
+        return IMPORTERS[op.kind](self.emitter, op)
 
     def _attribute(self, entry: AttributeProto) -> Any:
         if entry.type == AttributeProto.TENSOR:
@@ -262,10 +276,14 @@ class _Walker:
 
 
 def _is_size_arithmetic(op: Op) -> bool:
-    """Whether a node computes with sizes alone: integers, some of which depend on the batch."""
+    """Whether a node computes with sizes alone: integers, or whole floats, some of which depend on the batch."""
     given = [value for value in op.inputs if value is not None]
-    whole = not any(isinstance(value, Traced) or value.dtype.is_floating_point for value in given)
-    return whole and op.kind in SIZE_IMPORTERS and any(isinstance(value, Sizes) for value in given)
+    if op.kind not in SIZE_IMPORTERS or not any(isinstance(value, Sizes) for value in given):
+        return False
+    floats = [value for value in given if value.dtype.is_floating_point]
+    if floats and (op.kind in _NOT_OF_FLOATS or any(isinstance(v, Const) and not v.is_whole for v in floats)):
+        return False
+    return not any(isinstance(value, Traced) for value in given)
 
 
 def _named(value: Value, name: str, *, trained: bool) -> Value:

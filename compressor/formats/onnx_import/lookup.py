@@ -123,4 +123,5 @@ def size_gather(ctx: Emitter, op: Op) -> Value:
     if isinstance(op.needed(1), Sizes):
         return gather(ctx, op)
     at = np.array(integers(op.needed(1)), dtype=np.int64).reshape(entries_of(op.needed(1)).shape)
-    return of_entries(np.take(entries_of(op.needed(0)), at, axis=op.get("axis", 0)), op.outputs[0])
+    x = op.needed(0)
+    return of_entries(np.take(entries_of(x), at, axis=op.get("axis", 0)), op.outputs[0], x.dtype)

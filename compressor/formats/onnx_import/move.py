@@ -314,4 +314,4 @@ def size_move(ctx: Emitter, op: Op) -> Value:
         entries = entries.transpose(op.get("perm"))
     elif entries.ndim > 1 or op.kind == "Expand":
         raise ModelError("spreads sizes that depend on the batch")
-    return of_entries(entries, op.outputs[0])
+    return of_entries(entries, op.outputs[0], x.dtype)

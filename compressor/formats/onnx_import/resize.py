@@ -18,8 +18,6 @@ aten = torch.ops.aten
 _NEAREST = {1: aten.upsample_nearest1d.vec, 2: aten.upsample_nearest2d.vec, 3: aten.upsample_nearest3d.vec}
 _LINEAR = {1: aten.upsample_linear1d.vec, 2: aten.upsample_bilinear2d.vec, 3: aten.upsample_trilinear3d.vec}
 _TORCH_CUBIC = -0.75
-_WHOLE = 1e-3
-"""A size this near to a whole one was meant to be it: factors are stored in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ def resize(ctx: Emitter, op: Op) -> Value:
     """
     x = ctx.traced(op.needed(0))
     target = _target(op, x)
+    if any(size < 1 for after in target.after for size in after):
+        raise ModelError("resizes to nothing")
     ctx.budget.take_elements(sum(map(sum, target.before)) + sum(map(sum, target.after)))
     if target.changes_nothing:
         return x
@@ -94,7 +94,7 @@ def _target(op: Op, x: Traced) -> _Target:
         raise ModelError("resizes by a factor that is computed")
     told = [float(scale) for scale in given.tensor.reshape(-1)]
     factors = _spatial(told, axes if len(told) < x.rank else list(range(x.rank)), [1.0] * x.rank)
-    return _by_factors(op, before, factors)
+    return _by_factors(before, factors)
 
 
 def _spatial(entries: list[Any], axes: list[int], whole: list[Any]) -> list[Any]:
@@ -108,14 +108,9 @@ def _spatial(entries: list[Any], axes: list[int], whole: list[Any]) -> list[Any]
     return whole[2:]
 
 
-def _by_factors(op: Op, before: tuple[tuple[int, ...], ...], factors: list[float]) -> _Target:
-    pairs = [pair for sizes in before for pair in zip(sizes, factors, strict=True)]
-    is_whole = all(abs(a * f - round(a * f)) < _WHOLE for a, f in pairs)
-    if op.get("coordinate_transformation_mode") == "align_corners" and not is_whole:
-        raise ModelError(
-            "aligns corners after a factor that gives no whole size, which ONNX and onnxruntime do differently; "
-            "export it with sizes"
-        )
+def _by_factors(before: tuple[tuple[int, ...], ...], factors: list[float]) -> _Target:
+    """The sizes cut to whole ones. Corners are aligned to these, as in onnxruntime and torch: the reference that onnx's
+    own tests are made with aligns them to what there was before the cut, and no runtime does."""
     # in float32, as runtimes do: 6 · float32(5/6) is 5 there, and a little less in higher precision
     after = tuple(
         tuple(int(np.floor(np.float32(a) * np.float32(f))) for a, f in zip(sizes, factors, strict=True))

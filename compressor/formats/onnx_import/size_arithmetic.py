@@ -112,14 +112,20 @@ def _chosen(condition: Any, a: Any, b: Any) -> Any:
 
 @imports_sizes("Cast", "Identity")
 def size_cast(ctx: Emitter, op: Op) -> Value:
-    """Sizes stay integers; a cast to another type makes a tensor of them."""
+    """Sizes stay whole numbers, as floats too; a cast of or to truth values makes a tensor of them."""
     x = op.needed(0)
     if not isinstance(x, Sizes) or op.kind == "Identity":
         return x
     dtype = DTYPES.get(op.get("to"))
-    if x.dtype != torch.bool and dtype in (torch.int64, torch.int32):
+    if x.dtype != torch.bool and dtype in (torch.int64, torch.int32, torch.float32, torch.float64):
         return Sizes(x.entries, dtype)
     return cast(ctx, Op(op.kind, op.name, (ctx.tensor_of(x),), op.outputs, op.attributes, op.opset))
+
+
+@imports_sizes("Floor", "Ceil", "Round")
+def size_rounding(ctx: Emitter, op: Op) -> Value:
+    """Nothing: they are whole."""
+    return op.needed(0)
 
 
 _REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {

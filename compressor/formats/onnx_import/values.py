@@ -18,6 +18,9 @@ from torch.fx import Node
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.budget import check_argument
 
+_LARGEST_WHOLE = 2**24
+"""Up to here float32 holds every whole number."""
+
 
 class BranchesError(ModelError):
     """Which of several networks the file is depends on the batch size."""
@@ -84,6 +87,13 @@ class Const:
         if flat.numel() < 2:
             return True
         return bool(flat[0] == flat[-1]) and bool((flat == flat[0]).all())  # the ends first: most tensors differ there
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are floats that are whole numbers, as sizes are where an exporter computes with floats."""
+        if not self.tensor.is_floating_point():
+            return False
+        return bool(((self.tensor == self.tensor.round()) & (self.tensor.abs() < _LARGEST_WHOLE)).all())
 
     def at(self, dim: int) -> tuple[int, ...]:
         return (int(self.tensor.shape[dim]),)
@@ -156,6 +166,8 @@ def value_at(number: Any, trial: int) -> Any:
 class Sizes:
     """An array of integers or truth values, at least one of which depends on the batch: shape arithmetic.
 
+    With a floating `dtype` they are floats in the file, and whole numbers all the same.
+
     Shapes:  entries of any shape, objects: `int`, `bool` or `Size`
     """
 
@@ -187,6 +199,7 @@ def entries_of(value: Value) -> np.ndarray:
     if isinstance(value, Const):
         check_argument(value.tensor.numel())
         array = np.empty(tuple(value.tensor.shape), dtype=object)
-        array[...] = np.array(value.tensor.tolist(), dtype=object).reshape(array.shape)
+        held = value.tensor.to(torch.int64) if value.is_whole else value.tensor
+        array[...] = np.array(held.tolist(), dtype=object).reshape(array.shape)
         return array
     raise ModelError("a shape that is computed from the network's own values is not supported")

@@ -215,6 +215,9 @@ CASES: list[Case] = [
     *((f"resize {mode} aligned to {sizes}", "Resize", ("N", 2, 6, 7), [None, None, vector(*sizes)],
        {"mode": mode, "coordinate_transformation_mode": "align_corners", "axes": [2, 3], "opset": 18})
       for mode in ("linear", "cubic") for sizes in ((11, 5), (13, 13), (3, 20))),
+    *((f"resize {mode} aligned by {by}", "Resize", ("N", 2, 7, 9), [None, vector(1, 1, *by, dtype=np.float32)],
+       {"mode": mode, "coordinate_transformation_mode": "align_corners"})
+      for mode in ("nearest", "linear", "cubic") for by in ((1.5, 0.6), (0.3, 2.7), (0.15, 1.0))),
     ("resize linear of some dimensions", "Resize", IMAGE, [None, vector(2.5, 0.5, dtype=np.float32)],
      {"mode": "linear", "axes": [3, 2], "opset": 18}),
     ("resize linear to sizes of some dimensions", "Resize", IMAGE, [None, None, vector(13, 4)],
@@ -273,6 +276,7 @@ def test_operators_of_small_numbers(kind: str) -> None:
         (lambda: one_node("Resize", constants=[None, np.float32([1, 1, 2, 2])], mode="cubic",
                           coordinate_transformation_mode="asymmetric"), "is not what torch computes"),
         (lambda: one_node("Resize", constants=[None, np.float32([1, 2, 1, 1])]), "resizes the batch or the channels"),
+        (lambda: one_node("Resize", constants=[None, np.float32([1, 1, 0.1, 1])]), "resizes to nothing"),
         (lambda: one_node("ArgMax", out="int64", select_last_index=1), "last of equal positions"),
         (lambda: one_node("MaxPool", n_outputs=2, kernel_shape=[2, 2]), "further output y1 is not supported"),
         (lambda: one_node("BatchNormalization", constants=[numbers(4)] * 4, training_mode=1), "evaluation mode"),
