@@ -115,17 +115,23 @@ class Judge:
     def _log(self) -> Path:
         return self.folder.parent / "tests.log"
 
-    def notice(self, changes: Sequence[Change], told: Callable[[int, str | None], None]) -> None:
+    def notice(
+        self, changes: Sequence[Change], told: Callable[[int, str | None], None], *, quick: bool = False
+    ) -> list[int]:
         """Tells for each change, by its number, which test notices it; None for one that lives.
+
+        Gives those that were not noticed and, where it has to be `quick`, not asked again.
 
         Raises:  SystemExit if the tests fail without any change.
         """
         text = self.path.read_text(encoding="utf-8")
-        quick = _Quick(self.path, text, changes, told)
-        answer = in_child(lambda: self._pytest(quick), Limits(10**6, 10**6))
+        first = _Quick(self.path, text, changes, told)
+        answer = in_child(lambda: self._pytest(first), Limits(10**6, 10**6))
         if answer is None or "fault" in answer:
             said = (answer or {}).get("fault") or self._log.read_text(encoding="utf-8", errors="replace")[-4000:]
             raise SystemExit(f"{self.module}: its tests fail as it is\n{said}")
+        if quick:
+            return answer["open"]
         limits = Limits.of(sum(answer["times"].values()))
         for number in answer["open"]:
             self.path.write_text(changes[number].text, encoding="utf-8")
@@ -135,6 +141,7 @@ class Judge:
             answered = in_child(lambda whole=whole: self._pytest(whole), limits)
             told(number, BY_A_LIMIT if answered is None else answered["noticed"])
         self.path.write_text(text, encoding="utf-8")
+        return []
 
     def _pytest(self, plugin: _Quick | _Whole) -> Any:
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

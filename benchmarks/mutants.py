@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def copied(folder: Path) -> None:
             shutil.copy(source, folder / name)
 
 
-def judge(wanted: Sequence[Mutant], results: Path) -> None:
-    """Judges mutants that have no result yet, and notes each as it is done."""
+def judge(wanted: Sequence[Mutant], results: Path, *, quick: bool = False) -> None:
+    """Judges mutants that have no result yet, and notes each as it is done; `quick` notes only what is noticed."""
     known = Known(results)
     for module in dict.fromkeys(mutant.module for mutant in wanted):
         todo = [mutant for mutant in wanted if mutant.module == module and known.of(mutant) is None]
@@ -189,7 +190,8 @@ def judge(wanted: Sequence[Mutant], results: Path) -> None:
             copied(folder)
             changes = [Change(mutant.of(text), mutant.start) for mutant in todo]
             told = partial(_told, todo, known, os.dup(1))
-            Judge(folder, module, judges(module)).notice(changes, told)
+            left = Judge(folder, module, judges(module)).notice(changes, told, quick=quick)
+            print("".join(f"may live  {todo[number]}\n" for number in left), end="", flush=True)
 
 
 def _told(todo: Sequence[Mutant], known: Known, out: int, number: int, noticed: str | None) -> None:
@@ -269,13 +271,16 @@ def described(mutant: Mutant) -> tuple[str, str, str, str]:
     return mutant.module, line, *(" ".join(part.split()) for part in (mutant.old, mutant.new))
 
 
-def chosen(asked: Sequence[str], n: int, seed: int) -> list[str]:
-    """Modules by name or package; of each package so many drawn, all for 0."""
+def chosen(asked: Sequence[str], n: int, sample: int, seed: int) -> list[str]:
+    """Modules by name or package; of each package so many drawn of those that have a whole sample, all for 0."""
     found = [m for m in sorted(modules()) if any(m == name or m.startswith(name and f"{name}/") for name in asked)]
+    if not n:
+        return found
     packages: dict[str, list[str]] = {}
     for module in found:
-        packages.setdefault(module.split("/")[0], []).append(module)
-    some = [random.Random(f"{seed} {p}").sample(of, min(n, len(of))) if n else of for p, of in packages.items()]
+        if next(islice(mutants(module, source(module)), max(sample - 1, 0), None), None):
+            packages.setdefault(module.split("/")[0], []).append(module)
+    some = [random.Random(f"{seed} {p}").sample(of, min(n, len(of))) for p, of in packages.items()]
     return sorted(module for part in some for module in part)
 
 
@@ -312,14 +317,15 @@ def main() -> None:
     )
     parser.add_argument("--sample", type=int, default=20, help="mutants of each module; 0 takes all")
     parser.add_argument("--modules", type=int, default=0, dest="n_modules", help="modules of each package; 0 takes all")
+    parser.add_argument("--quick", action="store_true", help="tell what may live, and do not ask a second time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=ROOT / ".mutants.jsonl")
     options = parser.parse_args()
     sys.path = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
-    names = chosen(options.modules or [""], options.n_modules, options.seed)
+    names = chosen(options.modules or [""], options.n_modules, options.sample, options.seed)
     wanted = [mutant for module in names for mutant in drawn(module, options.sample, options.seed)]
     warmed()
-    judge(wanted, options.results)
+    judge(wanted, options.results, quick=options.quick)
     same = set(explained(EXPLAINED.read_text(encoding="utf-8")))
     print("\n".join(summary(wanted, Known(options.results), same)))
 

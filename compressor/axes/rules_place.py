@@ -24,6 +24,8 @@ def index(ctx: Context, node: Node, a: Arguments) -> Value:
     x, indices = a["self"], a["indices"]
     ctx.pin_values(list(indices), "used as indices")
     used = [d for d, value in enumerate(indices) if value is not None]
+    if not used:
+        return x
     ctx.pin((label for label in x.labels if set(label.dims) & set(used)), _CHOSEN)
     rest = x.apart_from(used)
     if used != list(range(used[0], used[0] + len(used))):

@@ -18,7 +18,7 @@ from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.precision import cast_reads, recast, writes_in_place
 
-_REFUSALS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError)
+_REFUSALS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, torch.linalg.LinAlgError)
 """What operators raise; a subclass of one says more (out of memory, a question of torch.export's) and passes."""
 
 

@@ -108,4 +108,4 @@ def _memory(tensor: Tensor) -> int:
 
 def _is_made(value: Any, read: set[int]) -> bool:
     """Whether an operator computed this floating value; a view of what it read is no new number."""
-    return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0 and _memory(value) not in read
+    return isinstance(value, Tensor) and value.is_floating_point() and _memory(value) not in read

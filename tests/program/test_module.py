@@ -136,6 +136,12 @@ def test_a_network_that_raises_on_its_values_is_told_in_words_and_memory_is_not_
         program.module(torch.full((2, 3, 4, 4), 1000.0))
 
     graph = fx.Graph()
+    graph.output(graph.call_function(torch.ops.aten.linalg_cholesky.default, (graph.placeholder("x"),)))
+    assert torch.equal(ProgramModule({}, graph)(torch.eye(2)), torch.eye(2))
+    with pytest.raises(ModelError, match=r"cannot be run on these values: .*not positive-definite"):
+        ProgramModule({}, graph)(-torch.eye(2))
+
+    graph = fx.Graph()
     graph.output(graph.call_function(torch.ops.aten.ones.default, ([2**50],)))
     with pytest.raises(RuntimeError, match="allocate memory"):
         ProgramModule({}, graph)()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.program import InputSpec, Program, capture
-from compressor.program.replay import Replay, operand_of
+from compressor.program.replay import Replay, as_foreign, operand_of
 
 NAN = float("nan")
 
@@ -194,6 +194,19 @@ def test_a_saturated_result_is_taken_over_with_its_operand() -> None:
     for part in given:
         alone = Replay(program.module, {part: given[part]})
         assert torch.equal(alone.run(x)[1], x.sigmoid().repeat_interleave(2, 1) * 3) and not alone.best
+
+
+def test_what_one_run_decided_is_foreign_to_another() -> None:
+    """Taken over whole, operands of what saturates beside results: the outputs are those of the first run."""
+    program = program_of(lambda x: (x.argmax(1), torch.sigmoid(x) * 2))
+    first, x = Replay(program.module.eval()), torch.tensor([X])
+    outputs = first.run(x)
+    foreign = as_foreign(first.decided)
+    assert {name: value.tolist() for name, value in foreign.items()} == {
+        "argmax": [3], "sigmoid": x.sigmoid().tolist(), operand_of("sigmoid"): [X],
+    }  # fmt: skip
+    again = Replay(program.module, foreign)
+    assert all(torch.equal(*pair) for pair in zip(again.run(x.flip(1)), outputs, strict=True))
 
 
 @pytest.mark.parametrize(
