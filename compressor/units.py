@@ -14,7 +14,6 @@ Macs = NewType("Macs", int)
 Params = NewType("Params", int)
 """Elements of trainable tensors."""
 
-Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
 
 _RATIO = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*[xX]?\s*$")

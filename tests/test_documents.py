@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def test_every_gate_of_bench_is_in_its_page() -> None:
         assert f"`{metric}`" in text, metric
 
 
+def damaged_files() -> int:
+    """Entries of the tables of damaged and hostile files."""
+    statements = [s for path in (ROOT / "tests/bad").glob("test_*.py") for s in ast.parse(path.read_text("utf-8")).body]
+    tables = [
+        s.value for s in statements if isinstance(s, ast.Assign | ast.AnnAssign) and isinstance(s.value, ast.Dict)
+    ]
+    return sum(len(table.keys) for table in tables)
+
+
+def test_there_are_hundreds_of_damaged_files() -> None:
+    assert "`tests/bad/` holds hundreds" in page("docs/models.md") and damaged_files() > 200
+
+
 def named_paths(text: str) -> set[str]:
     """Paths below the root that a text names in backticks; with a `*` they are globs."""
     return {path for path in re.findall(r"`((?:[a-z_]+/)+[\w.*-]+)`", text) if "." in path}
@@ -61,3 +75,57 @@ def test_what_contributing_names_is_there() -> None:
     missing = [path for path in paths if not any((*ROOT.glob(path), *(ROOT / "compressor").glob(path)))]
     assert len(paths) > 20 and missing == []
     assert named_paths("see `sparsity/choice.py` and `cli/nothing.py`") == {"sparsity/choice.py", "cli/nothing.py"}
+
+
+STUMBLED_OVER = (
+    r"hold how (is|was) ",
+    r"so many(th)? (position|time|step|bytes|filters|phases|parts)",
+    r"\b(is|are) none[;,.]? (the|they)\b",
+    r"number that is none",
+    r"form that there is not",
+    r"says nothing here",
+    r"of what is measured to be",
+    r"\bby turns\b",
+    r"values? that cannot be meant",
+    r"(?<!there )is none that\b",
+    r"is none of (the|our)\b",
+    r"that there are not\b",
+)
+"""Word by word from another language: a reader of English has to read these twice."""
+
+
+def prose() -> dict[str, str]:
+    """All text that a user or a developer reads, in one line each file."""
+    pages = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    code = [str(path.relative_to(ROOT)) for path in (ROOT / "compressor").rglob("*.py")]
+    return {name: " ".join(page(name).split()) for name in (*pages, *code)}
+
+
+def stumbled_over(texts: dict[str, str]) -> list[str]:
+    return [
+        f"{name}: {text[max(found.start() - 30, 0) : found.end() + 30]}"
+        for name, text in texts.items()
+        for pattern in STUMBLED_OVER
+        for found in re.finditer(pattern, text)
+    ]
+
+
+def test_no_sentence_has_to_be_read_twice() -> None:
+    assert stumbled_over(prose()) == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "it must never hold how is trained",
+        "only every so manyth position is taken",
+        "a number that is none",
+        "a form that there is not",
+        "an option that says nothing here",
+        "auto: of what is measured to be good",
+        "both, by turns",
+        "values that cannot be meant",
+    ],
+)
+def test_a_sentence_of_that_kind_is_found(sentence: str) -> None:
+    assert stumbled_over({"x": sentence}) != []

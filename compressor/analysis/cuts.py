@@ -14,8 +14,6 @@ from compressor.errors import PatternError
 from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity import score_units
 
-SCAN_PATTERNS = ("unstructured", "filter", "channel")
-
 
 @dataclass(frozen=True)
 class Cut:

@@ -99,7 +99,7 @@ def option(default: Any, help: str, *, name: str = "", factory: bool = False, **
 
 
 def setting(default: Any, range: Range | None = None) -> Any:
-    """A field of a request that is checked like an option but is none."""
+    """A field of a request that is checked like an option but is not one."""
     return dataclasses.field(default=default, metadata={_KEY: Option("", "", range=range)})
 
 

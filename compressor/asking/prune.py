@@ -114,7 +114,7 @@ class Cut:
     )  # fmt: skip
     quality: tuple[tuple[str, float], ...] = option(
         (),
-        "Cut what is below Q standard deviations of its layer, in every step anew; repeat. Needs no --ratio.",
+        "Cut what is below Q standard deviations of its layer, again in every step; repeat. Needs no --ratio.",
         metavar="[GLOB=]Q", panel=LAYERS, repeat=True,
         read=read_globs("--quality", "0.8, or conv*=0.5", alone="*"),
     )  # fmt: skip
@@ -271,7 +271,7 @@ class PruneSettings(Cut, Healing):
         8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
     )
     select_inputs: bool = option(False, "Cut inputs of a fully connected first layer (pixels), too.", panel=HOW)
-    rescale_dropout: bool = option(False, "Dropout rates times the root of the connections kept.", panel=EXPERIMENTS)
+    rescale_dropout: bool = option(False, "Scale dropout rates by the root of the connections kept.", panel=EXPERIMENTS)
     reinit: bool = option(False, "Retrain from fresh weights: the control to survivors that stay.", panel=EXPERIMENTS)
     prune_recipe: Recipe | None = None
     stage_recipe: Recipe | None = None

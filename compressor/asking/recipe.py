@@ -37,7 +37,7 @@ DISTILL_WITH_TEACHER = 0.7
 
 
 def _said(default: Any, help: str, metavar: str | None = None, range: Range | None = None, **more: Any) -> Any:
-    """A field that counts as said only if somebody says it: two trainings of one command may have other defaults."""
+    """A field that counts as given only if somebody gives it: two trainings of one command may have other defaults."""
     return option(default, help, metavar=metavar, range=range, panel=TRAINING, unsaid=True, **more)
 
 

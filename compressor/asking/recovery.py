@@ -18,12 +18,12 @@ class Recovery:
 
     reconstruct: int = option(
         0,
-        "Weights left after a cut fitted by least squares to the dense outputs on N training batches.",
+        "Fit the weights that a cut leaves to the dense outputs on N training batches, by least squares.",
         metavar="N", panel=HEALING, range=at_least(0),
     )  # fmt: skip
     recalibrate: int = option(
         0,
-        "Batch norm statistics anew from N training batches after a cut.",
+        "Measure batch norm statistics again on N training batches after a cut.",
         metavar="N", panel=HEALING, range=at_least(0),
     )  # fmt: skip
     ridge: float = 1e-3

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from compressor.axes.labels import factor
+from compressor.narrowing import is_row
 from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.shapes import Shapes
 
@@ -119,7 +121,7 @@ def _through_reshape(node: Node, dims: frozenset[int], shapes: Shapes) -> tuple[
     for run_before, run_after in factor(before, after):
         wide = {dim for dim in run_after if after[dim] > 1}
         mine = dims & wide
-        if mine == wide:
+        if wide <= dims:
             followed |= set(run_before) if mine else set()
         else:
             split |= mine
@@ -161,7 +163,7 @@ def _before_reduction(node: Node, dims: frozenset[int], shapes: Shapes) -> At:
     rank, given = len(_sizes(source, shapes)), bound.get("dim")
     if given is None or given == []:
         return source, frozenset()
-    gone = {dim % rank for dim in (given if isinstance(given, (list, tuple)) else [given])} if rank else set()
+    gone: set[int] = {dim % rank for dim in (given if is_row(given) else [given])} if rank else set()
     if bound.get("keepdim"):
         return source, dims - gone
     left = [dim for dim in range(rank) if dim not in gone]
@@ -174,6 +176,7 @@ def _places(node: Node, sizes: tuple[int, ...]) -> dict[int, int]:
     if any(isinstance(value, Node) for name, value in bound.items() if name != "self"):
         return {}
     probe = torch.empty_strided(sizes, [dim + 1 for dim in range(len(sizes))], device="meta")
-    result = node.target(**{**bound, "self": probe})  # type: ignore[operator]
-    first = result[0] if isinstance(result, (tuple, list)) else result
+    call: Any = node.target
+    result = call(**{**bound, "self": probe})
+    first: Tensor = result[0] if is_row(result) else result
     return {dim: stride - 1 for dim, stride in enumerate(first.stride())}

@@ -61,8 +61,8 @@ class IdSpace:
     """Hands out ids and collects what is said about them."""
 
     n_ids: int = 0
-    edges: list[Edge] = field(default_factory=list)
-    pinned: list[tuple[Ids, Pin]] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list[Edge])
+    pinned: list[tuple[Ids, Pin]] = field(default_factory=list[tuple[Ids, Pin]])
     _is_pinned: bytearray = field(default_factory=bytearray)
 
     def new(self, n: int) -> Ids:

@@ -117,13 +117,25 @@ def factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, ran
     return groups
 
 
+def flat_along(sizes: tuple[int, ...], dims: Iterable[int]) -> tuple[int, ...]:
+    """`sizes` with 1 in place of those of `dims`."""
+    flat = set(dims)
+    return tuple(1 if dim in flat else size for dim, size in enumerate(sizes))
+
+
 def reshape_label(label: Label, before: Sequence[int], after: Sequence[int]) -> Ids:
     """Ids of the reshaped value at full rank; only the runs of dimensions that the label touches are expanded."""
     ids = label.at_rank(len(before))
-    expanded, result = list(ids.shape), []
+    expanded, result = reshape_steps(ids.shape, before, after)
+    return np.broadcast_to(ids, expanded).reshape(result)
+
+
+def reshape_steps(sizes: Sequence[int], before: Sequence[int], after: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What `sizes` (1 where nothing varies) expand to, and then reshape to, for a view of `before` as `after`."""
+    expanded, result = list(sizes), list[int]()
     for run_before, run_after in factor(before, after):
-        touched = any(ids.shape[dim] != 1 for dim in run_before)
+        touched = any(sizes[dim] != 1 for dim in run_before)
         for dim in run_before:
             expanded[dim] = before[dim] if touched else 1
         result.extend(after[dim] if touched else 1 for dim in run_after)
-    return np.broadcast_to(ids, expanded).reshape(result)
+    return expanded, result

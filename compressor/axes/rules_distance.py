@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from compressor.axes.labels import Value
+from compressor.axes.labels import Value, flat_along
 from compressor.axes.meeting import ids_along, join, unify
 from compressor.axes.rules_contract import contract
 from compressor.axes.table import Arguments, Context, rule
@@ -89,9 +89,10 @@ def distance(ctx: Context, node: Node, a: Arguments) -> Value:
 @rule(families.SIMILARITY)
 def similarity(ctx: Context, node: Node, a: Arguments) -> Value:
     """Along the dimension x = y is dropped where both are 0; the others are united."""
-    x, y = a["x1"], a["x2"]
+    x: Value = a["x1"]
+    y: Value = a["x2"]
     rank = max(x.rank, y.rank)
-    dim = a["dim"] % rank
+    dim: int = a["dim"] % rank
     places = [dim - (rank - value.rank) for value in (x, y)]
     x, y = _without_sums(ctx, [x, y], places)
     sizes = [max(value.sizes[d - rank + value.rank] for value in (x, y) if d >= rank - value.rank) for d in range(rank)]
@@ -117,6 +118,6 @@ def _without_sums(ctx: Context, operands: Sequence[Value], dims: Sequence[int]) 
         for ids in found[1:]:
             join(ctx, found[0], ids)
     return [
-        Value(tuple(1 if d == dim else size for d, size in enumerate(value.sizes)), value.apart_from([dim]))
+        Value(flat_along(value.sizes, [dim]), value.apart_from([dim]))
         for value, dim in zip(operands, dims, strict=True)
     ]

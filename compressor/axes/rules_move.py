@@ -11,14 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from compressor.axes.ids import Ids
-from compressor.axes.labels import Label, Value, Walked, from_array, reshape_label
+from compressor.axes.labels import Label, Value, Walked, flat_along, from_array, reshape_label
 from compressor.axes.meeting import ids_along, unify
 from compressor.axes.table import Arguments, Context, rule
+from compressor.narrowing import is_row
 from compressor.program import arguments, families
+from compressor.typed_torch import from_numpy
 
 _ONE_LEFT = "a single position is taken out of the dimension"
 
@@ -26,7 +27,7 @@ _ONE_LEFT = "a single position is taken out of the dimension"
 @rule(families.VIEWS)
 def view(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids reshaped; a labelled dimension that is split keeps identity along one part, the others are tied to it."""
-    x, labels = a["self"], []
+    x, labels = a["self"], list[Label]()
     for label in x.labels:
         ids = reshape_label(label, x.sizes, ctx.out.sizes)
         labels.extend(split_ties(ctx, label, ids))
@@ -118,7 +119,7 @@ def repeat(ctx: Context, node: Node, a: Arguments) -> Value:
         ids = label.shifted(by).at_rank(len(ctx.out.sizes))
         tiled = np.tile(ids, [n if ids.shape[d] > 1 else 1 for d, n in enumerate(times)])
         labels.extend(ctx.label_of(tiled, label.zero, _ONE_LEFT))
-    own = given["repeats"] if "repeats" in given else given["dims"]  # a number that is computed is a node there
+    own: list[Any] = given["repeats" if "repeats" in given else "dims"]  # a number that is computed is a node there
     own = [1] * (len(ctx.out.sizes) - len(own)) + list(own)
     sizes = (1,) * by + x.sizes
     labels += [fresh_label(ctx, d) for d, n in enumerate(own) if sizes[d] == 1 and isinstance(n, int) and n > 1]
@@ -179,9 +180,10 @@ def _run(node: Node, a: Arguments, x: Value, label: Label, dims: Iterable[int]) 
     """The node's operator on ids that have their full size along `dims` and wherever the label varies."""
     ids = label.at_rank(x.rank)
     shape = [x.sizes[d] if d in dims else size for d, size in enumerate(ids.shape)]
-    source = torch.from_numpy(np.broadcast_to(ids, shape).copy())
-    result = node.target(**{**a, "self": source})  # type: ignore[operator]
-    return [part.numpy() for part in result] if isinstance(result, (tuple, list)) else result.numpy()
+    source = from_numpy(np.broadcast_to(ids, shape).copy())
+    call: Any = node.target
+    result = call(**{**a, "self": source})
+    return [part.numpy() for part in result] if is_row(result) else result.numpy()
 
 
 @rule(families.CAT, families.STACK)
@@ -199,13 +201,9 @@ def concatenate(ctx: Context, node: Node, a: Arguments) -> Value:
         joined = np.concatenate([ids for ids, _ in pieces])
         shape = [-1 if d == dim else 1 for d in range(rank)]
         labels.extend(ctx.label_of(joined.reshape(shape), all(zero for _, zero in pieces), _ONE_LEFT))
-    others = [Value(_without(part.sizes, dim), part.apart_from([dim])) for part in parts]
-    rest = unify(ctx, others, all, sizes=_without(ctx.out.sizes, dim))
+    others = [Value(flat_along(part.sizes, [dim]), part.apart_from([dim])) for part in parts]
+    rest = unify(ctx, others, all, sizes=flat_along(ctx.out.sizes, [dim]))
     return Value(ctx.out.sizes, (*labels, *rest.labels))
-
-
-def _without(sizes: tuple[int, ...], dim: int) -> tuple[int, ...]:
-    return tuple(1 if d == dim else size for d, size in enumerate(sizes))
 
 
 def _unsqueezed(value: Value, dim: int) -> Value:
@@ -249,7 +247,7 @@ def pad(ctx: Context, node: Node, a: Arguments) -> Value:
 @rule(families.PIXEL_SHUFFLE)
 def shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
     """Ids moved between channels and space, then tied so that every remaining channel is whole."""
-    x, labels = a["self"], []
+    x, labels = a["self"], list[Label]()
     for label in x.labels:
         if label.dims != (x.rank - 3,):
             ctx.pin(label, "is mixed into channels")
@@ -317,7 +315,7 @@ def displace(ctx: Context, node: Node, a: Arguments) -> Value:
     if given is None or given == []:
         ctx.pin(x.labels, "is rearranged over several dimensions")
         return Value(ctx.out.sizes)
-    dims = [x.normal_dim(d) for d in (given if isinstance(given, (list, tuple)) else [given])]
+    dims = [x.normal_dim(d) for d in (given if is_row(given) else [given])]
     ctx.pin((label for label in x.labels if set(label.dims) & set(dims)), "is rolled or unfolded")
     return Value(ctx.out.sizes, x.apart_from(dims))
 

@@ -7,6 +7,7 @@ retrains afterwards (`rescale`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from torch.fx import Node
@@ -41,16 +42,9 @@ def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     """x.D = w.D = b.D, pinned unless --through-norm: mean and variance are taken over D."""
     x, n = a["input"], len(a["normalized_shape"])
     scales = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
-    pass_statistics(ctx, x.labels, range(x.rank - n, x.rank), f"normalised over {_product(x.sizes[-n:])} features")
+    pass_statistics(ctx, x.labels, range(x.rank - n, x.rank), f"normalised over {math.prod(x.sizes[-n:])} features")
     scaled = a.get("weight") is not None
     return unify(ctx, [x, *scales], lambda zeros: scaled and all(list(zeros)[1:]))
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    n = 1
-    for size in sizes:
-        n *= size
-    return n
 
 
 @rule(families.GROUP_NORM)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch.fx import Node
 
-from compressor.axes.labels import Value
+from compressor.axes.labels import Value, flat_along
 from compressor.axes.meeting import unify
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import families
@@ -71,13 +71,13 @@ def _beside(
         lengths = {operand.sizes[d] for operand in operands}
         if d != dim and len(lengths - {1} if stretches else lengths) > 1:
             uneven.add(d)
-    aside = []
+    aside: list[Value] = []
     for operand in operands:
         for d in uneven:
             ctx.pin(operand.along(d), _CHOSEN if d == dim else _SHORTER)
-        taken = tuple(1 if d in uneven else size for d, size in enumerate(operand.sizes))
+        taken = flat_along(operand.sizes, uneven)
         aside.append(Value(taken, operand.apart_from(uneven)))
-    one = tuple(1 if d in uneven else size for d, size in enumerate(sizes))
+    one = flat_along(sizes, uneven)
     return Value(sizes, unify(ctx, aside, lambda zeros: all(list(zeros)[:n_values]), sizes=one).labels)
 
 
@@ -86,12 +86,12 @@ def unpool(ctx: Context, node: Node, a: Arguments) -> Value:
     """out.C = self.C = indices.C; space is pinned."""
     x, places = a["self"], a["indices"]
     space = range(x.rank - families.spatial_rank(node.target), x.rank)
-    aside = []
+    aside: list[Value] = []
     for value in (x, places):
         ctx.pin((label for label in value.labels if set(label.dims) & set(space)), _CHOSEN)
-        sizes = tuple(1 if d in space else size for d, size in enumerate(value.sizes))
+        sizes = flat_along(value.sizes, space)
         aside.append(Value(sizes, value.apart_from(space)))
-    one = tuple(1 if d in space else size for d, size in enumerate(ctx.out.sizes))
+    one = flat_along(ctx.out.sizes, space)
     return Value(ctx.out.sizes, unify(ctx, aside, lambda zeros: next(iter(zeros), False), sizes=one).labels)
 
 

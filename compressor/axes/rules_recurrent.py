@@ -17,6 +17,7 @@ from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.meeting import ids_along, join
 from compressor.axes.table import Arguments, Context, rule
+from compressor.narrowing import is_row
 from compressor.program import families
 
 _N_GATES = {"lstm": 4, "gru": 3}
@@ -65,7 +66,7 @@ def recurrent_cell(ctx: Context, node: Node, a: Arguments) -> Walked:
     weights = [a[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if a.get(name) is not None]
     out, unit = _cell(ctx, node, _features(ctx, x), weights, len(weights) > 2)
     out, unit = _with_states(ctx, node, out, unit, hidden, cell)
-    if isinstance(ctx.out, tuple):
+    if is_row(ctx.out):
         return tuple(_labelled(ctx, shape.sizes, part) for shape, part in zip(ctx.out, (out, unit), strict=True))
     return _labelled(ctx, ctx.out.sizes, out)
 

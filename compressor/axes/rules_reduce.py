@@ -11,11 +11,12 @@ from typing import Any
 
 from torch.fx import Node
 
-from compressor.axes.labels import Label, Value, Walked
+from compressor.axes.labels import Label, Value, Walked, flat_along
 from compressor.axes.meeting import unify
 from compressor.axes.rules_move import fresh_label
 from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
+from compressor.narrowing import is_row
 from compressor.program import arguments, families
 
 _SUMS = ("sum", "linalg_vector_norm", "norm", "count_nonzero", "frobenius_norm")
@@ -29,12 +30,12 @@ def reduction(ctx: Context, node: Node, a: Arguments) -> Walked:
     name = families.operator_name(node.target)
     dims = _dims(x, a.get("dim"))
     kept = _over(ctx, x, dims, exact=name in _SUMS and _is_l2_or_sum(a), what=name)
-    outs = ctx.out if isinstance(ctx.out, tuple) else (ctx.out,)
+    outs = ctx.out if is_row(ctx.out) else (ctx.out,)
     values = tuple(
         Value(out.sizes, tuple(_renumber(x, label, dims, out.sizes, name in _KEEPS_ZERO) for label in kept))
         for out in outs
     )
-    return values if isinstance(ctx.out, tuple) else values[0]
+    return values if is_row(ctx.out) else values[0]
 
 
 def _is_l2_or_sum(a: Arguments) -> bool:
@@ -45,7 +46,7 @@ def _is_l2_or_sum(a: Arguments) -> bool:
 def _dims(x: Value, dim: Any) -> tuple[int, ...]:
     if dim is None or dim == []:
         return tuple(range(x.rank))
-    return tuple(x.normal_dim(d) for d in (dim if isinstance(dim, (list, tuple)) else [dim]))
+    return tuple(x.normal_dim(d) for d in (dim if is_row(dim) else [dim]))
 
 
 def _over(ctx: Context, x: Value, dims: Iterable[int], *, exact: bool, what: str) -> tuple[Label, ...]:
@@ -71,7 +72,7 @@ _ARTICLE = {
 
 
 def _renumber(x: Value, label: Label, dims: tuple[int, ...], sizes: tuple[int, ...], keeps_zero: bool) -> Label:
-    gone = set() if len(sizes) == x.rank else set(dims)
+    gone: set[int] = set() if len(sizes) == x.rank else set(dims)
     moved = tuple(d - sum(1 for r in gone if r < d) for d in label.dims)
     return Label(moved, label.ids, label.zero and keeps_zero)
 
@@ -83,7 +84,7 @@ def window(ctx: Context, node: Node, a: Arguments) -> Walked:
     spatial = range(x.rank - families.spatial_rank(node.target), x.rank)
     ctx.pin((label for label in x.labels if set(label.dims) & set(spatial)), "a window slides along this dimension")
     labels = x.apart_from(spatial)
-    if isinstance(ctx.out, tuple):
+    if is_row(ctx.out):
         return tuple(Value(out.sizes, labels) for out in ctx.out)
     return Value(ctx.out.sizes, labels)
 
@@ -96,7 +97,7 @@ def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
     name = families.operator_name(node.target).removeprefix("_")
     ctx.pin(x.along(dim), f"{name} over this dimension")
     labels = tuple(label.with_zero(False) for label in x.apart_from([dim]))
-    if isinstance(ctx.out, tuple):
+    if is_row(ctx.out):
         return tuple(Value(out.sizes, labels) for out in ctx.out)
     return Value(ctx.out.sizes, labels)
 
@@ -109,12 +110,8 @@ def difference(ctx: Context, node: Node, a: Arguments) -> Value:
     parts = [x, *(a[name] for name in ("prepend", "append") if a.get(name) is not None)]
     for part in parts:
         ctx.pin(part.along(dim), "differences are taken along this dimension")
-    aside = [Value(_of_one(part.sizes, dim), part.apart_from([dim])) for part in parts]
-    return Value(ctx.out.sizes, unify(ctx, aside, all, sizes=_of_one(ctx.out.sizes, dim)).labels)
-
-
-def _of_one(sizes: tuple[int, ...], dim: int) -> tuple[int, ...]:
-    return tuple(1 if d == dim else size for d, size in enumerate(sizes))
+    aside = [Value(flat_along(part.sizes, [dim]), part.apart_from([dim])) for part in parts]
+    return Value(ctx.out.sizes, unify(ctx, aside, all, sizes=flat_along(ctx.out.sizes, [dim])).labels)
 
 
 @rule(families.FILLED, families.UNFILLED)

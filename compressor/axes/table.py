@@ -16,6 +16,7 @@ from torch.fx import Node
 from compressor.asking.walk import WalkOptions
 from compressor.axes.ids import Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked, from_array
+from compressor.narrowing import is_dict, is_row
 from compressor.program.family import Family, Group, OperatorTable
 from compressor.program.unruled import admit
 
@@ -41,12 +42,12 @@ class Context:
     out: Any
     node: str = ""
     options: WalkOptions = field(default_factory=WalkOptions)
-    unknown: dict[str, int] = field(default_factory=dict)
-    head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    channel_splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    heads: list[Ids] = field(default_factory=list)
-    stretched: set[int] = field(default_factory=set)
-    unequal: list[tuple[Ids, Ids]] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict[str, int])
+    head_splits: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
+    channel_splits: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
+    heads: list[Ids] = field(default_factory=list[Ids])
+    stretched: set[int] = field(default_factory=set[int])
+    unequal: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)
@@ -63,10 +64,10 @@ class Context:
         """Pin every label of every value in a nested structure."""
         if isinstance(values, Value):
             self.pin(values.labels, reason)
-        elif isinstance(values, dict):
+        elif is_dict(values):
             for value in values.values():
                 self.pin_values(value, reason)
-        elif isinstance(values, (tuple, list)):
+        elif is_row(values):
             for value in values:
                 self.pin_values(value, reason)
 
@@ -101,8 +102,5 @@ def values_in(arguments: Any) -> list[Value]:
     """Every walked tensor in a nested structure of arguments, in order."""
     if isinstance(arguments, Value):
         return [arguments]
-    if isinstance(arguments, dict):
-        arguments = list(arguments.values())
-    if isinstance(arguments, (tuple, list)):
-        return [value for part in arguments for value in values_in(part)]
-    return []
+    parts = arguments.values() if is_dict(arguments) else arguments if is_row(arguments) else ()
+    return [value for part in parts for value in values_in(part)]

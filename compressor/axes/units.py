@@ -87,7 +87,7 @@ class UnitMap:
         """For each unit the (tensor, dimension) axes it has indices on."""
         found: list[list[tuple[str, int]]] = [[] for _ in range(self.n_units)]
         for axis, units in self.axes.items():
-            for unit in np.unique(units[units >= 0]):
+            for unit in map(int, np.unique(units[units >= 0])):
                 found[unit].append(axis)
         return tuple(tuple(axes) for axes in found)
 

@@ -30,6 +30,7 @@ from compressor.axes.heads import find_channel_splits, find_head_splits
 from compressor.axes.ids import Components, Ids, IdSpace
 from compressor.axes.labels import Label, Value, Walked
 from compressor.axes.table import RULES, Context, values_in
+from compressor.narrowing import is_row
 from compressor.program import Program, TensorShape, arguments, families
 from compressor.program.spec import InputSpec
 
@@ -171,10 +172,10 @@ def _unknown(ctx: Context, node: Node, bound: dict[str, Any]) -> Walked:
 def _bare(shape: Any, why: str) -> Walked:
     if isinstance(shape, TensorShape):
         return Value(shape.sizes, why=why)
-    return tuple(_bare(part, why) for part in shape) if isinstance(shape, tuple) else shape
+    return tuple(_bare(part, why) for part in shape) if is_row(shape) else shape
 
 
 def _has_tensor(shape: Any) -> bool:
-    if isinstance(shape, tuple):
+    if is_row(shape):
         return any(_has_tensor(part) for part in shape)
     return isinstance(shape, TensorShape)

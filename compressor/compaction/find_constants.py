@@ -29,6 +29,7 @@ from compressor.compaction.constants import (
     tensors_in,
 )
 from compressor.program import Program, TensorShape, arguments, families, infer_shapes
+from compressor.typed_torch import schema_of
 
 _OF_NUMBERS = families.FILLED | families.NUMBERS | families.FILLED_LIKE
 """What makes its values of numbers, whatever tensor lends it size, type and device."""
@@ -116,7 +117,7 @@ def _of_constants(node: Node, a: Arguments) -> Any:
     certain = torch.Tag.nondeterministic_seeded not in tags and hasattr(node.target, "_schema")
     if not certain or not operands or any(not x.all_known or x.batch for x in operands):
         return None
-    if node.target._schema.is_mutable:  # type: ignore[union-attr]
+    if schema_of(node.target).is_mutable:
         return None
     made = run(node, a, lambda c: c.along(range(c.rank)).value)
     if isinstance(made, Tensor):

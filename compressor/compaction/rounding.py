@@ -39,7 +39,7 @@ class Rounding:
     def filled(self, program: Program, units: UnitMap, verdict: Living) -> Living:
         """The verdict with more fillers among what is dead.
 
-        Raises:  UsageError if the multiple is none.
+        Raises:  UsageError if the multiple is below 0.
         """
         if self.multiple < 0:
             raise UsageError(f"--round-to {self.multiple}: a whole number from 1, or auto")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
-from compressor.axes.labels import factor
+from compressor.axes.labels import reshape_steps
 from compressor.compaction.constants import Arguments, Constants, Found, Pair, run, stretch, transfer
 from compressor.program import families
 
@@ -26,12 +26,7 @@ def view(node: Node, a: Arguments, out: Any) -> Found:
 
 
 def _reshape(tensor: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
-    expanded, result = list(tensor.shape), []
-    for run_before, run_after in factor(before, after):
-        touched = any(tensor.shape[dim] != 1 for dim in run_before)
-        for dim in run_before:
-            expanded[dim] = before[dim] if touched else 1
-        result.extend(after[dim] if touched else 1 for dim in run_after)
+    expanded, result = reshape_steps(tensor.shape, before, after)
     return tensor.expand(expanded).reshape(result)
 
 
@@ -126,14 +121,10 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
 @transfer(families.PAD)
 def pad(node: Node, a: Arguments, out: Any) -> Found:
     """A constant padding is known; copies are known where what they copy is."""
+    if a.get("mode", "constant") != "constant":
+        return displace(node, a, out)
     x, amounts = a["self"], list(a["pad"])
     padded = [x.rank - 1 - i // 2 for i, amount in enumerate(amounts) if amount]
-    constant = a.get("mode", "constant") == "constant"
-    if not constant:
-        if not x.any_known:
-            return None
-        every = range(x.rank)
-        return Pair(run(node, a, lambda c: c.along(every).value), run(node, a, lambda c: _unknown(c, every)) == 0)
     amounts = [amount if x.rank - 1 - i // 2 in padded else 0 for i, amount in enumerate(amounts)]
     value, known = x.along(padded)
     fill = a.get("value") or 0.0

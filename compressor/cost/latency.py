@@ -54,8 +54,8 @@ class LatencyTable:
 def _place(grid: tuple[int, ...], n: Any) -> tuple[Any, Any, Any]:
     """The grid's positions on both sides of n, and how far n lies on the way from the first to the second."""
     points = np.array(grid, dtype=np.float64)
-    inside = np.clip(n, points[0], points[-1])
-    i = np.clip(np.searchsorted(points, inside, side="right") - 1, 0, max(len(grid) - 2, 0))
+    inside: NDArray[np.float64] = np.clip(n, points[0], points[-1])
+    i: NDArray[np.intp] = np.clip(np.searchsorted(points, inside, side="right") - 1, 0, max(len(grid) - 2, 0))
     i_next = np.minimum(i + 1, len(grid) - 1)
     step = points[i_next] - points[i]
     return i, i_next, (inside - points[i]) / np.where(step > 0, step, 1.0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.fx import Node
 
 from compressor.cost.terms import macs_of_layers
@@ -53,8 +54,8 @@ class Preference:
     def read(self, n: Counts) -> Counts:
         """The same of input channels, of which less than a block may be read one by one."""
         n = np.asarray(n, dtype=np.float64)
-        few = 4 * self.quarter * n
-        several = self.block * (2 * self.quarter - self.half) + 4 * (self.half - self.quarter) * n
+        few: NDArray[np.float64] = 4 * self.quarter * n
+        several: NDArray[np.float64] = self.block * (2 * self.quarter - self.half) + 4 * (self.half - self.quarter) * n
         short = np.where(4 * n < self.block, few, several)
         odd = np.where(n % self.multiple == 0, 1.0, self.odd)
         return np.where(n < self.block, short, odd * _up(n, self.block))
@@ -64,7 +65,7 @@ class Preference:
 class Preferences:
     """What each kind of operator likes; `trouble` says why it could not be measured, if that was tried."""
 
-    of_kind: Mapping[str, Preference] = field(default_factory=dict)
+    of_kind: Mapping[str, Preference] = field(default_factory=dict[str, Preference])
     trouble: str | None = None
 
     def __getitem__(self, kind: str) -> Preference:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.program import Program, TensorShape, arguments, families
@@ -19,6 +18,7 @@ from compressor.program.families import operator_name
 from compressor.program.family import OperatorTable
 from compressor.program.letters import einsum_letters
 from compressor.program.shapes import Shape, Shapes
+from compressor.typed_torch import is_overload
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ def summed_matmul(op: Operator) -> Sequence[Product]:
 def tensordot(op: Operator) -> Sequence[Product]:
     """Each output element sums over the dimensions that are named; without any there is no sum."""
     x = op.axes("self")
-    summed = [x[dim] for dim in op["dims_self"]]
+    dims: Sequence[int] = op["dims_self"]
+    summed = [x[dim] for dim in dims]
     return [Product((op["self"], op["other"]), (*op.out, *summed))] if summed else []
 
 
@@ -201,7 +202,7 @@ def einsum(op: Operator) -> Sequence[Product]:
     operands = list(op["tensors"])
     ranks = [len(op.axes(operand)) for operand in operands]
     specs, out = einsum_letters(op["equation"], ranks)
-    axis = {}
+    axis: dict[str, Factor] = {}
     for spec, operand in zip(specs, operands, strict=True):
         for letter, factor in zip(spec, op.axes(operand), strict=True):
             if letter not in axis or _length(op, axis[letter]) == 1:  # a dimension of 1 is stretched
@@ -244,7 +245,7 @@ _OTHER_WORDS = frozenset({"cross", "diagonal", "fftfreq", "fftshift", "H", "ifft
 
 
 def uncounted_operators(program: Program) -> tuple[str, ...]:
-    """Operators that may well multiply and sum, but nobody has said how much: counted as nothing, so to be told.
+    """Operators that may well multiply and sum, but nobody has said how much: they count as nothing, and are reported.
 
     Those of torch's by their names, and every one from elsewhere that makes numbers out of numbers.
     """
@@ -256,7 +257,7 @@ def uncounted_operators(program: Program) -> tuple[str, ...]:
 
 
 def _may_multiply(program: Program, node: Node) -> bool:
-    if not isinstance(node.target, OpOverload):
+    if not is_overload(node.target):
         return False
     if node.target.namespace != "aten":
         sources = (program.shapes.get(source.name) for source in node.all_input_nodes)

@@ -16,14 +16,14 @@ _MOST_GROWTH = 200
 
 
 def refuse_bomb(path: Path, unpacked_bytes: int) -> None:
-    """Nothing, when so many bytes can honestly come out of the file.
+    """Nothing, when a file of its size can honestly unpack to that many bytes.
 
     Raises:  DataError if they are above 1 GiB and 200 times the file.
     """
     if unpacked_bytes > most_bytes(path.stat().st_size):
         raise DataError(
             f"{path}: {path.stat().st_size:,} bytes that unpack to {unpacked_bytes:,}; "
-            "store the data less compressed if that is meant"
+            "store the data less compressed if it is right"
         )
 
 
@@ -46,7 +46,7 @@ def refuse_large_image(path: Path, packed_bytes: int, size: tuple[int, int], sho
 
 
 def most_bytes(packed_bytes: int) -> int:
-    """How large what was packed into so many bytes may become."""
+    """How many bytes a file of that size may unpack to."""
     return max(_ALWAYS_BYTES, _MOST_GROWTH * packed_bytes)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from compressor.data.arrays import IMAGENET, Arrays, ArraySource
 from compressor.errors import DataError
+from compressor.typed_torch import from_numpy
 
 _N_CLASSES = 10
 _SHAPE_CHW = (3, 32, 32)
@@ -52,7 +52,7 @@ def _find(directory: Path) -> Path:
 def _read(paths: list[Path]) -> Arrays:
     records = np.concatenate([_records(path) for path in paths])
     images_NCHW = records[:, 1:].reshape(-1, *_SHAPE_CHW)
-    return Arrays(torch.from_numpy(np.ascontiguousarray(images_NCHW)), torch.from_numpy(records[:, 0].astype(np.int64)))
+    return Arrays(from_numpy(np.ascontiguousarray(images_NCHW)), from_numpy(records[:, 0].astype(np.int64)))
 
 
 def _records(path: Path) -> np.ndarray:

@@ -21,6 +21,7 @@ from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch, Split
 from compressor.errors import DataError, first_line
 from compressor.reference import split_reference
+from compressor.typed_torch import forked_cpu_rng, to_integers
 from compressor.users_code import called, line_of
 
 _SAMPLES, _TRIES = 32, 3
@@ -82,7 +83,7 @@ class DatasetSource(NumberedSource):
         """Leaves of samples over the whole split; none where fetching one again gives something else."""
         found: list[Any] = []
         for i in range(0, self.n_val, -(-self.n_val // _SAMPLES)):
-            with torch.random.fork_rng(devices=[]):
+            with forked_cpu_rng():
                 tries = [list(filter(_is_value, tree_leaves(self._item("val", i)))) for _ in range(_TRIES)]
             if any(digest_of(*other) != digest_of(*tries[0]) for other in tries[1:]):
                 return []
@@ -94,9 +95,9 @@ class DatasetSource(NumberedSource):
         order = asked.order
         for part in asked.slices:
             items: list[Any] = []
-            numbers = order.sample_N[part].tolist()
-            with torch.random.fork_rng(devices=[]):
-                for sample, position in zip(numbers, order.position_N[part].tolist(), strict=True):
+            numbers = to_integers(order.sample_N[part])
+            with forked_cpu_rng():
+                for sample, position in zip(numbers, to_integers(order.position_N[part]), strict=True):
                     # Not torch.manual_seed, which reseeds the accelerators too, and with them dropout.
                     torch.default_generator.manual_seed(mixed_seed("sample", asked.seed, asked.epoch, position))
                     items.append(self._item(asked.split, sample))
@@ -109,7 +110,7 @@ class DatasetSource(NumberedSource):
 
     def collated(self, split: Split, numbers: list[int]) -> Any:
         """Items as the data set and its `collate` give them."""
-        with torch.random.fork_rng(devices=[]):
+        with forked_cpu_rng():
             return self._made_one(split, [self._item(split, number) for number in numbers], numbers)
 
     def _made_one(self, split: Split, items: list[Any], numbers: list[int]) -> Any:
@@ -149,7 +150,11 @@ def code_digest(ref: str) -> str:
 
 def to_device(batch: Batch, device: str) -> Batch:
     """The batch with all its tensors there."""
-    moved = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, batch.target)
+
+    def there(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    moved = tree_map(there, batch.target)
     return Batch(tuple(x.to(device) for x in batch.inputs), moved)
 
 

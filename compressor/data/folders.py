@@ -6,9 +6,10 @@ It must never hold decoded images longer than their batch, nor import Pillow bef
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from compressor.data.source import Batch
 from compressor.errors import CompressError, DataError
 from compressor.regular import open_regular
 from compressor.sealed import sealed
+from compressor.typed_torch import from_numpy, to_integers, to_list
 
 _CROP = 224
 _RESIZE_PER_CROP = 256 / 224
@@ -83,7 +85,8 @@ class FolderSource(NumberedSource):
         match shapes:
             case ((3, int(height), int(width)),) if height == width:
                 return replace(self, input_shapes=((3, height, width),))
-        return self
+            case _:
+                return self
 
     @property
     def n_train(self) -> int:
@@ -104,8 +107,9 @@ class FolderSource(NumberedSource):
         files, device = self.train if asked.split == "train" else self.val, asked.device
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for part in asked.slices:
-                picked = [files[i] for i in asked.order.sample_N[part].tolist()]
-                draws = [None] * len(picked) if asked.draws_N3 is None else asked.draws_N3[part].tolist()
+                picked = [files[i] for i in to_integers(asked.order.sample_N[part])]
+                draws: Sequence[list[float] | None]
+                draws = [None] * len(picked) if asked.draws_N3 is None else to_list(asked.draws_N3[part])
                 sizes = [(self.resize, self.crop)] * len(picked)
                 images = list(pool.map(decode, [path for path, _ in picked], draws, sizes))
                 target_N = torch.tensor([label for _, label in picked]).to(device) if self.labelled else None
@@ -164,13 +168,13 @@ def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256,
     else:
         top, left = (math.floor(draw * (side + 1)) for draw, side in zip(draws[:2], room, strict=True))
     pixels_HWC = np.array(image.crop((left, top, left + crop, top + crop)))
-    pixels = torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+    pixels = from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
     return pixels.flip(2) if draws is not None and draws[2] < 0.5 else pixels
 
 
 def _require_pillow(directory: Path) -> None:
     try:
-        import PIL.Image  # noqa: F401
+        importlib.import_module("PIL.Image")
     except ImportError as cause:
         raise DataError(
             f"{directory}: reading image folders needs Pillow; install it with pip install pillow"
@@ -181,7 +185,7 @@ def _unlabelled(directory: Path) -> FolderSource:
     """All images below a folder."""
     images = _images(directory)
     train_N, val_N = held_out(len(images))
-    train, val = (tuple(images[i] for i in part.tolist()) for part in (train_N, val_N))
+    train, val = (tuple(images[i] for i in to_integers(part)) for part in (train_N, val_N))
     return FolderSource(str(directory), train, val, None)
 
 

@@ -10,12 +10,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from compressor.data.arrays import Arrays, ArraySource, Normalisation
 from compressor.data.bounded import gunzip
 from compressor.errors import DataError
+from compressor.typed_torch import from_numpy
 
 _UBYTE = 0x08
 _N_CLASSES = 10
@@ -78,7 +78,7 @@ def read_idx(path: Path, *, n_dims: int) -> Tensor:
             f"there are {len(content) - header_bytes:,}; fetch the file again"
         )
     values = np.frombuffer(content, np.uint8, offset=header_bytes).reshape(sizes)
-    return torch.from_numpy(values.copy())
+    return from_numpy(values.copy())
 
 
 def _content(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressor.data.source import Batch
 from compressor.errors import DataError
+from compressor.narrowing import is_mapping, is_row
 
 TARGETS = ("target", "targets", "label", "labels", "y")
 """What the target is called in an item that is a dictionary."""
@@ -34,7 +35,7 @@ def as_batch(collated: Any, where: str, chosen: Sequence[str] | None = None) -> 
     Raises:  DataError if there is no telling which part is what, or an input is no tensor.
     """
     inputs, target = _parted(collated, where)
-    if isinstance(inputs, Mapping):
+    if is_mapping(inputs):
         missing = [name for name in chosen or () if name not in inputs]
         if missing:
             raise DataError(f"{where}: an item lacks {missing[0]}, which the first item has")
@@ -49,7 +50,7 @@ def as_batch(collated: Any, where: str, chosen: Sequence[str] | None = None) -> 
 def named_inputs(collated: Any, where: str) -> dict[str, Tensor]:
     """Inputs by name; none where items are no dictionaries."""
     inputs, _ = _parted(collated, where)
-    if not isinstance(inputs, Mapping):
+    if not is_mapping(inputs):
         return {}
     return {str(name): value for name, value in inputs.items() if isinstance(value, Tensor)}
 
@@ -81,7 +82,7 @@ def _fits(value: Tensor, spec: Wanted) -> bool:
 
 def _parted(collated: Any, where: str) -> tuple[Any, Any]:
     """Inputs, as a list or by name, and the target."""
-    if isinstance(collated, Mapping):
+    if is_mapping(collated):
         found = [name for name in collated if str(name).lower() in TARGETS]
         if len(found) != 1:
             named = ", ".join(map(str, collated))
@@ -90,19 +91,19 @@ def _parted(collated: Any, where: str) -> tuple[Any, Any]:
                 f"{where}: an item that is a dictionary ({named}) has {told}; call one of it {', '.join(TARGETS)}"
             )
         return {name: value for name, value in collated.items() if name != found[0]}, collated[found[0]]
-    if not isinstance(collated, tuple | list) or len(collated) < 2:
+    if not is_row(collated) or len(collated) < 2:
         raise DataError(
             f"{where}: an item must be a tuple (input, ..., target) or a dictionary with a "
             f"{' or '.join(TARGETS[::2])}, got {_kind(collated)}"
         )
     *inputs, target = collated
-    if len(inputs) == 1 and isinstance(inputs[0], tuple | list | Mapping):
+    if len(inputs) == 1 and (is_row(inputs[0]) or is_mapping(inputs[0])):
         return inputs[0], target
     return inputs, target
 
 
 def _kind(value: Any) -> str:
-    return f"{len(value)} value" if isinstance(value, tuple | list) else f"a {type(value).__name__}"
+    return f"{len(value)} value" if is_row(value) else f"a {type(value).__name__}"
 
 
 def part_of(batch: Batch, part: slice) -> Batch:
@@ -129,9 +130,9 @@ def joined(batches: Sequence[Batch], where: str) -> Batch:
 def _part(target: Any, part: slice, n: int) -> Any:
     if isinstance(target, Tensor):
         return target[part]
-    if isinstance(target, Mapping):
+    if is_mapping(target):
         return {name: _part(value, part, n) for name, value in target.items()}
-    if isinstance(target, tuple | list):
+    if is_row(target):
         return list(target)[part] if _is_by_sample(target, n) else [_part(value, part, n) for value in target]
     raise DataError(f"a target that is a {type(target).__name__} cannot be cut into samples; return tensors")
 
@@ -140,9 +141,9 @@ def _join(targets: Sequence[Any], sizes: Sequence[int]) -> Any:
     first = targets[0]
     if isinstance(first, Tensor):
         return torch.cat(list(targets))
-    if isinstance(first, Mapping):
+    if is_mapping(first):
         return {name: _join([target[name] for target in targets], sizes) for name in first}
-    if isinstance(first, tuple | list):
+    if is_row(first):
         if all(_is_by_sample(target, n) for target, n in zip(targets, sizes, strict=True)):
             return [sample for target in targets for sample in target]
         return [_join(list(parts), sizes) for parts in zip(*targets, strict=True)]

@@ -20,6 +20,7 @@ from compressor.data.arrays import Arrays, ArraySource, Normalisation
 from compressor.data.bounded import refuse_bomb
 from compressor.data.order import held_out
 from compressor.errors import DataError
+from compressor.typed_torch import from_numpy
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _OPTIONAL = ("mean", "std", "layout", "shift", "flip")
@@ -125,7 +126,7 @@ def _inputs(values: np.ndarray, layout: str | None, where: str) -> Tensor:
         values = values[:, None]
     if values.ndim < 2:
         raise DataError(f"{where}: shape {values.shape}; the first dimension counts samples, a second is needed")
-    return torch.from_numpy(np.ascontiguousarray(_native(values, where)))
+    return from_numpy(np.ascontiguousarray(_native(values, where)))
 
 
 def _target(values: np.ndarray, where: str) -> Tensor:
@@ -134,7 +135,7 @@ def _target(values: np.ndarray, where: str) -> Tensor:
     values = _native(values.astype(np.int64) if values.dtype.kind in "iu" else values, where)
     if values.dtype == np.int64 and values.size and values.min() < 0:
         raise DataError(f"{where}: label {values.min()} is out of range; class numbers start at 0")
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return from_numpy(np.ascontiguousarray(values))
 
 
 def _native(values: np.ndarray, where: str) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch.utils.data import (
     BatchSampler,
@@ -12,7 +12,6 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    default_collate,
 )
 
 from compressor.data.datasets import DatasetSource
@@ -20,7 +19,9 @@ from compressor.data.items import as_batch
 from compressor.data.source import Split
 from compressor.data.streams import Stream, StreamSource, count
 from compressor.errors import DataError
+from compressor.narrowing import is_mapping, is_row
 from compressor.reference import load_reference, resolve_path, split_reference
+from compressor.typed_torch import default_collate
 from compressor.users_code import called
 
 _VALIDATION = ("val", "validation", "valid", "test")
@@ -63,17 +64,17 @@ def open_function(ref: str, base: Path | None, *, trust_code: bool) -> DatasetSo
 
 
 def _pair(returned: Any, ref: str) -> tuple[Any, Any]:
-    if isinstance(returned, Mapping):
+    if is_mapping(returned):
         val = [name for name in _VALIDATION if name in returned]
         if "train" in returned and val:
             return returned["train"], returned[val[0]]
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
+    if not is_row(returned) or len(returned) != 2:
         raise DataError(f"{ref}: must return two data sets or loaders (train, val), got {type(returned).__name__}")
     return returned[0], returned[1]
 
 
 def _part(given: Any, where: str) -> _Part:
-    if isinstance(given, DataLoader):
+    if _is_loader(given):
         ordinary = type(given.batch_sampler) is BatchSampler and _is_ordinary(given.sampler)
         if ordinary and _has_numbers(given.dataset):
             return _numbered(given.dataset, given, given.collate_fn, where)
@@ -85,6 +86,10 @@ def _part(given: Any, where: str) -> _Part:
     raise DataError(
         f"{where} needs __len__ and __getitem__, or __iter__; got {type(given).__name__}, which has neither"
     )
+
+
+def _is_loader(given: object) -> bool:
+    return isinstance(given, DataLoader)
 
 
 def _numbered(dataset: Any, given: Any, collate: Collate, where: str) -> _Part:
@@ -122,8 +127,8 @@ def _streamed(
 
 def _stream(part: _Part, function: Callable[[], Any], ref: str, split: Split) -> Stream:
     given = part.given
-    loads = isinstance(given, DataLoader) or getattr(given, "batch_size", None) is not None
-    in_batches = loads and not (isinstance(given, DataLoader) and given.batch_sampler is None)
+    loads = _is_loader(given) or getattr(given, "batch_size", None) is not None
+    in_batches = loads and not (_is_loader(given) and given.batch_sampler is None)
 
     def begin(epoch: int) -> Iterable[Any]:
         if hasattr(given, "__next__"):  # a generator goes once: the function makes another
@@ -136,12 +141,12 @@ def _stream(part: _Part, function: Callable[[], Any], ref: str, split: Split) ->
                 told(epoch)
         return given
 
-    return Stream(begin, in_batches, part.collate if not isinstance(given, DataLoader) else default_collate)
+    return Stream(begin, in_batches, part.collate if not _is_loader(given) else default_collate)
 
 
 def _count(stream: Stream, part: _Part, where: str) -> int:
     """Samples of a pass, as the data say themselves, or as it takes a pass to find out."""
-    if not stream.in_batches and hasattr(type(part.given), "__len__"):
+    if not stream.in_batches and hasattr(cast("Any", type(part.given)), "__len__"):
         with called(where, DataError):
             n = len(part.given)
         if n:

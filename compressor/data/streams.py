@@ -18,6 +18,7 @@ from compressor.data.items import Wanted, as_batch, choose_inputs, joined, named
 from compressor.data.order import batch_slices, epoch_order, mixed_seed
 from compressor.data.source import Batch, Split
 from compressor.errors import DataError
+from compressor.typed_torch import forked_cpu_rng
 from compressor.users_code import called
 
 _MOST_SAMPLES = 2**24
@@ -40,7 +41,7 @@ class Stream:
         state: torch.Tensor | None = None
         walk: Iterator[Any] = iter(())
         while True:
-            with torch.random.fork_rng(devices=[]):
+            with forked_cpu_rng():
                 if state is None:
                     torch.default_generator.manual_seed(seed)
                     with called(where, DataError):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compressor.data.source import Batch
 from compressor.errors import DataError
+from compressor.narrowing import is_row
 from compressor.reference import complete_reference, load_reference
 from compressor.units import format_dtype
 from compressor.users_code import called
@@ -169,7 +170,7 @@ def _is_task(found: object) -> bool:
 
 
 def _logits(outputs: Any, batch: Batch) -> Tensor:
-    if isinstance(outputs, tuple | list) and len(outputs) == 1:
+    if is_row(outputs) and len(outputs) == 1:
         outputs = outputs[0]
     if not isinstance(outputs, Tensor):
         raise DataError(
@@ -206,6 +207,6 @@ def _check_range(logits: Tensor, target: Tensor) -> None:
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return format_dtype(value.dtype)
-    if isinstance(value, tuple | list):
+    if is_row(value):
         return f"{len(value)} values"
     return type(value).__name__

@@ -6,6 +6,7 @@ A file holds both splits, every tenth sample being for validation; a directory h
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from compressor.data.source import Batch
 from compressor.errors import DataError
+from compressor.narrowing import is_dict
 from compressor.regular import open_regular
 
 _TEXTS = ("text", "sentence", "sentence1", "premise", "question", "content", "review")
@@ -63,7 +65,7 @@ class TextSource:
 def open_text(kind: str, path: Path) -> TextSource:
     """The texts in a file, or in a directory with one for training and one for validation.
 
-    Raises:  DataError if there are none, or a file is none of the forms that are read.
+    Raises:  DataError if there are none, or a file is not in a form that is read.
     """
     ref = f"{kind}:{path}"
     if path.is_dir():
@@ -96,7 +98,7 @@ def _samples(path: Path, ref: str) -> tuple[Sample, ...]:
         raise DataError(f"{path}: holds no samples")
     text, second, label = (_column(rows[0], names) for names in (_TEXTS, _SECONDS, _LABELS))
     if text is None:
-        raise DataError(f"{path}: none of its columns ({', '.join(map(str, rows[0]))}) is called {' or '.join(_TEXTS)}")
+        raise DataError(f"{path}: no column is called {' or '.join(_TEXTS)}; it has {', '.join(map(str, rows[0]))}")
     return tuple(_sample(row, text, second, label, f"{path}: sample {i + 1}") for i, row in enumerate(rows))
 
 
@@ -125,7 +127,7 @@ def _read_lines(path: Path) -> list[Mapping[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: line {number} is no JSON: {str(error)[:80]}") from error
-        if not isinstance(row, dict):
+        if not is_dict(row):
             raise DataError(f"{path}: line {number} is no object with columns but a {type(row).__name__}")
         rows.append(row)
     return rows
@@ -145,8 +147,7 @@ def _read_parquet(path: Path) -> list[Mapping[str, Any]]:
         raise DataError(
             f"{path}: Parquet is read by pyarrow, which is not installed; pip install pyarrow (or give CSV)"
         )
-    import pyarrow.parquet as parquet  # type: ignore[import-not-found]
-
+    parquet = importlib.import_module("pyarrow.parquet")
     try:
         return parquet.read_table(path).to_pylist()
     except Exception as error:  # pyarrow's own errors, and those of the system

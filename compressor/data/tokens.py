@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from compressor.data.datasets import DatasetSource
 from compressor.data.task import CAUSAL, IGNORED, MASKED
 from compressor.data.text import Sample, TextSource
 from compressor.errors import DataError
+from compressor.typed_torch import default_collate
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SHARE, _AS_MASK, _AS_OTHER = 0.15, 0.8, 0.1
@@ -96,7 +96,7 @@ class _Classes(_Tokens):
             raise DataError(f"{ref}: a sample has no label; for texts alone give --task {MASKED} or {CAUSAL}")
         if unknown is not None:
             raise DataError(
-                f"{ref}: the label {str(unknown)[:40]!r} is none of the model's: {', '.join(list(known)[:6])}"
+                f"{ref}: the label {str(unknown)[:40]!r} is not one of the model's: {', '.join(list(known)[:6])}"
             )
         self._labels = torch.tensor([known.get(str(s.label), s.label) for s in samples])
 

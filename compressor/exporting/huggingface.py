@@ -121,7 +121,7 @@ def _original(program: Program) -> Path | None:
 def _configurations(program: Program) -> Iterator[Entries]:
     """Configurations whose networks have the program's shapes, the likeliest first.
 
-    Raises:  ModelError if there is none, naming a tensor that no configuration has so.
+    Raises:  ModelError if there is none, naming a tensor that no configuration gives that shape.
     """
     widths = widths_of(program.record.configuration)
     shapes = {name: tuple(tensor.shape) for name, tensor in program.module.tensors().items()}

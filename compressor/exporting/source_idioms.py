@@ -16,6 +16,7 @@ from torch.fx import Node
 from compressor.exporting.source_layers import scalar
 from compressor.exporting.source_text import literal
 from compressor.program.arguments import arguments
+from compressor.typed_torch import is_overload, schema_of
 
 aten = torch.ops.aten
 Bound = Mapping[str, Any]
@@ -56,7 +57,7 @@ OPERATORS = {
     "__and__.Tensor": "&", "__or__.Tensor": "|",
 }  # fmt: skip
 
-PYTHON = {
+PYTHON: Mapping[Any, str] = {
     operator.add: "+", operator.sub: "-", operator.mul: "*", operator.floordiv: "//", operator.truediv: "/",
     operator.mod: "%", operator.pow: "**", operator.eq: "==", operator.ne: "!=", operator.lt: "<", operator.le: "<=",
     operator.gt: ">", operator.ge: ">=", operator.and_: "&", operator.or_: "|",
@@ -114,8 +115,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 def defaults_of(target: Any) -> dict[str, Any]:
     """Defaults of an operator's arguments, by name."""
-    schema = target._schema
-    return {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    return {a.name: a.default_value for a in schema_of(target).arguments if a.has_default_value()}
 
 
 def _method(node: Node, name: str, w: Writer) -> str:
@@ -348,9 +348,10 @@ def expression(node: Node, w: Writer) -> tuple[str, bool]:
         return f"{w.operand(node.args[0])}[{w.value(node.args[1])}]", False
     if node.target is operator.neg:
         return f"-{w.operand(node.args[0])}", True
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not is_overload(node.target):
         return f"torch.{getattr(node.target, '__name__', '')}({', '.join(w.value(part) for part in node.args)})", False
-    packet, overload = node.target._schema.name.split("::")[-1], node.target._overloadname
+    schema = schema_of(node.target)
+    packet, overload = schema.name.split("::")[-1], schema.overload_name or "default"
     name = f"{packet}.{overload}"
     if node.target.namespace == "aten":
         if name in IDIOMS and _is_usual(node, packet):
@@ -367,7 +368,7 @@ def _is_method(node: Node) -> bool:
     """Whether a call of the method says all: one with a memory format, which has a keyword only, does not."""
     b = arguments(node)
     defaults = defaults_of(node.target)
-    named = [a.name for a in node.target._schema.arguments if a.kwarg_only]  # type: ignore[union-attr]
+    named = [a.name for a in schema_of(node.target).arguments if a.kwarg_only]
     plain = all(b[name] == defaults.get(name) for name in named)
     return plain and isinstance(b[next(iter(b))], Node)
 

@@ -33,10 +33,6 @@ def scalar(value: Any, n: int) -> Any:
     return value[0] if len(value) and len(set(value)) == 1 else tuple(value)
 
 
-def _width(name: str | None, value: Any) -> Arg:
-    return Arg(name, Slot(value, "width", name or "width"))
-
-
 def _option(name: str, value: Any, default: Any) -> Arg:
     return Arg(name, Slot(value, name, name), default)
 

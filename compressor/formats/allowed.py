@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
 from compressor.errors import ModelError
 from compressor.program.families import operator_name
 from compressor.program.normalise import SIZE_ARITHMETIC
 from compressor.program.unruled import known
+from compressor.typed_torch import Overload, is_overload, schema_of
 
 _ATEN = re.compile(r"aten\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)", re.ASCII)
 
@@ -41,14 +41,15 @@ def target_text(target: Any) -> str:
 
     Raises:  ModelError if a checkpoint cannot hold a call of it.
     """
-    if isinstance(target, OpOverload):
+    if is_overload(target):
         reason = refusal(target)
         if reason is not None:
             raise ModelError(
                 f"operator {target} cannot be kept in a checkpoint: it {reason}\n"
                 f"give it an axis rule in a --plugin, or compute the same with other operators (docs/operators.md)"
             )
-        return f"{target.namespace}.{target._schema.name.split('::')[-1]}.{target._overloadname}"
+        schema = schema_of(target)
+        return f"{target.namespace}.{schema.name.split('::')[-1]}.{schema.overload_name or 'default'}"
     if target in SIZE_ARITHMETIC:
         return _text(target)
     raise ModelError(f"operator {target} cannot be kept in a checkpoint: it is not an ATen operator")
@@ -65,7 +66,7 @@ def resolve_target(text: str) -> Callable[..., Any]:
     if match is None:
         raise ModelError(f"operator {text[:80]!r} is not an ATen operator; the file cannot be trusted")
     found = getattr(getattr(torch.ops.aten, match[1], None), match[2], None)
-    if not isinstance(found, OpOverload) or found.namespace != "aten":
+    if not is_overload(found) or found.namespace != "aten":
         raise ModelError(
             f"operator {text[:80]} is unknown to torch {torch.__version__}; "
             f"a checkpoint of a newer torch needs that version"
@@ -76,9 +77,9 @@ def resolve_target(text: str) -> Callable[..., Any]:
     return found
 
 
-def refusal(overload: OpOverload) -> str | None:
+def refusal(overload: Overload) -> str | None:
     """Why the overload may not stand in a checkpoint's graph, as the end of "it ..."; None if it may."""
-    schema = overload._schema
+    schema = schema_of(overload)
     if overload.namespace != "aten":
         return "is not an ATen operator"
     if not schema.returns:
@@ -89,5 +90,5 @@ def refusal(overload: OpOverload) -> str | None:
     if written and (written != [schema.arguments[0].name] or not operator_name(overload).endswith("_")):
         return "writes into its arguments"
     if known(overload) is None:
-        return "is none that compress knows"
+        return "is not one that compress knows"
     return None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compressor.errors import ModelError, UnsafeFileError
 from compressor.formats.pickle_work import check_pickles
 from compressor.models import import_ultralytics
+from compressor.narrowing import is_dict, is_row
 
 _GLOBAL = re.compile(r"GLOBAL (\S{1,80}) (?:was not an allowed|whose module)")
 _REFUSED = ("Unsupported operand", "unrecognized function", "Can only create", "Can only build")
@@ -84,12 +85,12 @@ def without_attributes(content: Any) -> Any:
     waiting, seen = [content], set[int]()
     while waiting:
         found = waiting.pop()
-        if id(found) in seen or not isinstance(found, (dict, list, tuple)):
+        if id(found) in seen or not (is_dict(found) or is_row(found)):
             continue
         seen.add(id(found))
         if isinstance(found, OrderedDict):
             vars(found).clear()
-        waiting += dict.values(found) if isinstance(found, dict) else found
+        waiting += dict[Any, Any].values(found) if is_dict(found) else found
     return content
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.narrowing import is_dict, is_list, is_row, is_slice
 from compressor.units import format_dtype
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|meta)(:\d{1,3})?", re.ASCII)
@@ -46,13 +47,12 @@ def encode(value: Any) -> Any:
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, Node):
         return {"node": value.name}
-    if isinstance(value, tuple):
-        return {"tuple": [encode(part) for part in value]}
-    if isinstance(value, list):
-        return [encode(part) for part in value]
-    if isinstance(value, dict):
+    if is_row(value):
+        parts = [encode(part) for part in value]
+        return {"tuple": parts} if isinstance(value, tuple) else parts
+    if is_dict(value):
         return {"dict": {_key(key): encode(part) for key, part in value.items()}}
-    if isinstance(value, slice):
+    if is_slice(value):
         return {"slice": [encode(part) for part in (value.start, value.stop, value.step)]}
     if isinstance(value, torch.device):
         return {"device": str(value)}
@@ -75,9 +75,9 @@ def decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return value
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, list):
+    if is_list(value):
         return [decode(part, nodes) for part in value]
-    if isinstance(value, dict) and len(value) == 1:
+    if is_dict(value) and len(value) == 1:
         ((tag, content),) = value.items()
         return _decode_tagged(tag, content, nodes)
     raise ModelError("an argument that is no known value")
@@ -105,19 +105,19 @@ def _float(content: Any, nodes: Mapping[str, Node]) -> float:
 
 
 def _tuple(content: Any, nodes: Mapping[str, Node]) -> tuple[Any, ...]:
-    if not isinstance(content, list):
+    if not is_list(content):
         raise ModelError("a tuple that is no list of values")
     return tuple(decode(part, nodes) for part in content)
 
 
 def _dict(content: Any, nodes: Mapping[str, Node]) -> dict[str, Any]:
-    if not isinstance(content, dict):
+    if not is_dict(content):
         raise ModelError("something that is not a dictionary")
     return {_text(key): decode(part, nodes) for key, part in content.items()}
 
 
 def _slice(content: Any, nodes: Mapping[str, Node]) -> slice:
-    if not isinstance(content, list) or len(content) != 3:
+    if not is_list(content) or len(content) != 3:
         raise ModelError("a slice without its three parts")
     return slice(*(decode(part, nodes) for part in content))
 

@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from compressor.errors import ModelError
 from compressor.models.budget import memory_bytes
+from compressor.narrowing import is_row
 from compressor.program import arguments, families
 from compressor.program.memory import may_alias
 from compressor.program.shapes import Shape, Shapes, TensorShape
@@ -181,7 +182,7 @@ def _products(node: Node, given: _Given, read: list[TensorShape], made: list[Ten
         return _of_equation(given)
     if target in families.RECURRENT | families.RECURRENT_CELL:
         return _recurrent(target, read)
-    if isinstance(window := given.get("kernel_size"), (list, tuple)):
+    if is_row(window := given.get("kernel_size")):
         return out * math.prod(max(size, 1) for size in window if isinstance(size, int))
     return _other(target, read, made)
 

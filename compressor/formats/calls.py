@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.errors import ModelError
+from compressor.narrowing import is_row, is_slice
+from compressor.program.arguments import n_operands
 from compressor.program.element_types import ELEMENT_TYPES
 from compressor.program.normalise import SIZE_ARITHMETIC
+from compressor.typed_torch import Overload, is_overload, schema_of
 
-_ONE_OPERAND = frozenset({operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not})
+_python: Any = operator  # its stubs say nothing about `pow`
 _SCALARS = frozenset({"int", "float", "bool", "number", "SymInt"})
 _FROM_NODES = frozenset({"Tensor", "int", "float", "bool", "number", "SymInt", "SymBool"})
 _BROADCAST = frozenset({"int", "float", "SymInt", "bool"})
@@ -57,7 +59,7 @@ def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
     Raises:  ModelError saying which does not.
     """
-    if isinstance(target, OpOverload):
+    if is_overload(target):
         _check_overload(target, args, kwargs)
     elif kwargs:
         raise ModelError(f"{target.__name__} takes no named arguments")
@@ -67,8 +69,8 @@ def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
         _check_arithmetic(target, args)
 
 
-def _check_overload(target: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    known = target._schema.arguments
+def _check_overload(target: Overload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    known = schema_of(target).arguments
     positional = [a for a in known if not a.kwarg_only]
     if len(args) > len(positional):
         raise ModelError(f"{target} takes {len(positional)} positional arguments, not {len(args)}")
@@ -96,7 +98,7 @@ def _fits(value: Any, kind: str) -> bool:
         return value is None or _fits(value, kind[len("Optional[") : -1])
     if kind.startswith("List["):
         inner = kind[len("List[") : -1]
-        whole = isinstance(value, (list, tuple)) and all(_fits(part, inner) for part in value)
+        whole = is_row(value) and all(_fits(part, inner) for part in value)
         return whole or isinstance(value, Node) or (inner in _BROADCAST and _fits(value, inner))
     if isinstance(value, Node):
         return kind in _FROM_NODES
@@ -109,18 +111,18 @@ def _check_getitem(args: tuple[Any, ...]) -> None:
     if len(args) != 2 or not isinstance(args[0], Node):
         raise ModelError("getitem takes a value of the graph and an index")
     index = args[1]
-    parts = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
-    if not all(type(part) is int or (part is None and isinstance(index, slice)) for part in parts):
+    parts = (index.start, index.stop, index.step) if is_slice(index) else (index,)
+    if not all(type(part) is int or (part is None and is_slice(index)) for part in parts):
         raise ModelError("getitem takes an integer or a slice as index")
 
 
 def _check_arithmetic(target: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    expected = 1 if target in _ONE_OPERAND else 3 if target is torch.sym_ite else 2
+    expected = n_operands(target)
     if len(args) != expected:
         raise ModelError(f"{target.__name__} takes {expected} arguments, not {len(args)}")
     if not all(isinstance(a, (bool, int, float)) or (isinstance(a, Node) and _is_scalar(a)) for a in args):
         raise ModelError(f"{target.__name__} computes on numbers only")
-    if target is operator.pow and not (isinstance(args[1], (int, float)) and abs(args[1]) <= _HIGHEST_POWER):
+    if target is _python.pow and not (isinstance(args[1], (int, float)) and abs(args[1]) <= _HIGHEST_POWER):
         raise ModelError(f"a power above {_HIGHEST_POWER} or one that is computed")
 
 
@@ -129,15 +131,15 @@ def _is_scalar(node: Node) -> bool:
     target = node.target
     if node.op != "call_function":
         return False
-    if isinstance(target, OpOverload):
-        returns = target._schema.returns
+    if is_overload(target):
+        returns = schema_of(target).returns
         return len(returns) == 1 and str(returns[0].type) in _SCALARS
     if target is not operator.getitem:
         return target in SIZE_ARITHMETIC
     source = node.args[0]
-    if not isinstance(source, Node) or not isinstance(source.target, OpOverload) or type(node.args[1]) is not int:
+    if not isinstance(source, Node) or not is_overload(source.target) or type(node.args[1]) is not int:
         return False
-    returns = source.target._schema.returns
+    returns = schema_of(source.target).returns
     if len(returns) == 1:
         return str(returns[0].type).removeprefix("List[").removesuffix("]") in _SCALARS
     return 0 <= node.args[1] < len(returns) and str(returns[node.args[1]].type) in _SCALARS

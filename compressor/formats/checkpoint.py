@@ -27,6 +27,7 @@ from compressor.formats.names import check_tensor_names, shown, variables_of
 from compressor.formats.running import check_running
 from compressor.formats.tensors import check_dense, check_finite, plain
 from compressor.formats.where import made_absolute, made_relative
+from compressor.narrowing import is_dict
 from compressor.program import InputSpec, Program, ProgramModule, Record
 from compressor.schema import check_plain, read_as
 
@@ -160,7 +161,7 @@ def _read(content: Mapping[str, Any], folder: Path | None) -> Program:
 
 
 def _check_schema(metadata: Any) -> None:
-    schema = metadata.get("schema") if isinstance(metadata, dict) else None
+    schema = metadata.get("schema") if is_dict(metadata) else None
     if type(schema) is not int or schema < 1:
         raise ModelError("its header has no schema number; the file is damaged")
     if schema > SCHEMA:
@@ -181,7 +182,7 @@ def _check_own_memory(tensors: list[Tensor]) -> None:
 
 def _tensors(content: Mapping[str, Any], key: str) -> dict[str, Tensor]:
     found = content.get(key)
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    if not is_dict(found) or not all(isinstance(name, str) for name in found):
         raise ModelError(f"has no {key}; the file is damaged")
     for name, tensor in found.items():
         check_dense(name, tensor)

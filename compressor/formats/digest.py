@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,13 @@ def digest(graph: str, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor
     return sha.hexdigest()
 
 
-def _add(sha: hashlib._Hash, part: bytes | memoryview) -> None:
+class _Sum(Protocol):
+    """One of hashlib's, whose class has no public name."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+
+def _add(sha: _Sum, part: bytes | memoryview) -> None:
     # The length first, so that no two different lists of parts run together to the same bytes.
     sha.update(len(part).to_bytes(8, "little"))
     sha.update(part)

@@ -18,6 +18,7 @@ from compressor.formats.allowed import resolve_target, target_text
 from compressor.formats.arguments import decode, encode
 from compressor.formats.calls import check_call
 from compressor.formats.names import check_node_name, check_tensor_names, shown
+from compressor.narrowing import is_dict, is_list
 
 _MOST_NODES = 150_000
 """Seven times the largest network seen; each costs some 50 µs to read."""
@@ -98,7 +99,7 @@ def _entry(line: str, number: int) -> dict[str, Any]:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"graph line {number}: is not JSON; the file is damaged") from error
-    if not isinstance(entry, dict) or not {"name", "op", "target", "args", "kwargs"} <= entry.keys() <= _KEYS:
+    if not is_dict(entry) or not {"name", "op", "target", "args", "kwargs"} <= entry.keys() <= _KEYS:
         raise ModelError(f"graph line {number}: is not a node; the file is damaged")
     return entry
 
@@ -110,10 +111,11 @@ def _add(
     nodes: Mapping[str, Node],
     tensors: Mapping[str, Tensor],
 ) -> Node:
-    if not isinstance(entry["args"], list) or not isinstance(entry["kwargs"], dict):
+    given, named = entry["args"], entry["kwargs"]
+    if not is_list(given) or not is_dict(named):
         raise ModelError("its arguments are not a list and a dictionary")
-    args = tuple(decode(value, nodes) for value in entry["args"])
-    kwargs = {key: decode(value, nodes) for key, value in entry["kwargs"].items()}
+    args = tuple(decode(value, nodes) for value in given)
+    kwargs = {key: decode(value, nodes) for key, value in named.items()}
     target, op = entry["target"], entry["op"]
     if op == "call_function" and isinstance(target, str):
         function = resolve_target(target)

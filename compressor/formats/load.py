@@ -44,8 +44,10 @@ from compressor.models import (
     left_outside,
     taking_by_name,
 )
+from compressor.narrowing import is_mapping
 from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture
 from compressor.program.spec import without_values
+from compressor.typed_torch import symbol_of
 from compressor.units import format_dtype
 
 INITIAL = "init"
@@ -57,7 +59,7 @@ class _Request:
     """What the user said about the source."""
 
     arch: str | None = None
-    arch_args: Mapping[str, object] = field(default_factory=dict)
+    arch_args: Mapping[str, object] = field(default_factory=dict[str, object])
     inputs: tuple[InputSpec, ...] = ()
     data: str | None = None
     task: str | None = None
@@ -198,12 +200,8 @@ def chosen_weights(content: Any, name: str, key: str | None) -> Any:
     Raises:  UsageError naming the keys that there are.
     """
     for part in key.split(".") if key is not None else ():
-        if not isinstance(content, Mapping) or part not in content:
-            held = (
-                [shown(k, 30) for k, v in content.items() if isinstance(v, Mapping)]
-                if isinstance(content, Mapping)
-                else []
-            )
+        if not is_mapping(content) or part not in content:
+            held = [shown(k, 30) for k, v in content.items() if is_mapping(v)] if is_mapping(content) else []
             raise UsageError(
                 f"--weights {key}: {name} has no {part}; it holds {', '.join(held[:8]) or 'no dictionaries'}"
             )
@@ -235,7 +233,7 @@ def _from_content(content: Any, opened: _Opened, request: _Request) -> Program:
     if isinstance(content, nn.Module):
         return _from_pickled(content, opened.name, request)
     state, note = find_state_dict(content)
-    if state is None and isinstance(content, Mapping):
+    if state is None and is_mapping(content):
         held = [key for key in MODULE_KEYS if isinstance(content.get(key), nn.Module)]
         if held:
             return _from_pickled(content[held[0]], opened.name, request, [choice(held)] if held[1:] else [])
@@ -335,11 +333,12 @@ def _spec_of(hint: InputHint) -> InputSpec:
 
 def _placeholders(module: nn.Module) -> tuple[InputSpec, ...]:
     """The inputs that an exported module was made for."""
-    specs = []
-    for node in module.graph.nodes:  # type: ignore[union-attr]
+    specs: list[InputSpec] = []
+    graph: Any = module.graph
+    for node in graph.nodes:
         value = node.meta.get("val") if node.op == "placeholder" else None
         if isinstance(value, Tensor) and value.dim():
-            sizes = [size if isinstance(size, int) else 2 for size in value.shape[1:]]
+            sizes = [2 if symbol_of(size) is not None else size for size in value.shape[1:]]
             specs.append(InputSpec(node.name, (None, *sizes), format_dtype(value.dtype)))
     return tuple(specs)
 
@@ -363,7 +362,7 @@ def _stream_name(stream: BinaryIO) -> str:
 
 
 def _found(content: Any) -> str:
-    if isinstance(content, Mapping):
+    if is_mapping(content):
         keys = ", ".join(shown(key, 30) for key in list(content)[:5])
         return f" (its keys are {keys})" if content else " (it is an empty dictionary)"
     return f" (it is a {'tensor' if isinstance(content, torch.Tensor) else type(content).__name__})"

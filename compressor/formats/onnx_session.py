@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+import onnxruntime as ort  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
@@ -22,6 +22,10 @@ from compressor.program.agreement import leaves
 from compressor.program.element_types import ELEMENT_TYPES
 from compressor.program.replay import Decided, operand_of
 from compressor.program.runs import Other
+
+_ort: Any = ort
+_onnx: Any = onnx
+"""Both say little about the types of what they take."""
 
 _MADE_BY: Mapping[str, frozenset[str]] = {
     "order": frozenset({"TopK"}),
@@ -54,6 +58,24 @@ Made: TypeAlias = tuple[str, tuple[Tensor, ...]]
 """An operator and the value that may be a decision; the operand behind it where it saturates."""
 
 
+class Port(Protocol):
+    """What a session says of an input or an output."""
+
+    name: str
+    type: str
+    shape: Sequence[Any]
+
+
+class Session(Protocol):
+    """What is used of onnxruntime's sessions, which come without types."""
+
+    def get_inputs(self) -> Sequence[Port]: ...
+
+    def get_outputs(self) -> Sequence[Port]: ...
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, np.ndarray], /) -> Sequence[Any]: ...
+
+
 class OnnxFile:
     """A file that onnxruntime opened, which takes a program's inputs in order; `bound` are numbers for others of it."""
 
@@ -80,13 +102,13 @@ class OnnxFile:
         return outputs, _aligned(own, made)
 
     @cached_property
-    def _plain_session(self) -> ort.InferenceSession:
+    def _plain_session(self) -> Session:
         return open_session(str(self.path), optimised=False)
 
     @cached_property
-    def _candidates(self) -> tuple[ort.InferenceSession, list[tuple[str, tuple[int, ...]]]]:
+    def _candidates(self) -> tuple[Session, list[tuple[str, tuple[int, ...]]]]:
         """The file with every value that may be a decision as an output: its operator, and places of what it made."""
-        model = onnx.load(str(self.path))
+        model: onnx.ModelProto = _onnx.load(str(self.path))
         if model.ByteSize() > _LARGEST_IN_MEMORY:
             return self._session, []
         known = [value.name for value in model.graph.output]
@@ -106,30 +128,30 @@ class OnnxFile:
         return found[: len(self._session.get_outputs())], made
 
 
-def open_session(model: str | bytes, *, optimised: bool = True, folder: Path | None = None) -> ort.InferenceSession:
+def open_session(model: str | bytes, *, optimised: bool = True, folder: Path | None = None) -> Session:
     """A session for a file, or for the bytes of one, whose weights may lie in `folder`; it waits without spinning.
 
     Raises:  VerificationError if onnxruntime cannot open it; its own error is the cause.
     """
-    options = ort.SessionOptions()
+    options = _ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if folder is not None and isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return _ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise VerificationError(f"onnxruntime cannot open the ONNX form: {innermost_line(error)}") from error
 
 
-def _run(session: ort.InferenceSession, inputs: Sequence[Tensor], bound: Mapping[str, float]) -> list[Tensor]:
+def _run(session: Session, inputs: Sequence[Tensor], bound: Mapping[str, float]) -> list[Tensor]:
     given = [spec for spec in session.get_inputs() if spec.name not in bound]
     if len(given) != len(inputs):
         raise VerificationError(f"the file reads {len(given)} inputs, the model {len(inputs)}")
-    feeds = {spec.name: _as_type(x, spec.type) for spec, x in zip(given, inputs, strict=True)}
+    feeds: dict[str, np.ndarray] = {spec.name: _as_type(x, spec.type) for spec, x in zip(given, inputs, strict=True)}
     for spec in session.get_inputs():
         if spec.name in bound:
             feeds[spec.name] = np.full(spec.shape, bound[spec.name], _NUMPY[spec.type])
@@ -151,7 +173,7 @@ def _candidates_in(model: onnx.ModelProto) -> list[tuple[str, tuple[str, ...]]]:
     """Operator and value names of everything that may be a decision, in the order of the file."""
     read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
     saturated = _saturated_in(model)
-    found = []
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in model.graph.node:
         if node.op_type in _MADE_BY["saturation"]:
             if node.output[0] in saturated:

@@ -21,7 +21,7 @@ def fit_to_train(module: nn.Module) -> tuple[nn.Module, list[str]]:
 
     Only where nothing else can be meant: all of its parameters in half precision, none of them to be trained.
     """
-    said = []
+    said: list[str] = []
     parameters = dict(module.named_parameters())
     types = {parameter.dtype for parameter in parameters.values() if parameter.is_floating_point()}
     if types and types <= set(_HALF):

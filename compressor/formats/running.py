@@ -22,7 +22,7 @@ def check_running(program: Program) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function":
             try:
-                check_call(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+                check_call(node.target, node.args, node.kwargs)
             except ModelError as error:
                 raise ModelError(f"{node.meta.get('where') or node.name}: {error}") from error
     shapes = program.shapes
@@ -34,7 +34,8 @@ def check_running(program: Program) -> None:
 def _check_sizes_known(shapes: Shapes) -> None:
     """Nothing, when every size follows from those of the inputs; a capture holds others too, a file cannot."""
     for name, shape in shapes.items():
-        if isinstance(shape, TensorShape) and any(size is None for size in shape.sizes):
+        sizes: list[object] = [*shape.sizes] if isinstance(shape, TensorShape) else []
+        if None in sizes:
             raise ModelError(
                 f"{name}: its size depends on values, which no checkpoint can hold\n"
                 f"select with a mask of fixed size instead"

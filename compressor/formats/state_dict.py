@@ -15,6 +15,7 @@ from compressor.errors import CompressError, ModelError
 from compressor.formats.names import shown
 from compressor.formats.tensors import check_dense, check_finite
 from compressor.models import ARCHITECTURES, build
+from compressor.narrowing import is_mapping
 
 _WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
@@ -33,7 +34,7 @@ _COUNTER = "num_batches_tracked"
 def find_state_dict(content: Any) -> tuple[dict[str, Tensor] | None, str | None]:
     """The tensors by name, taken out of a training script's wrapper, and a note where there was a choice."""
     for _ in range(_DEEPEST):
-        if not isinstance(content, Mapping) or not content:
+        if not is_mapping(content) or not content:
             return None, None
         if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
             return dict(content), None
@@ -95,7 +96,7 @@ def check_filled(
 
 def suggest(state: Mapping[str, Tensor]) -> list[str]:
     """The bundled architectures that the state dict fits exactly, by names and shapes."""
-    found = []
+    found: list[str] = []
     for arch in ARCHITECTURES:
         with torch.device("meta"):
             expected = build(arch, {}).module.state_dict()

@@ -70,8 +70,11 @@ def counted(name: str, budget: Budget) -> Generator[Callable[[], int]]:
         add("tensors", 1)
         add("elements", value.numel() if isinstance(value, Tensor) else 0)
 
+    def on_module(owner: nn.Module, key: str, value: Any) -> None:
+        add("modules", 1)
+
     handles = [
-        registration.register_module_module_registration_hook(lambda owner, key, value: add("modules", 1)),
+        registration.register_module_module_registration_hook(on_module),
         registration.register_module_parameter_registration_hook(on_tensor),
         registration.register_module_buffer_registration_hook(on_tensor),
     ]

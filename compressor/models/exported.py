@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.models.ultralytics import is_of_ultralytics, set_heads_to_export
+from compressor.narrowing import is_dict
 
 _DETECTORS = "torchvision.models.detection"
 _CHANGED = ("forward", "export", "format")
@@ -82,7 +83,7 @@ def part_with_weights(module: nn.Module) -> Part | None:
 
     def images_to_heads(x: Tensor) -> dict[str, Tensor]:
         features: Any = backbone(x)
-        by_level = features if isinstance(features, dict) else {"0": features}
+        by_level = features if is_dict(features) else {"0": features}
         if head is not None:
             return dict(head(list(by_level.values())))
         objectness, deltas = proposals.head(list(by_level.values()))

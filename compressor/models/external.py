@@ -105,7 +105,7 @@ def imported_beside_any_torch(module: str) -> ModuleType:
 @functools.cache
 def _declare_detection_operators() -> torch.library.Library:
     """The library that holds the declarations; they last as long as it does, hence the cache."""
-    library = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressError, ModelError, UsageError
+from compressor.narrowing import is_dict, is_list
 from compressor.regular import read_regular
 
 CONFIG = "config.json"
@@ -36,7 +37,7 @@ def read_configuration(path: Path, changes: Mapping[str, object], largest: int) 
         entries = json.loads(read_regular(path, _MOST_BYTES, ModelError))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {type(error).__name__}: {str(error)[:100]}") from error
-    if not isinstance(entries, dict):
+    if not is_dict(entries):
         raise ModelError(f"{path}: cannot be read: holds a {type(entries).__name__}")
     for name in changes:
         if _is_ours(name):
@@ -58,10 +59,10 @@ def plain_configuration(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_origin(value: Any) -> Any:
-    if isinstance(value, dict):
+    if is_dict(value):
         kept = {key: part for key, part in value.items() if not key.startswith("_") and key != _VERSION}
         return {key: _without_origin(part) for key, part in kept.items()}
-    return [_without_origin(part) for part in value] if isinstance(value, list) else value
+    return [_without_origin(part) for part in value] if is_list(value) else value
 
 
 def read_processor(folder: Path, error: type[CompressError]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def read_processor(folder: Path, error: type[CompressError]) -> dict[str, Any]:
         entries = json.loads(read_regular(path, _MOST_BYTES, error))
     except (ValueError, RecursionError) as cause:
         raise error(f"{path}: cannot be read: {type(cause).__name__}: {str(cause)[:100]}") from cause
-    return entries if isinstance(entries, dict) else {}
+    return entries if is_dict(entries) else {}
 
 
 def _walk(value: Any, path: Path) -> Iterator[tuple[str, Any]]:
@@ -87,16 +88,16 @@ def _walk(value: Any, path: Path) -> Iterator[tuple[str, Any]]:
         if depth > _DEEPEST:
             raise ModelError(f"{path}: cannot be read: more than {_DEEPEST} tables deep")
         yield name, found
-        if isinstance(found, dict):
+        if is_dict(found):
             waiting += [(str(key), part, depth + 1) for key, part in found.items()]
-        elif isinstance(found, list):
+        elif is_list(found):
             waiting += [(name, part, depth + 1) for part in found]
 
 
 def _cleared(value: Any) -> Any:
-    if isinstance(value, dict):
+    if is_dict(value):
         return {key: _cleared(part) for key, part in value.items() if not _is_ours(key)}
-    return [_cleared(part) for part in value] if isinstance(value, list) else value
+    return [_cleared(part) for part in value] if is_list(value) else value
 
 
 def _is_ours(name: str) -> bool:

@@ -21,6 +21,7 @@ from compressor.models.inputs import takes_by_name
 from compressor.models.task_outputs import return_tensors
 from compressor.models.widths import Entries, Shapes, Widths, candidates, find_widths
 from compressor.sealed import sealed
+from compressor.typed_torch import forked_cpu_rng, named_modules
 
 _NAME = "the configuration"
 _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps", "norm_epsilon")
@@ -69,7 +70,7 @@ def new_network(configuration: Mapping[str, Any]) -> nn.Module:
 
     Raises:  as `widths_of`.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked_cpu_rng():
         torch.default_generator.manual_seed(0)
         return _made(describe(configuration, _NAME)).eval()
 
@@ -170,7 +171,7 @@ def open_tokenizer(folder: Path) -> Any:
 def plain_norms(network: nn.Module, weights: Mapping[str, int]) -> Iterator[tuple[str, float]]:
     """Of `weights` (name -> width) those that scale a norm without a mean, each with what the norm adds to it (1 where
     it scales by 1 + weight): found by calling the norms."""
-    modules = dict(network.named_modules())
+    modules = dict(named_modules(network))
     for name, width in weights.items():
         owner, _, own = name.rpartition(".")
         module = modules.get(owner)
@@ -189,8 +190,13 @@ def _added(module: nn.Module, own: str, width: int) -> float | None:
     weight = module.get_parameter(own)
     kept = weight.detach().clone()
     normal = x / x.square().mean(-1, keepdim=True).sqrt()
+
+    def answer(value: float) -> Any:
+        weight.fill_(value)
+        return module(x)
+
     try:
-        answers = [module(x) for value in (0.0, 1.0) if weight.fill_(value) is not None]
+        answers = [answer(0.0), answer(1.0)]
     except Exception:  # no norm of one tensor
         return None
     finally:

@@ -15,6 +15,7 @@ from torch import nn
 from compressor.errors import ModelError
 from compressor.models.hf_configuration import read_processor
 from compressor.models.inputs import InputHint
+from compressor.narrowing import is_dict, is_row
 
 _LONGEST_TEXT = 128
 """Tokens of the example input; any number goes in where the network's code allows it."""
@@ -79,10 +80,10 @@ class _Sizes:
 
 
 def _two_sides(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, dict):
+    if is_dict(value):
         given = [value.get("height"), value.get("width")] if "height" in value else [value.get("shortest_edge")] * 2
     else:
-        given = list(value) if isinstance(value, (list, tuple)) else [value, value]
+        given = list(value) if is_row(value) else [value, value]
     both = [side for side in given if type(side) is int and 0 < side < 1 << 14]
     return (both[0], both[1]) if len(given) == len(both) == 2 else None
 

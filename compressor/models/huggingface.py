@@ -22,6 +22,7 @@ from compressor.models.hf_configuration import CONFIG, plain_configuration, read
 from compressor.models.hf_inputs import find_inputs
 from compressor.models.inputs import InputHint
 from compressor.models.task_outputs import return_tensors
+from compressor.narrowing import is_list, is_row
 from compressor.sealed import sealed
 
 Found = tuple[nn.Module, None, tuple[InputHint, ...], dict[str, Any]]
@@ -63,7 +64,7 @@ def fill_transformers(
 
 
 def _name(key: object) -> str:
-    return str(key[0] if isinstance(key, tuple) else key)
+    return str(key[0] if is_row(key) else key)
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,10 @@ def quiet() -> Generator[Any]:
 
 
 def _class(transformers: Any, config: Any, where: str) -> Any:
-    names = getattr(config, "architectures", None) or []
+    names: Any = getattr(config, "architectures", None) or []
     if not names:
         return transformers.AutoModel
-    if not isinstance(names, list) or not isinstance(names[0], str):
+    if not is_list(names) or not isinstance(names[0], str):
         raise ModelError(f"{where}: its architectures are not a list of names")
     kind = getattr(transformers, names[0], None)
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):

@@ -48,7 +48,7 @@ def takes_by_name(module: nn.Module, names: Sequence[str]) -> None:
     def named_forward(*inputs: Any) -> Any:
         return forward(**dict(zip(names, inputs, strict=True)))
 
-    named_forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    named_forward.__signature__ = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     )
-    module.forward = named_forward  # type: ignore[method-assign]
+    module.forward = named_forward

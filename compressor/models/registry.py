@@ -26,6 +26,7 @@ from compressor.models.resnet_cifar import ResNetCifar
 from compressor.models.ultralytics import build_ultralytics
 from compressor.models.vgg import VGG16, VGG16Cifar
 from compressor.reference import complete_reference, load_reference, split_reference, takes
+from compressor.typed_torch import forked_cpu_rng
 from compressor.users_code import called
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -107,7 +108,7 @@ def build(
     make = partial(_build, arch, arch_args, trust_code, base)
     if seed is None:
         return make()
-    with torch.random.fork_rng(devices=[]):
+    with forked_cpu_rng():
         # Not torch.manual_seed, which reseeds the accelerators too, and fork_rng would not restore those.
         torch.default_generator.manual_seed(seed)
         return make()

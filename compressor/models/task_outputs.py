@@ -29,7 +29,7 @@ _BESIDE_BASE = frozenset({"pooler_output"})
 def return_tensors(module: nn.Module) -> None:
     """Lets the module return the tensor of its task, or a dictionary of several by name, instead of the library's
     object."""
-    module.forward = _task_forward(module.forward)  # type: ignore[method-assign]
+    module.forward = _task_forward(module.forward)
 
 
 def _task_forward(of_library: Callable[..., Any], more: Sequence[str] = ()) -> Callable[..., Any]:
@@ -40,7 +40,7 @@ def _task_forward(of_library: Callable[..., Any], more: Sequence[str] = ()) -> C
         found = {name: outputs[name] for name in (*_of_task(outputs), *more)}
         return next(iter(found.values())) if len(found) == 1 else found
 
-    plain_forward.__signature__ = inspect.signature(of_library)  # type: ignore[attr-defined]
+    plain_forward.__signature__ = inspect.signature(of_library)
     plain_forward.of_library = of_library  # type: ignore[attr-defined]
     return plain_forward
 
@@ -77,7 +77,7 @@ def keep_every_head(module: nn.Module, names: Sequence[str], inputs: Sequence[Te
             f"a tensor\ngive the part of it that is needed, or an architecture of its own (--arch net.py:Net)"
         )
     if more:
-        module.forward = _task_forward(of_library, more)  # type: ignore[method-assign]
+        module.forward = _task_forward(of_library, more)
 
 
 def _tensors(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

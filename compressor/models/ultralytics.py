@@ -20,6 +20,7 @@ from torch import nn
 
 from compressor.errors import ModelError, UsageError
 from compressor.models.external import imported_beside_any_torch, made
+from compressor.narrowing import is_mapping, is_row
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -123,10 +124,10 @@ def image_of(module: nn.Module) -> tuple[int, ...] | None:
 def _image(module: nn.Module) -> tuple[int, ...]:
     told: Any = getattr(module, "yaml", None) or {}
     trained: Any = getattr(module, "args", None) or {}
-    of_training = trained.get("imgsz") if isinstance(trained, Mapping) else getattr(trained, "imgsz", None)
+    of_training = trained.get("imgsz") if is_mapping(trained) else getattr(trained, "imgsz", None)
     is_classifier = type(module).__name__ == _MODELS["classify"]
     side = of_training or (_SIDE_OF_CLASSIFIERS if is_classifier else _SIDE)
-    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    height, width = side if is_row(side) else (side, side)
     return (int(told.get("channels", told.get("ch", 3))), int(height), int(width))
 
 

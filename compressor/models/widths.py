@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from compressor.errors import CompressError
+from compressor.narrowing import is_row
 
 Key: TypeAlias = tuple[str | int, ...]
 """Where an entry stands: names of tables and places in lists."""
@@ -193,7 +194,7 @@ def _numbers(entries: Entries) -> list[tuple[Key, int]]:
     found: list[tuple[Key, int]] = []
     for at, table in _tables(entries):
         for name, value in table.items():
-            listed = enumerate(value) if isinstance(value, (list, tuple)) else ()
+            listed = enumerate(value) if is_row(value) else ()
             found += [((*at, name, i), part) for i, part in listed if type(part) is int and part > 0]
             if type(value) is int and value > 0:
                 found.append(((*at, name), value))

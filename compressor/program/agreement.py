@@ -17,11 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from compressor.narrowing import is_mapping, is_row
+from compressor.typed_torch import from_numpy
 
 Judgment: TypeAlias = Literal["limit", "own rounding", "runtime noise", "sensitivity"]
 """What an agreement was judged by.
@@ -281,14 +284,15 @@ def _has_finite(outputs: Outputs) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Tensor]:
+    of_numpy = isinstance(value, np.ndarray | np.generic)
     if isinstance(value, Tensor):
         yield value.detach()
-    elif isinstance(value, np.ndarray | np.generic):
-        yield torch.from_numpy(np.array(value))
-    elif isinstance(value, Mapping):
+    elif of_numpy:
+        yield from_numpy(np.array(cast("Any", value)))
+    elif is_mapping(value):
         for part in value.values():
             yield from _leaves(part)
-    elif isinstance(value, tuple | list):
+    elif is_row(value):
         for part in value:
             yield from _leaves(part)
     elif hasattr(value, "__dataclass_fields__"):

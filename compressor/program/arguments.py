@@ -15,10 +15,11 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-_OF_ONE = (operator.neg, operator.pos, operator.abs, torch.sym_int, torch.sym_float, torch.sym_not)
+_torch: Any = torch  # its stubs say nothing about these
+_OF_ONE: tuple[Any, ...] = (operator.neg, operator.pos, operator.abs, _torch.sym_int, _torch.sym_float, _torch.sym_not)
 _PYTHON_SIGNATURES: dict[Any, tuple[str, ...]] = {
     operator.getitem: ("self", "index"),
-    torch.sym_ite: ("condition", "self", "other"),
+    _torch.sym_ite: ("condition", "self", "other"),
     **dict.fromkeys(_OF_ONE, ("self",)),
 }
 """Arguments of what is no operator of torch's; all others take two."""
@@ -32,6 +33,11 @@ def _signature(target: Any) -> tuple[tuple[str, Any], ...]:
         names = _PYTHON_SIGNATURES.get(target, ("self", "other"))
         return tuple((name, ...) for name in names)
     return tuple((a.name, a.default_value if a.has_default_value() else ...) for a in schema.arguments)
+
+
+def n_operands(function: Any) -> int:
+    """How many arguments a function on sizes takes that is no operator of torch's."""
+    return len(_signature(function))
 
 
 def has_argument(target: Any, name: str, *, beyond: int = 0) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from compressor.program.normalise import users_line
 from compressor.program.spec import InputSpec
+from compressor.typed_torch import symbol_of
 
 _ASKED = (*range(1, 65), 128, 256, 512, 1024)
 """Batch sizes that every question is asked for."""
@@ -30,8 +31,8 @@ def is_open(node: fx.Node, dim: int = 0) -> bool:
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or value.dim() <= dim:
         return False
-    size: Any = value.shape[dim]
-    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+    size = symbol_of(value.shape[dim])
+    return size is not None and size.maybe_as_int() is None
 
 
 def closed_lengths(exported: torch.export.ExportedProgram, inputs: Sequence[InputSpec]) -> set[str]:
@@ -85,8 +86,8 @@ def _inputs(exported: torch.export.ExportedProgram) -> Iterator[fx.Node]:
 def _environments(exported: torch.export.ExportedProgram) -> list[Any]:
     """torch's records of the questions, one for all inputs."""
     sizes = (size for node in _inputs(exported) for size in getattr(node.meta.get("val"), "shape", ()))
-    found = {id(size.node.shape_env): size.node.shape_env for size in sizes if isinstance(size, torch.SymInt)}
-    return list(found.values())
+    symbols = (symbol_of(size) for size in sizes)
+    return list({id(symbol.shape_env): symbol.shape_env for symbol in symbols if symbol is not None}.values())
 
 
 def _line(source: Any) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import ModelError
+from compressor.narrowing import is_dict, is_row
 from compressor.program import families
 from compressor.program.batches import (
     closed_lengths,
@@ -41,6 +42,7 @@ from compressor.program.shapes import traced_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs
 from compressor.program.trace import NoTraceError, trace
 from compressor.program.weight_norm import fold_weight_norms
+from compressor.typed_torch import named_modules
 
 _TRACED_BATCH = 2
 _MOST_ELEMENTS = 2**24
@@ -218,7 +220,7 @@ def _folded(normed: Sequence[str]) -> list[str]:
 
 def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str]) -> list[str]:
     """Notes on what of the module is not in the graph, or not as a reader of it would expect."""
-    notes = []
+    notes: list[str] = []
     if dropped:
         notes.append(f"{len(dropped)} parameters play no part in evaluation and were left out: {shown(dropped)}")
     if simulated := [node for node in graph.nodes if "fake_quantize" in families.operator_name(node.target)]:
@@ -244,7 +246,7 @@ def _left_out(graph: fx.Graph, dropped: Sequence[str], written: Mapping[str, str
 
 def _left_to_chance(program: Program) -> list[str]:
     """Puts the module into evaluation mode, and says what that changed and what is random still."""
-    notes = []
+    notes: list[str] = []
     dropped = switch_off_dropout(program.module)
     if places := dropped.until_training:
         notes.append(f"dropout is on in evaluation ({shown(places)}); in the program it is on in training only")
@@ -257,7 +259,7 @@ def _left_to_chance(program: Program) -> list[str]:
 
 def _told_by_calls(original: Original) -> list[str]:
     """Notes on what calls of the module did beside their results."""
-    notes = []
+    notes: list[str] = []
     if original.counted:
         notes.append(f"{shown(original.counted)}: changes with every call; the next call returned the same")
     if original.draws_python:
@@ -270,7 +272,7 @@ def _told_by_calls(original: Original) -> list[str]:
 def _not_compared(original: Original, sizes: Sequence[int], asked: Mapping[int, str]) -> list[str]:
     """Notes on batch sizes at which nothing speaks for the program."""
     refused = [batch for batch in sizes if original.answer(At(batch)).error is not None]
-    notes = []
+    notes: list[str] = []
     if refused:
         sizes_told = ", ".join(map(str, refused))
         notes.append(f"the model itself does not run at batch {sizes_told}: {original.answer(At(refused[0])).error}")
@@ -285,7 +287,8 @@ def _plain_graph(source: fx.GraphModule) -> fx.Graph:
     graph = fx.Graph()
     mapping: dict[fx.Node, fx.Node] = {}
     flat = graph.graph_copy(source.graph, mapping)
-    info = getattr(source.graph._codegen, "pytree_info", None)
+    codegen: Any = getattr(source.graph, "_codegen", None)
+    info = getattr(codegen, "pytree_info", None)
     output: Any = flat
     if info is not None and info.out_spec is not None:
         leaves = list(flat) if isinstance(flat, (tuple, list)) else [flat]
@@ -318,12 +321,12 @@ def _fold_reads(graph: fx.Graph, source: nn.Module, module: nn.Module) -> None:
 
 def _plain_structure(value: Any) -> Any:
     """Custom output classes (dataclasses that export registered) as dictionaries without their empty fields."""
-    if isinstance(value, dict):
+    if is_dict(value):
         return {str(key): _plain_structure(part) for key, part in value.items() if part is not None}
-    if isinstance(value, (tuple, list)):
+    if is_row(value):
         return tuple(_plain_structure(part) for part in value)
     if hasattr(value, "__dataclass_fields__"):
-        fields = value.__dataclass_fields__  # type: ignore[union-attr]
+        fields = value.__dataclass_fields__
         return {name: _plain_structure(getattr(value, name)) for name in fields if getattr(value, name) is not None}
     return value
 
@@ -339,7 +342,7 @@ def _named_tensors(source: nn.Module) -> dict[str, Tensor]:
 
 def _constants(source: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Tensors that the export put on modules as plain attributes."""
-    for prefix, module in source.named_modules():
+    for prefix, module in named_modules(source):
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and not name.startswith("_"):
                 yield (f"{prefix}.{name}" if prefix else name), value

@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from compressor.program import families
 from compressor.program.arguments import arguments
+from compressor.typed_torch import schema_of
 
 Kind: TypeAlias = Literal["order", "extreme", "comparison", "rounding", "random", "saturation"]
 
@@ -34,7 +35,7 @@ def kind_of(node: Node) -> Kind | None:
     if node.op != "call_function":
         return None
     if target in families.ORDERING or target in families.EXTREMES:
-        returns_values = len(target._schema.returns) == 2  # type: ignore[union-attr]
+        returns_values = len(schema_of(target).returns) == 2
         if returns_values and not any(user.args[1] == 1 and user.users for user in node.users):
             return None
         return "order" if target in families.ORDERING else "extreme"
@@ -82,8 +83,7 @@ def decides(kind: Kind, node: Node, given: Mapping[str, Any]) -> bool:
 def bound(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The operands of a call by schema name."""
     names = {name: value for name, value in arguments(node).items() if not isinstance(value, Node)}
-    schema = node.target._schema  # type: ignore[union-attr]
-    return {**names, **dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
+    return {**names, **dict(zip((a.name for a in schema_of(node.target).arguments), args, strict=False)), **kwargs}
 
 
 def decision(result: Any) -> Tensor:
@@ -120,7 +120,8 @@ def redecided(kind: Kind, given: Mapping[str, Any], result: Any, decided: Tensor
     """The result that the operator would have had with that decision; places outside become the last one."""
     if kind in ("order", "extreme"):
         values: Tensor = given["self"]
-        decided = decided.clamp(0, (values.numel() if given["dim"] is None else values.shape[given["dim"]]) - 1)
+        along: int | None = given["dim"]
+        decided = decided.clamp(0, (values.numel() if along is None else values.shape[along]) - 1)
     if isinstance(result, Tensor):
         return decided.to(result.dtype)
     places, dim = decided.to(torch.int64), int(given["dim"] or 0)
@@ -177,7 +178,7 @@ def _roundings_compared(node: Node, given: Mapping[str, Any], decided: Tensor) -
     if target in families.WHOLE_DIVISIONS:
         operand = operand / given["other"]
     whole = decided.to(operand.dtype)
-    name = given.get("rounding_mode") or target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    name = given.get("rounding_mode") or schema_of(target).name.removeprefix("aten::")
     if decided.dtype == torch.bool:
         return operand, torch.where(decided == (operand != 0), operand, torch.zeros_like(operand))
     zero = torch.zeros_like(whole)

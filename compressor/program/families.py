@@ -15,6 +15,7 @@ import torch
 from torch._ops import OpOverload
 
 from compressor.program.family import Family, Group, Known
+from compressor.typed_torch import schema_of
 
 aten = torch.ops.aten
 
@@ -59,7 +60,6 @@ EINSUM = _family("einsum", aten.einsum.default)
 ATTENTION = _family("attention", aten.scaled_dot_product_attention.default, operands=("query", "key", "value"))
 PRODUCTS = MATMUL | MM | MV | DOT
 ADDED_PRODUCTS = ADDMM | BADDBMM
-MATRIX_PRODUCTS = MATMUL | MM | ADDMM | BADDBMM
 
 EMBEDDING = _family("embedding", aten.embedding.default, filter_dim=1, channel_dim=0)
 RECURRENT = _family(
@@ -315,7 +315,7 @@ def is_pointwise(target: Any) -> bool:
 
     One that writes into its operand changes what other names of that memory read, which no rule can see.
     """
-    return torch.Tag.pointwise in getattr(target, "tags", ()) and not target._schema.is_mutable
+    return torch.Tag.pointwise in getattr(target, "tags", ()) and not schema_of(target).is_mutable
 
 
 UNTAGGED = tuple(overload for overload in BY_ELEMENT if not is_pointwise(overload))

@@ -70,8 +70,8 @@ class Group:
 class Known:
     """The families so far, and the one of each overload."""
 
-    families: list[Family] = field(default_factory=list)
-    of: dict[Any, Family] = field(default_factory=dict)
+    families: list[Family] = field(default_factory=list[Family])
+    of: dict[Any, Family] = field(default_factory=dict[Any, Family])
 
     def add(self, name: str, *overloads: OpOverload, **more: Any) -> Family:
         """Raises:  ValueError if an overload is in a family already."""

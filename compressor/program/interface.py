@@ -59,7 +59,7 @@ class Interface:
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def read(self) -> tuple[Port, ...]:
@@ -76,7 +76,7 @@ class Interface:
         return replace(self, inputs=tuple(_fixed(port, *kept.get(port.name, (None, ()))) for port in self.inputs))
 
     def check(self, specs: Sequence[InputSpec], n_outputs: int) -> None:
-        """Raises:  ModelError where a network with these inputs and so many outputs cannot keep it."""
+        """Raises:  ModelError where a network with these inputs and that many outputs cannot keep it."""
         own, names = [port.name for port in self.read], [spec.name for spec in specs]
         if own != names or len(self.outputs) != n_outputs:
             raise ModelError(
@@ -88,7 +88,7 @@ class Interface:
             for port, spec in zip(self.read, specs, strict=True)
         ]
         if not all(ranks) or not all(port.is_sound for port in (*self.inputs, *self.outputs)):
-            raise ModelError("its interface has a type, a size or a number that is none; the file is damaged")
+            raise ModelError("its interface has a type, a size or a number that is not valid; the file is damaged")
 
     def rounded(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Inputs as they arrive through the file's own types: what 16 bits do not hold is not there."""

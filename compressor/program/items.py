@@ -75,8 +75,9 @@ class _Values:
         if any(value is _UNKNOWN for value in given.values()):
             return _UNKNOWN
         args, kwargs = map_arg((node.args, node.kwargs), given.__getitem__)
+        call: Any = node.target
         with torch.no_grad():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return call(*args, **kwargs)
 
 
 def _draws_or_writes(node: Node) -> bool:
@@ -102,8 +103,9 @@ def _note_again(graph: fx.Graph, changed: set[Node]) -> None:
         fakes = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if hasattr(leaf, "fake_mode")]
         if not fakes:
             continue
+        call: Any = node.target
         with torch.no_grad(), fakes[0].fake_mode:
-            node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
+            node.meta["val"] = call(*args, **kwargs)
         changed.add(node)
 
 

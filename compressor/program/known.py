@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch._ops import OperatorBase
+from torch.nn.modules import batchnorm
 from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
 from compressor.program.module import is_learned
+
+_batchnorm: Any = batchnorm
+_modes: Any = _python_dispatch
+"""Modules of which names are used that no stub gives away."""
 
 _MOST_ELEMENTS = 2**12
 """Of a tensor whose value is kept: numbers are read out of strides and sizes, not out of weights."""
@@ -32,9 +37,8 @@ _MAKERS_OF_A_TENSOR = frozenset({"new_tensor", "new_zeros", "new_ones", "new_ful
 
 def constants_of(module: nn.Module) -> dict[str, Tensor]:
     """The named tensors of a module that stay what they are: fixed parameters, and buffers but running statistics."""
-    statistics = {
-        id(b) for part in module.modules() if isinstance(part, _NormBase) for b in part.buffers(recurse=False)
-    }
+    norms = [part for part in module.modules() if isinstance(part, _batchnorm._NormBase)]
+    statistics = {id(b) for norm in norms for b in norm.buffers(recurse=False)}
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     return {name: t for name, t in named if not is_learned(t) and id(t) not in statistics}
 
@@ -67,12 +71,13 @@ class _KnownValues(TorchFunctionMode):
 
     def know(self, tensor: Tensor, value: Tensor) -> None:
         """A copy, because the code may write into it."""
-        with _disable_current_modes():
+        with _modes._disable_current_modes():
             self._values[tensor] = value.detach().clone()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if isinstance(func, torch._ops.OperatorBase):  # torch's own work under a call of the code
+        called: object = func
+        if isinstance(called, OperatorBase):  # torch's own work under a call of the code
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__" and getattr(func.__self__, "__name__", "") not in ("T", "mT", "data"):
@@ -86,7 +91,7 @@ class _KnownValues(TorchFunctionMode):
                 self._forget(args[0] if args else None, kwargs.get("out"))
             return result
         if isinstance(result, Iterator):
-            result, value = list(result), list(value)
+            result, value = list(cast("Iterator[Any]", result)), list(value)
         self._keep(result, value)
         return iter(result) if name == "__iter__" else result
 
@@ -104,7 +109,7 @@ class _KnownValues(TorchFunctionMode):
             return _UNKNOWN
         own = [self._values[leaf] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         given_args, given_kwargs = pytree.tree_unflatten(own, structure)
-        with _disable_current_modes(), torch.no_grad():
+        with _modes._disable_current_modes(), torch.no_grad():
             before = torch.get_rng_state()
             try:
                 value = func(*given_args, **given_kwargs)
@@ -146,7 +151,11 @@ _UNKNOWN = object()
 
 def _of_type(name: str) -> Callable[..., Tensor]:
     """A method that makes a tensor, called with a type in place of the tensor whose type it takes."""
-    return lambda dtype, *args, **kwargs: getattr(torch.empty(0, dtype=dtype), name)(*args, **kwargs)
+
+    def make(dtype: torch.dtype, *args: Any, **kwargs: Any) -> Tensor:
+        return getattr(torch.empty(0, dtype=dtype), name)(*args, **kwargs)
+
+    return make
 
 
 def _writes(name: str, kwargs: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import fx
 from torch.fx import Node
 
+from compressor.narrowing import is_row
 from compressor.program import families
 from compressor.program.arguments import arguments
 
@@ -56,6 +57,6 @@ def writes_of(graph: fx.Graph) -> Iterator[tuple[Node, Node]]:
         for argument in schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 given = bound[argument.name]
-                for written in given if isinstance(given, (list, tuple)) else [given]:
+                for written in given if is_row(given) else [given]:
                     if isinstance(written, Node):
                         yield node, owner_of(written)

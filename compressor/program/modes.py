@@ -32,7 +32,7 @@ def drop_unused_statistics(graph: fx.Graph) -> tuple[str, ...]:
     Such a norm was left in training mode: it writes running statistics and reads those of its input. Without any it
     computes the same in both modes. Returns the names of these norms.
     """
-    found = []
+    found: list[str] = []
     for node in list(graph.nodes):
         bound = arguments(node) if node.target in _STATISTICS else {}
         if not bound or not bound[_STATISTICS[node.target]] or bound["running_mean"] is None:
@@ -60,7 +60,8 @@ class SwitchedOff(NamedTuple):
 
 def switch_off_dropout(module: ProgramModule) -> SwitchedOff:
     """Put the module into evaluation mode, all of it; attention has no mode, only a rate."""
-    until_training, for_good = [], []
+    until_training: list[str] = []
+    for_good: list[str] = []
     for node in module.graph.nodes:
         bound = arguments(node) if node.op == "call_function" else {}
         if node.target in families.ATTENTION and bound["dropout_p"]:

@@ -8,8 +8,8 @@ reshapes instead of views, and a short source location at `node.meta["where"]`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -21,9 +21,14 @@ from compressor.program.arguments import arguments, set_argument
 from compressor.program.memory import views_of
 from compressor.program.mutation import write_slices_out
 from compressor.program.purity import shield, unshield, written_tensors
+from compressor.typed_torch import Overload, is_overload
 from compressor.users_code import innermost_line
 
 aten = torch.ops.aten
+
+_python: Any = operator
+_torch: Any = torch
+"""Both say nothing about the arguments of some of their functions."""
 
 _CHECKS = (
     "_assert_scalar",
@@ -33,12 +38,12 @@ _CHECKS = (
     "sym_constrain_range_for_size",
 )
 _NOT_THE_USERS = ("/torch/", "/compressor/program/")
-SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC: frozenset[Callable[..., Any]] = frozenset(
     {
-        operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv,
-        operator.mod, operator.pow, operator.neg, operator.eq, operator.ne, operator.lt, operator.le, operator.gt,
-        operator.ge, operator.and_, operator.or_, operator.pos, operator.abs, torch.sym_max, torch.sym_min,
-        torch.sym_int, torch.sym_float, torch.sym_not, torch.sym_ite,
+        operator.getitem, operator.add, operator.sub, operator.mul, _python.floordiv, _python.truediv,
+        operator.mod, _python.pow, operator.neg, operator.eq, operator.ne, operator.lt, operator.le, operator.gt,
+        operator.ge, _python.and_, _python.or_, operator.pos, operator.abs, _torch.sym_max, _torch.sym_min,
+        _torch.sym_int, _torch.sym_float, _torch.sym_not, _torch.sym_ite,
     }
 )  # fmt: skip
 """Everything outside ATen that a program's graph may call: integer arithmetic on sizes and taking apart tuples."""
@@ -105,13 +110,13 @@ def _refuse_foreign_operators(graph: fx.Graph) -> None:
 
 def _is_known(node: Node) -> bool:
     """A user's own operator is let in too: it can be analysed and pruned around, though no checkpoint can hold it."""
-    return isinstance(node.target, torch._ops.OpOverload) or node.target in SIZE_ARITHMETIC
+    return is_overload(node.target) or node.target in SIZE_ARITHMETIC
 
 
 def foreign_operators(graph: fx.Graph) -> tuple[str, ...]:
     """Operators outside ATen, which no checkpoint can hold."""
-    overloads = (node.target for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload))
-    return tuple(dict.fromkeys(str(target) for target in overloads if target.namespace != "aten"))
+    targets = (node.target for node in graph.nodes)
+    return tuple(dict.fromkeys(str(target) for target in targets if is_overload(target) and target.namespace != "aten"))
 
 
 def _make_functional(graph: fx.Graph) -> None:
@@ -135,7 +140,7 @@ def _make_functional(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def _functional_form(node: Node) -> torch._ops.OpOverload | None:
+def _functional_form(node: Node) -> Overload | None:
     schema = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None:
         return None
@@ -143,7 +148,7 @@ def _functional_form(node: Node) -> torch._ops.OpOverload | None:
     if not packet.endswith("_") or packet.startswith("_") or not schema.arguments[0].alias_info:
         return None
     found = getattr(getattr(aten, packet[:-1], None), overload, None)
-    return found if isinstance(found, torch._ops.OpOverload) else None
+    return found if is_overload(found) else None
 
 
 def _view_is_read_later(written: Node, at: Node, order: Mapping[Node, int]) -> bool:

@@ -19,11 +19,13 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
+from compressor.narrowing import is_dict
 from compressor.program.calls import Answer, ask, difference
 from compressor.program.likely_inputs import likely_input, shown
 from compressor.program.precision import default_type
 from compressor.program.refusals import of_inputs, refuse_sparse
 from compressor.program.spec import InputSpec, other_lengths
+from compressor.typed_torch import named_modules
 
 _BATCHES = (1, 3)
 """Sizes at which module and program are compared; the trace is made at another one."""
@@ -211,7 +213,7 @@ class _State:
     """What a module held at one moment: attributes, buffers, what is in its lists and dictionaries."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._held = [(name, now, dict(now)) for name, part in module.named_modules() for now in _entries(part)]
+        self._held = [(name, now, dict(now)) for name, part in named_modules(module) for now in _entries(part)]
         values = {id(value): value for _, _, before in self._held for value in before.values()}
         tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
         self._versions = {key: _version(t) for key, t in tensors.items() if isinstance(t, nn.Parameter)}
@@ -275,14 +277,14 @@ def _entries(part: nn.Module) -> Iterator[dict[str, Any]]:
 
 def _items(container: Any) -> list[int]:
     """The identity of everything in a container, in order."""
-    return [id(part) for part in (*container, *(container.values() if isinstance(container, dict) else ()))]
+    return [id(part) for part in (*container, *(container.values() if is_dict(container) else ()))]
 
 
 def _refill(container: Any, held: Any) -> None:
     """Give a container back what it held, and touch it only where that is something else."""
     if _items(container) != _items(held):
         container.clear()
-        container.update(held) if isinstance(container, (dict, set)) else container.extend(held)
+        container.update(held) if hasattr(container, "update") else container.extend(held)
 
 
 def _version(tensor: Tensor) -> int:

@@ -29,8 +29,12 @@ def default_type(dtype: torch.dtype) -> Generator[None]:
 
 def recast(graph: fx.Graph, dtype: torch.dtype) -> None:
     """Rewrite in place every floating type that casts and constants (position encodings, first states) name."""
+
+    def retyped(part: object) -> object:
+        return dtype if _is_floating(part) else part
+
     for node in graph.nodes:
-        args, kwargs = tree_map(lambda part: dtype if _is_floating(part) else part, (node.args, node.kwargs))
+        args, kwargs = tree_map(retyped, (node.args, node.kwargs))
         node.args, node.kwargs = args, kwargs
 
 

@@ -30,9 +30,9 @@ class Program:
 
     module: ProgramModule
     inputs: tuple[InputSpec, ...]
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     record: Record = field(default_factory=Record)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     traced: Shapes | None = field(default=None, repr=False, compare=False)
 
     @property

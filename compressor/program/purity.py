@@ -5,6 +5,9 @@ It must never change what a single call computes.
 
 from __future__ import annotations
 
+import operator
+from functools import partial
+
 import torch
 from torch import fx
 from torch.fx import Node
@@ -28,7 +31,7 @@ def shield(graph: fx.Graph) -> tuple[Node, ...]:
 
     So one call starts as every other: with the tensors that the program holds. Returns the copies.
     """
-    copies = []
+    copies: list[Node] = []
     for name in dict.fromkeys(root.name for _, root in writes_of(graph) if root.op in ("get_attr", "placeholder")):
         root = next(node for node in graph.nodes if node.name == name)
         same = [n for n in graph.nodes if n is root or (n.op == root.op == "get_attr" and n.target == root.target)]
@@ -37,7 +40,7 @@ def shield(graph: fx.Graph) -> tuple[Node, ...]:
             copied = graph.call_function(aten.clone.default, (same[0],))
         copied.meta = {**root.meta}
         for node in same:
-            node.replace_all_uses_with(copied, delete_user_cb=lambda user, copied=copied: user is not copied)
+            node.replace_all_uses_with(copied, delete_user_cb=partial(operator.is_not, copied))
         copies.append(copied)
     return tuple(copies)
 

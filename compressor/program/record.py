@@ -18,11 +18,11 @@ class Step:
     """One command that made this program out of its parent."""
 
     command: str
-    options: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    metrics: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
     parent_sha256: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict[str, str])
     time_utc: str = ""
 
 
@@ -39,18 +39,18 @@ class Record:
     """
 
     arch: str | None = None
-    arch_args: dict[str, Any] = field(default_factory=dict)
+    arch_args: dict[str, Any] = field(default_factory=dict[str, Any])
     data: str | None = None
     task: str | None = None
     dense_params: int | None = None
     dense_macs: int | None = None
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
-    dense_shapes: dict[str, list[int]] = field(default_factory=dict)
-    kept: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    walk: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    configuration: dict[str, Any] = field(default_factory=dict)
+    dense_shapes: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    kept: dict[str, dict[str, list[int]]] = field(default_factory=dict[str, dict[str, list[int]]])
+    walk: dict[str, Any] = field(default_factory=dict[str, Any])
+    preprocessing: dict[str, Any] = field(default_factory=dict[str, Any])
+    configuration: dict[str, Any] = field(default_factory=dict[str, Any])
     interface: Interface | None = None
     until: tuple[str, ...] = ()
 

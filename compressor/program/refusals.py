@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, named_line
+from compressor.typed_torch import named_modules
 
 _BY_VALUE = (
     "its code decides by values that it computed",
@@ -66,7 +67,7 @@ def refuse_sparse(module: nn.Module) -> None:
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from (*module.named_parameters(), *module.named_buffers())
-    for prefix, part in module.named_modules():
+    for prefix, part in named_modules(module):
         for name, value in vars(part).items():
             if isinstance(value, Tensor):
                 yield (f"{prefix}.{name}" if prefix else name), value

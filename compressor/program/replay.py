@@ -64,7 +64,11 @@ class Replay(fx.Interpreter):
             return self._decided(n, kind, given, result)
         if self.rounding:
             read = {_memory(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-            result = pytree.tree_map(lambda x: self._rounded(x, n.target, args) if _is_made(x, read) else x, result)
+
+            def rounded(x: Any) -> Any:
+                return self._rounded(x, n.target, args) if _is_made(x, read) else x
+
+            result = pytree.tree_map(rounded, result)
         return self._taken_over(n, args[0], result) if n.name in self._saturated else result
 
     def _decided(self, node: Node, kind: Kind, given: Mapping[str, Any], result: Any) -> Any:

@@ -24,6 +24,7 @@ from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
 from compressor.program.replay import Decided, Replay
 from compressor.program.spec import other_lengths
+from compressor.typed_torch import forked_cpu_rng
 
 Decisions = Mapping[str, Decided]
 """Decisions by the name of the operator's node."""
@@ -53,7 +54,7 @@ class Other:
 @contextlib.contextmanager
 def seeded(seed: int = 0) -> Generator[None]:
     """torch's random numbers from `seed` on; afterwards the caller's own go on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
+    with forked_cpu_rng():
         torch.default_generator.manual_seed(seed)
         yield
 
@@ -126,13 +127,13 @@ class Yardstick:
 
     def _redecided(self, others: Sequence[Other], limit: float, least_share: float) -> Agreement:
         """The agreement with all that was decided alike; where the others do not tell, as in the program's own run."""
-        evidence, differing = [], dict[str, None]()
+        evidence, differing = list[Evidence](), dict[str, None]()
         for other in others:
             outputs, own = self.run_and_decisions(other.inputs)
             if not own:
                 evidence.append(self._measured(Evidence(outputs, other.outputs), other))
                 continue
-            outputs, foreign = (other.outputs, {}) if other.deciding is None else other.deciding(own)
+            outputs, foreign = (other.outputs, dict[str, Tensor]()) if other.deciding is None else other.deciding(own)
             decided = {name: part.value for name, part in own.items() if part.kind != "saturation"} | dict(foreign)
             differing |= dict.fromkeys(name for name in own if name in decided and _differ(decided[name], own[name]))
             evidence.append(self._with_decisions(replace(other, outputs=outputs), decided, tuple(foreign)))

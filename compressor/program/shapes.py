@@ -17,10 +17,12 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.errors import ModelError, first_line
+from compressor.narrowing import is_row
 from compressor.program import families
 from compressor.program.arguments import has_argument
 from compressor.program.module import ProgramModule
 from compressor.program.spec import InputSpec
+from compressor.typed_torch import symbol_of
 from compressor.units import format_dtype
 
 _META = torch.device("meta")
@@ -137,11 +139,13 @@ def _run(node: Node, values: dict[str, Any], on_meta: bool) -> Any:
 
 def _called(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """What the operator returns; recurrent layers are called on one step, because they loop over all of them."""
+    call: Any = node.target
     if node.target not in families.RECURRENT or kwargs or not has_argument(node.target, "batch_first"):
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return call(*args, **kwargs)
     steps = 1 if args[-1] else 0
     n_steps = args[0].shape[steps]
-    first, *states = node.target(args[0].narrow(steps, 0, min(n_steps, 1)), *args[1:])  # type: ignore[operator]
+    first: Tensor
+    first, *states = call(args[0].narrow(steps, 0, min(n_steps, 1)), *args[1:])
     sizes = list(first.shape)
     sizes[steps] = n_steps
     return (first.new_empty(sizes), *states)
@@ -154,14 +158,14 @@ def _refuse_many_parts(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, A
         return
     values = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
     tensor, dim = values.get("self"), values.get("dim", 0)
-    along = tensor.shape[dim] if isinstance(tensor, Tensor) and -tensor.dim() <= dim < tensor.dim() else 0
+    along = tensor.shape[int(dim)] if isinstance(tensor, Tensor) and -tensor.dim() <= dim < tensor.dim() else 0
     if isinstance(size := values.get("split_size"), int):
         n_parts = -(-along // max(size, 1))
     elif families.operator_name(node.target) == "unbind":
         n_parts = along
     else:
         given = (values.get(name, 0) for name in ("chunks", "sections", "bins"))
-        n_parts = max(max(value, default=0) if isinstance(value, (list, tuple)) else value for value in given)
+        n_parts = max(max(value, default=0) if is_row(value) else value for value in given)
     if isinstance(n_parts, int) and n_parts > _MOST_PARTS:
         raise ModelError(
             f"{node.name}: {node.target} makes {n_parts:,} tensors; more than {_MOST_PARTS:,} are not read"
@@ -189,7 +193,7 @@ def _per_channel(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 def _describe(value: Any) -> Shape:
     if isinstance(value, Tensor):
         return TensorShape(tuple(_concrete(size) for size in value.shape), value.dtype)
-    if isinstance(value, (tuple, list)):
+    if is_row(value):
         return tuple(_describe(part) for part in value)
     if isinstance(value, (bool, int, float)) or value is None:
         return value
@@ -198,4 +202,5 @@ def _describe(value: Any) -> Shape:
 
 def _concrete(size: Any) -> Any:
     """A traced size at the example that it was traced with; asking it for an integer would fix it for good."""
-    return size.node.hint if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else int(size)
+    symbol = symbol_of(size)
+    return int(size) if symbol is None else symbol.hint

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from compressor.errors import ModelError, UsageError
 from compressor.input_text import INPUT_TYPES, read_input
+from compressor.narrowing import is_row
 from compressor.schema import read_as
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,40}")
@@ -47,7 +48,7 @@ class InputSpec:
                 f"use one of {', '.join(INPUT_TYPES)}"
             )
         if self.high is not None and self.high < 1:
-            raise ModelError(f"input {self.name}: values below {self.high} are none; the bound must be 1 or more")
+            raise ModelError(f"input {self.name}: there are no values below {self.high}; the bound must be 1 or more")
         if self.free and (len(self.free) != len(self.shape) or self.free[0] or not all(map(_is_free, self.free))):
             raise ModelError(f"input {self.name}: the names of its free dimensions do not fit its shape")
 
@@ -102,7 +103,7 @@ class InputSpec:
     def to_mapping(self) -> dict[str, Any]:
         entries = {key: value for key, value in asdict(self).items() if key != "free" or value}
         del entries["value"]  # of the command line, not of the network
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in entries.items()}
+        return {key: list(value) if is_row(value) else value for key, value in entries.items()}
 
     @staticmethod
     def from_mapping(entry: object) -> InputSpec:

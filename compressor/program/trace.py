@@ -40,7 +40,7 @@ def trace(
     try:
         with _quiet(), reading_constants(model), _told_layers(model, returned):
             exported = torch.export.export(model, tuple(examples), dynamic_shapes=shapes)
-            return exported, exported.module()  # type: ignore[return-value]
+            return exported, exported.module()
     except Exception as error:  # torch.export has no common base class for what it raises
         line = users_line(str(error)) or users_line("".join(traceback.format_tb(error.__traceback__)))
         found = refusal_of(error, returned[-1] if returned else "")

@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 
 from compressor.program import families
 from compressor.program.family import Family
+from compressor.typed_torch import is_overload, schema_of
 
 _NUMBERS = (
     "absolute", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "concatenate", "divide",
@@ -100,8 +101,9 @@ def known(target: OpOverload) -> Family | None:
         return found
     if found is None and (name in NAMES or target in _own):
         return UNRULED
-    if found is None and target._schema.is_mutable and name.endswith("_") and not name.endswith("__"):
+    if found is None and schema_of(target).is_mutable and name.endswith("_") and not name.endswith("__"):
         packet = getattr(torch.ops.aten, name[:-1], None)
-        overload = getattr(packet, target._overloadname, None) or getattr(packet, "default", None)
-        return known(overload) if isinstance(overload, OpOverload) and not overload._schema.is_mutable else None
+        own = schema_of(target).overload_name or "default"
+        overload = getattr(packet, own, None) or getattr(packet, "default", None)
+        return known(overload) if is_overload(overload) and not schema_of(overload).is_mutable else None
     return None

@@ -7,6 +7,7 @@ row that is cut has no direction to divide by, so a mask could not say what a co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -16,6 +17,8 @@ from compressor.program import families
 from compressor.program.arguments import arguments
 from compressor.program.module import of_same_kind
 from compressor.program.naming import free_name
+
+_torch: Any = torch  # its stubs do not know the function that the layers themselves call
 
 _DIRECTIONS = (".parametrizations.weight.original1", ".weight_v")
 
@@ -35,7 +38,7 @@ def fold_weight_norms(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> tuple[d
         key = (first, second, bound["dim"])
         if key not in made:  # a layer that is called twice has one weight
             made[key] = free_name(_plain_name(first), found)
-            weight = torch._weight_norm(found[first], found[second], bound["dim"])
+            weight: Tensor = _torch._weight_norm(found[first], found[second], bound["dim"])
             found[made[key]] = of_same_kind(weight, found[first])
         with graph.inserting_before(node):
             read = graph.get_attr(made[key])

@@ -230,7 +230,7 @@ class Pruner:
         return self.report()
 
     def over(self, steps: int) -> Pruner:
-        """This one, with a search of so many steps; before it is attached."""
+        """This one, with a search of that many steps; before it is attached."""
         self._n_steps = steps
         return self
 

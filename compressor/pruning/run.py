@@ -176,7 +176,7 @@ class ResumeFile:
         self.path, self._identity, self._form = path, identity, form
 
     def read(self, program: Program, n_phases: int) -> ResumePoint | None:
-        """The point, of a run over `program` in so many phases.
+        """The point, of a run over `program` in that many phases.
 
         Raises:  TrainingError if the file belongs to a run with other settings, another model or other data, or is
                  damaged.

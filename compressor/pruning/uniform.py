@@ -43,7 +43,7 @@ class Role:
     parts: int
 
     def left(self, n_gone: int) -> dict[Key, Fraction]:
-        """What each entry is multiplied by when so many parts go."""
+        """What each entry is multiplied by when that many parts go."""
         return dict.fromkeys((*self.entries, *self.heads), Fraction(self.parts - n_gone, self.parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,18 @@ from compressor.program.agreement import basis
 from compressor.report.console import group, lines, make_table
 from compressor.report.latency import latency_line
 from compressor.report.lowering import lowering_lines
-from compressor.report.text import decided, duration, few, metrics, percent, plural, shape, shorten_all, without_counts
-from compressor.units import format_bytes, format_count, format_fewer, format_macs
+from compressor.report.text import (
+    decided,
+    few,
+    metrics,
+    percent,
+    plural,
+    shape,
+    shorten_all,
+    without_counts,
+    written,
+)
+from compressor.units import format_count, format_fewer, format_macs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +49,7 @@ def compact_table(
         _kept(report.kept, None if every_row else _SKIPS),
         _skips(report.skipped, None if every_row else _SKIPS),
         lines(*(f"warning: {warning}" for warning in report.warnings), without_counts(report.uncounted_operators)),
-        lines(_written(output, size_bytes, report.seconds)),
+        lines(written(output, size_bytes, report.seconds)),
     )
 
 
@@ -136,28 +147,13 @@ def _layers(layers: Sequence[LayerChange], limit: int | None) -> RenderableType 
         if not layer.after:
             table.add_row(names[layer.name], shape(layer.before), "gone", "0 %")
             continue
-        kept = _elements(layer.after) / max(_elements(layer.before), 1)
+        kept = math.prod(layer.after) / max(math.prod(layer.before), 1)
         table.add_row(names[layer.name], shape(layer.before), shape(layer.after), percent(kept))
     hidden = len(changed) - len(changed[:limit])
     return group(table, lines(f"… and {hidden} more parameters; -v shows all") if hidden else None)
-
-
-def _elements(sizes: Sequence[int]) -> int:
-    n = 1
-    for size in sizes:
-        n *= size
-    return n
 
 
 def _skips(skipped: Sequence[str], limit: int | None) -> RenderableType | None:
     hidden = len(skipped) - len(skipped[:limit])
     more = f"… and {plural(hidden, 'more reason')}; -v shows all" if hidden else None
     return lines(*(f"kept: {reason}" for reason in skipped[:limit]), more)
-
-
-def _written(output: str | None, size_bytes: int | None, seconds: float) -> str | None:
-    if output is None:
-        return None
-    where = "standard output" if output == "-" else output
-    size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
-    return f"wrote {where}{size} after {duration(seconds)}"

@@ -1,4 +1,4 @@
-"""The tables of `prune` and `retrain`; it must never hold how was pruned or trained."""
+"""The tables of `prune` and `retrain`; it must never hold how pruning or training works."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.table import Table
 from compressor.asking.pattern import Pattern
 from compressor.report.console import group, lines, make_table
 from compressor.report.latency import latency_line
-from compressor.report.text import duration, metric, percent, shorten, shorten_all, without_counts
-from compressor.units import format_bytes, format_count, format_macs, format_ratio
+from compressor.report.text import duration, metric, percent, shorten, shorten_all, without_counts, written
+from compressor.units import format_count, format_macs, format_ratio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +41,7 @@ def prune_table(
         *(_search(stage) for stage in report.stages if every_row and stage.residuals),
         _cuts(report.layers, report.pattern, None if every_row else _ROWS),
         lines(*(f"warning: {warning}" for warning in report.warnings), without_counts(report.uncounted_operators)),
-        lines(_written(output, size_bytes, report.seconds)),
+        lines(written(output, size_bytes, report.seconds)),
     )
 
 
@@ -134,14 +134,6 @@ def _cuts(layers: Sequence[LayerCut], pattern: Pattern, limit: int | None) -> Re
     return group(table, lines(f"… and {hidden} more layers; -v shows all") if hidden else None)
 
 
-def _written(output: str | None, size_bytes: int | None, seconds: float) -> str | None:
-    if output is None:
-        return None
-    where = "standard output" if output == "-" else output
-    size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
-    return f"wrote {where}{size} after {duration(seconds)}"
-
-
 def retrain_table(
     report: RetrainReport, output: str | None, size_bytes: int | None, *, every_row: bool = False
 ) -> RenderableType:
@@ -153,7 +145,7 @@ def retrain_table(
             *(f"warning: {warning}" for warning in report.warnings),
             f"stopped early: {report.stopped}" if report.stopped else None,
         ),
-        lines(_written(output, size_bytes, report.seconds)),
+        lines(written(output, size_bytes, report.seconds)),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from compressor.units import format_bytes
 from compressor.units import format_metric as metric
 from compressor.units import format_share as percent
 
 __all__ = [
-    "cut", "decided", "duration", "few", "metric", "metrics", "percent", "plural", "shape", "shorten", "without_counts",
+    "cut", "decided", "duration", "few", "metric", "metrics", "percent", "plural", "shape", "shorten",
+    "without_counts", "written",
 ]  # fmt: skip
 
 
@@ -51,6 +53,15 @@ def cut(text: str, width: int) -> str:
 def few(names: Sequence[str], most: int = 6) -> str:
     """`conv1, conv2 and 7 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def written(output: str | None, size_bytes: int | None, seconds: float) -> str | None:
+    """`wrote net.pt (132 KiB) after 3.1 s`; None where nothing was."""
+    if output is None:
+        return None
+    where = "standard output" if output == "-" else output
+    size = f" ({format_bytes(size_bytes)})" if size_bytes is not None else ""
+    return f"wrote {where}{size} after {duration(seconds)}"
 
 
 def shape(sizes: Sequence[int | None]) -> str:

@@ -50,9 +50,9 @@ class Losses:
 class Demands:
     """Per layer (or per width, numbered, for units): kept share, threshold, curve; what is not there is left open."""
 
-    shares: Mapping[str, float] = field(default_factory=dict)
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    losses: Mapping[str, Losses] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict[str, float])
+    thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
+    losses: Mapping[str, Losses] = field(default_factory=dict[str, Losses])
 
     def __bool__(self) -> bool:
         return bool(self.shares or self.thresholds or self.losses)

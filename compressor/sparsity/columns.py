@@ -21,6 +21,7 @@ from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import weight_prices
 from compressor.program import CONTRACTIONS, Layer, Program, why_columns_stay
 from compressor.sparsity.budget import Budget
+from compressor.typed_torch import from_numpy
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Columns:
             if (channels[start:end] & ~own).any():
                 shape = tensors[layer.weight].shape
                 rest = [size for dim, size in enumerate(shape) if dim != layer.out_dim]
-                row = torch.from_numpy(own.copy()).reshape(1, *rest).movedim(0, layer.out_dim)
+                row = from_numpy(own.copy()).reshape(1, *rest).movedim(0, layer.out_dim)
                 masks[layer.weight] = row.expand(shape).contiguous()
         return masks
 
@@ -131,7 +132,7 @@ class Columns:
             rows = self.units.kept_along(keep, layer.weight, layer.out_dim)
             squares = weight.to(torch.float32).square().movedim(layer.out_dim, 0).flatten(1)
             if not rows.all():
-                squares = squares[torch.from_numpy(rows).to(squares.device)]
+                squares = squares[from_numpy(rows).to(squares.device)]
             parts.append(squares.sum(dim=0, dtype=torch.float64).cpu().numpy())
         return np.concatenate(parts)
 

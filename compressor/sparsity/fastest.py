@@ -118,9 +118,9 @@ def _all_widths(start: Widths, steps: Widths, least: Widths, most: Widths) -> Wi
 
     Shapes:  -> (n, groups)
     """
-    levels = []
+    levels: list[Widths] = []
     for g in range(len(start)):
-        reached = np.arange(least[g], most[g], steps[g])
+        reached = np.arange(int(least[g]), int(most[g]), int(steps[g]), dtype=np.int64)
         levels.append(np.append(reached, most[g]) if most[g] > least[g] else start[g : g + 1])
     if np.prod([float(len(level)) for level in levels]) > _MOST_TRIED:
         return None

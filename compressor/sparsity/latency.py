@@ -59,7 +59,7 @@ class LatencyBudget:
         """Tables of the named layers (default: all), measured where the stopwatch does not know them."""
         names = None if layers is None else set(layers)
         nodes = {node.name: node for node in program.module.graph.nodes}
-        found = []
+        found: list[LayerTime] = []
         for layer in find_layers(program):
             if layer.kind in CONTRACTIONS and (names is None or layer.name in names) and layer.in_dim is not None:
                 table = measure_layer(program, layer, nodes[layer.node], stopwatch, batch)
@@ -89,7 +89,7 @@ def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwat
     shared = 1 if weight.shape[layer.in_dim] == 1 or layer.kind.startswith("conv_transpose") else groups
     filters = width_grid(weight.shape[layer.out_dim], BLOCK * shared, _N_POINTS)  # a block in every group
     channels = width_grid(weight.shape[layer.in_dim], BLOCK, _N_POINTS)
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for n_filters in filters:  # row by row: all weights of a large layer's grid at once would not fit
         trials = [layer_trial(program, layer, node, n_filters, n_channels) for n_channels in channels]
         rows.append(stopwatch.seconds(trials, batch))
@@ -97,7 +97,7 @@ def measure_layer(program: Program, layer: Layer, node: Node, stopwatch: Stopwat
 
 
 def layer_trial(program: Program, layer: Layer, node: Node, n_filters: int, n_channels: int) -> Program:
-    """One operator with a weight of so many filters and channels (along the weight's own axes), and its input."""
+    """One operator with a weight of that many filters and channels (along the weight's own axes), and its input."""
     bound, own = measured_arguments(node, program.shapes), program.module.tensors()
     assert layer.in_dim is not None
     weight_sizes = list(own[layer.weight].shape)

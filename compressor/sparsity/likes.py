@@ -129,6 +129,8 @@ class FilledWork:
             return 0.0
         counts = np.add.reduceat(np.append(keep, True)[self.flat].astype(np.float64), self.starts) / self.parts
         n_filters, n_channels = counts[0::2], counts[1::2]
-        filters = np.where(self.reads, self.liked.written(n_filters), self.liked.read(n_filters))
+        written: NDArray[np.float64] = self.liked.written(n_filters)
+        read: NDArray[np.float64] = self.liked.read(n_filters)
+        filters = np.where(self.reads, written, read)
         channels = np.where(self.reads, self.liked.read(n_channels) * self.parts[1::2], 1.0)
         return float((self.price * filters * self.parts[0::2] * channels).sum())

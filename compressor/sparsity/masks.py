@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.axes import Keep, UnitMap
+from compressor.typed_torch import from_numpy
 
 
 def mask_units(module: nn.Module, units: UnitMap, keep: Keep) -> dict[str, Tensor]:
@@ -23,7 +24,7 @@ def mask_units(module: nn.Module, units: UnitMap, keep: Keep) -> dict[str, Tenso
             kept = units.kept_along(keep, name, dim)
             if not kept.all():
                 shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
-                mask &= torch.from_numpy(kept).reshape(shape)
+                mask &= from_numpy(kept).reshape(shape)
         if not mask.all():
             masks[name] = mask
     return masks

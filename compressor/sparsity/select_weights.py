@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from compressor.asking.pattern import Pattern
@@ -23,6 +22,7 @@ from compressor.sparsity.grouping import Blocks, Grouping, Singles
 from compressor.sparsity.misfits import refuse_or_note
 from compressor.sparsity.projection import Binned, bin_magnitudes, keep_largest, tally
 from compressor.sparsity.scores import random_scores
+from compressor.typed_torch import from_numpy
 from compressor.units import format_ratio, format_reachable
 
 _CORRECTIONS = 8
@@ -163,7 +163,7 @@ class WeightSelector:
         gone = None if mask is None else grouping.all_of(~mask.to(tensor.device))
         if self.choice.asked.rates == "random":
             noise = random_scores(tensor.numel() // grouping.size, self.choice.asked.seed + position)
-            return bin_magnitudes(torch.from_numpy(noise).to(tensor.device), gone)
+            return bin_magnitudes(from_numpy(noise).to(tensor.device), gone)
         return bin_magnitudes(grouping.magnitudes(tensor), gone)
 
     def _n_over(self, part: Binned, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from compressor.program import CONTRACTIONS, Layer, Program
 from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.misfits import refuse_or_note
 from compressor.sparsity.scores import random_scores
+from compressor.typed_torch import from_numpy
 from compressor.units import format_ratio
 
 
@@ -98,7 +100,7 @@ class WindowSelector:
     def _magnitudes(self, tensor: Tensor, position: int) -> Tensor:
         if self.choice.asked.rates == "random":
             noise = random_scores(tensor.numel(), self.choice.asked.seed + position)
-            return torch.from_numpy(noise).reshape(tensor.shape).to(tensor.device)
+            return from_numpy(noise).reshape(tensor.shape).to(tensor.device)
         return tensor.detach().abs()
 
 
@@ -109,7 +111,8 @@ def keep_windows(magnitudes: Tensor, dim: int, n: int, m: int) -> Tensor:
 
     Shapes:  magnitudes (..., k * m, ...) -> the same
     """
-    windows = magnitudes.movedim(dim, -1).unflatten(-1, (-1, m))
+    moved: Any = magnitudes.movedim(dim, -1)
+    windows: Tensor = moved.unflatten(-1, (-1, m))
     if (n, m) == (2, 4):
         keep = _two_of_four(windows)
     else:

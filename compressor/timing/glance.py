@@ -28,7 +28,7 @@ _OPENINGS = (2, 6)
 def glance(
     before: bytes, after: bytes, feeds: Sequence[NDArray[Any]], threads: int = 1, seconds: float = 1.0
 ) -> CutLatency | None:
-    """Both ONNX models on the same inputs in onnxruntime on the CPU, for about so many seconds.
+    """Both ONNX models on the same inputs in onnxruntime on the CPU, for about that many seconds.
 
     None if one inference takes too long for that.
 

@@ -79,7 +79,7 @@ class OperatorClock:
             with atomic_write(self._cache, force=True) as temporary:
                 temporary.write_text(json.dumps(self._known))
         except (OSError, OutputError) as error:
-            self.trouble = f"times are not remembered, each run measures anew: {first_line(error)}"
+            self.trouble = f"times are not remembered, each run measures again: {first_line(error)}"
 
 
 def default_cache() -> Path | None:
@@ -95,10 +95,10 @@ def _read(cache: Path | None) -> tuple[dict[str, float], str | None]:
     try:
         entries = read_as(dict[str, float], read_json(cache, OutputError), OutputError, str(cache))
     except OutputError as error:  # of another version, cut off, or somebody else's
-        return {}, f"times that were remembered are measured anew: {first_line(error)}"
+        return {}, f"times that were remembered are measured again: {first_line(error)}"
     times = {key: seconds for key, seconds in entries.items() if 0 < seconds < _LONGEST_S}
     if len(times) < len(entries):
-        return times, f"{cache}: {len(entries) - len(times)} times in it are none; they are measured anew"
+        return times, f"{cache}: {len(entries) - len(times)} of its times cannot be true; they are measured again"
     return times, None
 
 

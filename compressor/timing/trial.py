@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _OPENING_S, _BYTES_PER_S = 20.0, 5e6
-"""What a process may take to begin, and to read a file of so many bytes: slow disks, busy machines."""
+"""What a process may take to begin, and to read a file of that many bytes: slow disks, busy machines."""
 
 
 def check_ends(path: Path, size_bytes: int, told: Sequence[dict[str, Any]], batch: int, seconds: float) -> str | None:

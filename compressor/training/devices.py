@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compressor.asking.recipe import Precision
 from compressor.errors import ProviderError
+from compressor.typed_torch import forked_cpu_rng
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,7 +43,7 @@ def resolve_device(text: str) -> torch.device:
 @contextmanager
 def forked_rng(device: torch.device) -> Generator[None]:
     """Gives the caller's random numbers (CPU and `device`) back as they were, whatever the block draws."""
-    with torch.random.fork_rng(devices=[]):
+    with forked_cpu_rng():
         if device.type == "cpu":
             yield
             return

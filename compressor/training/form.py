@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import CompressError, TrainingError
+from compressor.narrowing import is_dict, is_mapping, is_row
 from compressor.schema import read_as
 from compressor.training.optimizer import build_optimizer
 from compressor.training.records import EpochRecord
@@ -50,16 +51,16 @@ def check_form(given: object, own: object, where: str, parameters: Mapping[str, 
     """
     if isinstance(own, Tensor):
         _check_tensor(given, own, own.dtype, where)
-    elif isinstance(own, Mapping):
+    elif is_mapping(own):
         if parameters is not None and own.keys() <= parameters.keys() and _is_by_parameter(given, own):
             _check_by_parameter(given, own, where, parameters)
             return
         _same_keys(given, own, where)
-        assert isinstance(given, Mapping)
+        assert is_mapping(given)
         for key, value in own.items():
             check_form(given[key], value, f"{where}.{key}", parameters)
-    elif isinstance(own, (list, tuple)):
-        if type(given) is not type(own) or len(given) != len(own):
+    elif is_row(own):
+        if not is_row(given) or type(given) is not type(own) or len(given) != len(own):
             raise _refused(where, f"is no {type(own).__name__} of {len(own)} values")
         for i, (part, expected) in enumerate(zip(given, own, strict=True)):
             check_form(part, expected, f"{where}.{i}", parameters)
@@ -80,7 +81,7 @@ def plain_as(kind: type[T], value: object, where: str) -> T:
 def _check_optimizer(given: object, own: Mapping[str, Any], recipe: Recipe, module: nn.Module) -> None:
     """The groups are this run's but for the rate, which every step sets; the moments are those of its optimizer."""
     _same_keys(given, own, "optimizer")
-    assert isinstance(given, Mapping)
+    assert is_mapping(given)
     check_form(given["param_groups"], own["param_groups"], "optimizer.param_groups")
     for i, (found, expected) in enumerate(zip(given["param_groups"], own["param_groups"], strict=True)):
         differing = [key for key in expected if key != "lr" and found[key] != expected[key]]
@@ -89,14 +90,15 @@ def _check_optimizer(given: object, own: Mapping[str, Any], recipe: Recipe, modu
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     ordered = [*(p for p in trained if p.dim() >= 2), *(p for p in trained if p.dim() < 2)]
     states, kept = given["state"], _kept_by(recipe)
-    if not isinstance(states, dict) or not all(type(key) is int and 0 <= key < len(ordered) for key in states):
+    if not is_dict(states) or not all(type(key) is int and 0 <= key < len(ordered) for key in states):
         raise _refused("optimizer.state", "is no table by the numbers of this run's parameters")
     for number, state in states.items():
         where = f"optimizer.state.{number}"
         _same_keys(state, kept, where)
+        own_parameter = ordered[int(number)]
         for name, example in kept.items():
             if isinstance(example, Tensor) and example.dim():
-                _check_tensor(state[name], ordered[number], ordered[number].dtype, f"{where}.{name}")
+                _check_tensor(state[name], own_parameter, own_parameter.dtype, f"{where}.{name}")
             else:
                 check_form(state[name], example, f"{where}.{name}")
 
@@ -118,7 +120,7 @@ def _check_tensor(given: object, own: Tensor, dtype: Any, where: str) -> None:
 
 
 def _is_by_parameter(given: object, own: Mapping[Any, Any]) -> bool:
-    return isinstance(given, Mapping) and all(isinstance(value, Tensor) for value in (*given.values(), *own.values()))
+    return is_mapping(given) and all(isinstance(value, Tensor) for value in (*given.values(), *own.values()))
 
 
 def _check_by_parameter(given: Any, own: Mapping[str, Any], where: str, parameters: Mapping[str, Tensor]) -> None:
@@ -134,7 +136,7 @@ def _check_by_parameter(given: Any, own: Mapping[str, Any], where: str, paramete
 
 
 def _same_keys(given: object, own: Mapping[Any, Any], where: str) -> None:
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         raise _refused(where, f"is {type(given).__name__}, where a table should be")
     if given.keys() != own.keys():
         wrong = sorted(map(str, given.keys() ^ own.keys()))

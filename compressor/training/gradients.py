@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.errors import DataError, TrainingError
 from compressor.training.devices import forked_rng
 from compressor.training.processes import open_processes
+from compressor.typed_torch import backward
 
 if TYPE_CHECKING:
     from compressor.data.source import DataSource
@@ -45,7 +46,7 @@ def gradient_moments(
         batches = data.batches("train", batch_size, seed=seed, device=str(device))
         for batch in islice(batches, n_batches):
             module.zero_grad(set_to_none=True)
-            task.loss(module(*batch.inputs), batch).backward()
+            backward(task.loss(module(*batch.inputs), batch))
             n_seen += 1
             for name, parameter in trained.items():
                 if parameter.grad is not None:

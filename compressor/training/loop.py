@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import ConfigError, TrainingError
+from compressor.narrowing import is_list
 from compressor.training.auxiliary import TrainedAs
 from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
 from compressor.training.evaluation import evaluate
@@ -230,7 +231,7 @@ def _refuse_other(start: Mapping[str, Any], recipe: dict[str, Any], seed: int, n
     given, hooks = plain_as(dict[str, Any], start.get("recipe"), "recipe"), start.get("hooks")
     asked = {**recipe, "seed": seed, "number of hooks": n_hooks}
     seed_then = plain_as(int, start.get("seed"), "seed")
-    made = {**given, "seed": seed_then, "number of hooks": len(hooks) if isinstance(hooks, list) else None}
+    made = {**given, "seed": seed_then, "number of hooks": len(hooks) if is_list(hooks) else None}
     for name in sorted(asked.keys() | made.keys()):
         if asked.get(name) != made.get(name):
             raise TrainingError(

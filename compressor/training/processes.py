@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -13,10 +14,17 @@ from torch import nn
 from compressor.errors import ProviderError
 from compressor.training.devices import resolve_device
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 T = TypeVar("T")
+
+
+class Accelerator(Protocol):
+    """What is used of accelerate's class of that name, which comes without types."""
+
+    device: torch.device
+    process_index: int
+    num_processes: int
+
+    def prepare_model(self, model: nn.Module) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,7 @@ class Processes:
         """The value of every process, in the order of ranks; every process must call it."""
         if self.accelerator is None:
             return [value]
-        from accelerate.utils import gather_object
-
-        return gather_object([value])
+        return importlib.import_module("accelerate.utils").gather_object([value])
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every process the first one's buffers: running statistics saw different batches on each."""
@@ -56,10 +62,9 @@ class Processes:
     def share(self, tensors: Iterable[torch.Tensor]) -> None:
         """Gives every process the first one's values, in place; the tensors lie on this process's device."""
         if self.accelerator is not None:
-            from accelerate.utils import broadcast
-
+            broadcast = importlib.import_module("accelerate.utils").broadcast
             for tensor in tensors:
-                tensor.copy_(cast(torch.Tensor, broadcast(tensor.detach().clone())))
+                tensor.copy_(broadcast(tensor.detach().clone()))
 
 
 def share_state(module: nn.Module, device: str | torch.device) -> None:
@@ -83,12 +88,12 @@ def open_processes(device: str | torch.device) -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return Processes(found)
     try:
-        from accelerate import Accelerator
+        accelerate = importlib.import_module("accelerate")
     except ImportError as error:
         raise ProviderError(
             f"training in several processes needs accelerate: pip install accelerate ({error})"
         ) from error
 
     # Precision is the loop's own matter: accelerate would patch the module's forward for it.
-    accelerator = Accelerator(cpu=found.type == "cpu", mixed_precision="no")
+    accelerator: Accelerator = accelerate.Accelerator(cpu=found.type == "cpu", mixed_precision="no")
     return Processes(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)

@@ -15,6 +15,7 @@ from compressor.atomic import atomic_write, opened
 from compressor.errors import ModelError, TrainingError, first_line
 from compressor.formats.archive import without_attributes
 from compressor.formats.pickle_work import check_pickles
+from compressor.narrowing import is_dict, is_mapping
 
 _KIND = "compressor resume point"
 _VERSION = 1
@@ -47,7 +48,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # torch raises anything on a pickle that is damaged
         raise ModelError(f"{path}: cannot be read as a resume point: {first_line(error)}") from error
-    kind, version = (content.get("kind"), content.get("version")) if isinstance(content, dict) else (None, None)
+    kind, version = (content.get("kind"), content.get("version")) if is_dict(content) else (None, None)
     if not isinstance(kind, str) or kind != _KIND:
         raise ModelError(f"{path}: is no resume point; --resume takes the file that a stopped run left")
     if type(version) is not int or version != _VERSION:
@@ -56,7 +57,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
             "finish the run with the program that started it"
         )
     state = content.get("state")
-    if not isinstance(state, dict):
+    if not is_dict(state):
         raise ModelError(f"{path}: holds no state; delete it and start again without --resume")
     return state
 
@@ -68,7 +69,7 @@ def plain_copy(value: Any, where: str) -> Any:
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {key: plain_copy(entry, f"{where}.{key}") for key, entry in value.items()}
     if type(value) in (list, tuple):
         return type(value)(plain_copy(entry, f"{where}[{i}]") for i, entry in enumerate(value))

@@ -16,6 +16,7 @@ from compressor.training.distillation import soft_loss
 from compressor.training.hooks import StepHook
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
 from compressor.training.processes import Processes
+from compressor.typed_torch import backward
 
 if TYPE_CHECKING:
     from compressor.data.source import Batch
@@ -55,7 +56,7 @@ class Stepper:
         with autocast(self._device, self._recipe.precision):
             loss = self._loss(batch)
         reading = LossReading(loss)
-        self.scaler.scale(loss).backward()
+        backward(self.scaler.scale(loss))
         value = reading.value()
         if not math.isfinite(value):
             raise TrainingError(

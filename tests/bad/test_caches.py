@@ -46,7 +46,7 @@ def test_times_that_are_none_are_measured_anew_and_said(tmp_path: Path, what: st
     cache.write_bytes(TIMES[what].replace("KEY", key).encode(errors="surrogateescape"))
     with no_hang():
         clock = OperatorClock(1, cache, take)
-        assert (clock.trouble is not None and "measured anew" in clock.trouble) or what == "half a letter"
+        assert (clock.trouble is not None and "measured again" in clock.trouble) or what == "half a letter"
         assert clock.seconds([linear(2)]) == (1.0,)
     check_message(clock.trouble or "none")
 
@@ -94,7 +94,7 @@ def test_a_cache_that_is_bad_stops_no_run(
     told = capsys.readouterr()
     assert json.loads(told.out)["got"] >= 1.2
     if place in ("unwritable", "damaged"):
-        assert "note: " in told.err and "anew" in told.err
+        assert "note: " in told.err and "again" in told.err
     assert not (home / "cache").exists() or place == "damaged", "the working directory is no cache"
 
 

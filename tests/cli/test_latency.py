@@ -53,7 +53,7 @@ class Fours:
 
 class Broken(Fours):
     def seconds(self, programs: Sequence[Program], batch: int = 1) -> tuple[float, ...]:
-        self.trouble = "times are not remembered, each run measures anew: read-only file system"
+        self.trouble = "times are not remembered, each run measures again: read-only file system"
         raise RuntimeError("illegal instruction")
 
 

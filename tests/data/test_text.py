@@ -86,7 +86,7 @@ def test_a_directory_has_a_file_for_each_split(tmp_path: Path) -> None:
     [
         ('{"text": "a"}\n{', "line 2 is no JSON"),
         ("[1]\n", "line 1 is no object with columns but a list"),
-        ('{"body": "a"}\n', r"none of its columns \(body\) is called text"),
+        ('{"body": "a"}\n', r"no column is called text .*; it has body"),
         ('{"text": 3}\n{"text": "b"}\n', "sample 1: text is int, not a text"),
         ('{"text": "a", "label": 0.5}\n', "its label is float, not a number or a name"),
         ('{"text": "a", "label": 1}\n', "one sample cannot train and validate"),
@@ -118,7 +118,7 @@ def test_parquet_is_read_where_its_library_is(tmp_path: Path, monkeypatch: pytes
 
 def test_labels_that_are_missing_or_unknown(tmp_path: Path) -> None:
     source = open_data(written(tmp_path / "t.jsonl"))
-    with pytest.raises(DataError, match=r"the label '.' is none of the model's: good, bad"):
+    with pytest.raises(DataError, match=r"the label '.' is not one of the model's: good, bad"):
         tokenized(source, form(labels={"good": 0, "bad": 1}))  # type: ignore[arg-type]
     bare = open_data(written(tmp_path / "u.jsonl", [{"text": "a b"}] * 9))
     with pytest.raises(DataError, match="has no label; for texts alone give --task masked-lm or causal-lm"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from compressor.program.tables import table_rows
 
 _CHEAP, _FEW, _ONE = (1, 2, 3, 5, 8), (1, 3), (2,)
 _PARTS, _FEW_PARTS = (1, 2, 3), (1, 2)
-_MOST_MACS = {_CHEAP: 2**33, _FEW: 2**36, _PARTS: 2**36}
+_MOST_MACS: Mapping[tuple[int, ...], float] = {_CHEAP: 2**33, _FEW: 2**36, _PARTS: 2**36}
 """Batches, or numbers of parts where the file takes but one batch, and the multiply-adds that all of them together may
 take in each of the two runtimes: a second, or some. An expensive network has to do with fewer: what depends on the
 batch was already measured at four of them, without data."""

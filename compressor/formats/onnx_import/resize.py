@@ -102,7 +102,7 @@ def _spatial(entries: list[Any], axes: list[int], whole: list[Any]) -> list[Any]
     if len(entries) != len(axes):
         raise ModelError("resizes other dimensions than it has")
     for axis, entry in zip(axes, entries, strict=True):
-        if axis < 2 and isinstance(entry, float) and entry != 1:
+        if axis < 2 and isinstance(entry, float) and entry != 1.0:
             raise ModelError("resizes the batch or the channels")
         whole[axis] = entry
     return whole[2:]

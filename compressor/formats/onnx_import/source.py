@@ -16,13 +16,12 @@ from typing import BinaryIO
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, external_data_helper, numpy_helper
 from torch import Tensor
 
 from compressor.errors import VerificationError
 from compressor.formats.onnx_import.read import OnnxModel, needed_nodes, read_proto, subgraphs
-from compressor.formats.onnx_session import open_session
+from compressor.formats.onnx_session import Session, open_session
 from compressor.program import InputSpec
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -67,7 +66,7 @@ class Source:
         found = self._outputs(_session(_serialised(proto), self.folder, optimised=False), inputs)
         return dict(zip([*known, *added], found, strict=True))
 
-    def _outputs(self, session: ort.InferenceSession, inputs: Sequence[Tensor]) -> list[np.ndarray]:
+    def _outputs(self, session: Session, inputs: Sequence[Tensor]) -> list[np.ndarray]:
         own = [given.name for given in session.get_inputs() if given.name not in self.bound]
         tensors = {**dict(zip(own, inputs, strict=True)), **self.bound}
         feeds = {given.name: tensors[given.name].numpy() for given in session.get_inputs()}
@@ -77,11 +76,11 @@ class Source:
             raise NotRunError(f"onnxruntime cannot run it: {_line(error)}") from error
 
     @cached_property
-    def _plain(self) -> ort.InferenceSession:
+    def _plain(self) -> Session:
         return _session(self._content, self.folder, optimised=False)
 
     @cached_property
-    def _optimised(self) -> ort.InferenceSession:
+    def _optimised(self) -> Session:
         return _session(self._content, self.folder, optimised=True)
 
     @cached_property
@@ -170,7 +169,7 @@ def _serialised(proto: onnx.ModelProto) -> bytes:
         raise NotRunError(f"it is too large to be changed for it ({_line(error)})") from error
 
 
-def _session(content: bytes | str, folder: Path | None, *, optimised: bool) -> ort.InferenceSession:
+def _session(content: bytes | str, folder: Path | None, *, optimised: bool) -> Session:
     try:
         return open_session(content, optimised=optimised, folder=folder)
     except VerificationError as error:

@@ -1,4 +1,4 @@
-"""The pages of `prune` and `retrain`; it must never hold how was pruned or trained."""
+"""The pages of `prune` and `retrain`; it must never hold how pruning or training works."""
 
 from __future__ import annotations
 
