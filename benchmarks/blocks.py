@@ -2,8 +2,8 @@
 
     python benchmarks/blocks.py CHECKPOINT --arch resnet56 --data cifar10:DIR [--ratio 1.3 1.5] [--out FILE]
 
-Blocks go in the order that training images give (`--score output`), the widths are those that the runtime likes. Dense and
-all that is cut are timed side by side in onnxruntime, one thread, batch 1. Test images are read once, at the end.
+Blocks go in the order that training images give (`--score output`), the widths are those that the runtime likes. Dense
+and all that is cut are timed side by side in onnxruntime, one thread, batch 1. Test images are read once, at the end.
 """
 
 from __future__ import annotations

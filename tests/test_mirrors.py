@@ -35,6 +35,7 @@ TOGETHER: Mapping[str, str] = {
     "cli/test_train.py": "cli/your_training",
     "cli/test_config.py": "cli/config_file",
     "cli/test_found_config.py": "cli/allowed cli/origins",
+    "formats/test_contracts.py": "formats/divisors",
     "cli/test_faults.py": "cli/signals cli/standard exporting/publish",
     # what people have and write: names and texts checked before anything is loaded, data in any form, whose fault it is
     "cli/test_named.py": "architectures data_reference input_text model_file nearest",
