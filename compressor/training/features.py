@@ -15,10 +15,11 @@ from torch import Tensor
 from compressor.data import Batch, Task
 from compressor.training.auxiliary import TrainingOutputs
 
-FEATURE_SHARE = 2.0
-"""Weight of the features beside the outputs' own loss.
+ANSWER_WEIGHT, FEATURE_WEIGHT = 0.2, 10.0
+"""Of the outputs' own loss and of the features in the loss.
 
-ResNet-20 at half its MACs, 1,024 images without labels, 30 epochs: 83.9 % without features, 87.3 % with this weight.
+Chosen on training images that were held out (ResNet-20 at half its MACs, 1,024 images without labels, 30 epochs): the
+class is that of the dense network for 91.0 % of them with these weights, 89.9 with 1 and 2.
 """
 _SMALLEST = 1e-12
 
@@ -30,11 +31,11 @@ class FeatureOutputs(TrainingOutputs):
     main: int = 0
 
     def loss(self, task: Task, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> tuple[Tensor, Any]:
-        """The loss of the outputs with the share of the features, and the outputs."""
+        """The loss of the outputs and of the features, and the outputs."""
         measured, features = outputs
         answer, wanted = batch.target
         loss = task.loss(measured, Batch(batch.inputs, answer), smoothing=smoothing)
-        return loss + FEATURE_SHARE * feature_loss(features, wanted), measured
+        return ANSWER_WEIGHT * loss + FEATURE_WEIGHT * feature_loss(features, wanted), measured
 
 
 def feature_loss(features: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:

@@ -13,6 +13,7 @@ from compressor.data.arrays import Arrays, ArraySource
 from compressor.program import InputSpec, Program, landmarks, tapped
 from compressor.pruning.matching import matched
 from compressor.training import Agreement, TaughtSource, feature_loss
+from compressor.training.features import ANSWER_WEIGHT
 
 
 def unlabelled(n: int, *shape: int) -> ArraySource:
@@ -50,7 +51,7 @@ def test_a_dense_network_has_nothing_to_learn_and_a_changed_one_has() -> None:
     with torch.no_grad():
         same, measured = form.outputs.loss(Agreement(), form.module.eval()(*batch.inputs), batch)
         alone = Agreement().loss(measured, Batch(batch.inputs, batch.target[0]))
-        assert float(same) == pytest.approx(float(alone), abs=1e-5) and float(alone) < 1e-4
+        assert float(same) == pytest.approx(ANSWER_WEIGHT * float(alone), abs=1e-5) and float(alone) < 1e-4
         program.parameters["blocks.0.0.weight"].mul_(3)
         changed, _ = form.outputs.loss(Agreement(), form.module(*batch.inputs), batch)
     assert float(changed) > float(same) + 0.01
