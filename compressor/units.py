@@ -139,14 +139,23 @@ def format_bytes(size: int) -> str:
 def format_seconds(seconds: float) -> str:
     """`0.00123` -> `1.23 ms`."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+        if seconds >= scale * _ROUNDS_UP:
+            return f"{_three_digits(seconds / scale)} {unit}"
+    return f"{_three_digits(seconds / 1e-9)} ns"
+
+
+_ROUNDS_UP = 0.9995
+"""From this share of a unit on three digits round up to it."""
 
 
 def _scaled(value: float, step: int, suffixes: tuple[str, ...]) -> str:
     for suffix in suffixes[:-1]:
-        if abs(value) < step:
-            return f"{value:.0f}{suffix}" if suffix == suffixes[0] else f"{value:.3g}{suffix}"
+        if abs(value) < (step if isinstance(value, int) else step * _ROUNDS_UP):
+            return f"{value:.0f}{suffix}" if suffix == suffixes[0] else f"{_three_digits(value)}{suffix}"
         value /= step
-    return f"{value:.3g}{suffixes[-1]}"
+    return f"{_three_digits(value)}{suffixes[-1]}"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, without an exponent for a number too large for them."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

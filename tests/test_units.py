@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.errors import UsageError
-from compressor.units import format_dtype, format_fewer, parse_duration
+from compressor.units import format_bytes, format_dtype, format_fewer, format_macs, format_seconds, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,23 @@ def test_how_many_times_less_is_left() -> None:
 
 def test_types_are_named_without_their_module() -> None:
     assert format_dtype(torch.bfloat16) == "bfloat16" and format_dtype("float32") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (format_bytes(1023), "1023 B"),
+        (format_bytes(1_023_900), "1000 KiB"),
+        (format_bytes(1_048_500), "1 MiB"),
+        (format_bytes(1023 << 20), "1023 MiB"),
+        (format_bytes(5000 << 40), "5000 TiB"),
+        (format_macs(999), "999"),
+        (format_macs(999_400), "999 k"),
+        (format_macs(999_700), "1 M"),
+        (format_seconds(0.9999), "1 s"),
+        (format_seconds(12345.6), "12346 s"),
+        (format_seconds(9.9996e-4), "1 ms"),
+    ],
+)
+def test_no_size_is_shown_with_an_exponent(shown: str, expected: str) -> None:
+    assert shown == expected
