@@ -83,6 +83,7 @@ class Recipe:
     label_smoothing: float = _said(0.0, "Label smoothing, 0 to below 1.", "X", from_below(0, 1))
     augment: bool = _said(False, "Augment training images.")
     precision: Precision = _said("fp32", "Precision of forward and backward.")
+    compile: bool = _said(False, "Run steps through torch.compile: faster, after a start of up to minutes.")
     keep: KeptEpoch = _said("last", "Keep the best epoch, not the last.", name="keep_best", switch="best")
     patience: int | None = _said(None, "Stop after N epochs without a better one.", "N", at_least(1))
 

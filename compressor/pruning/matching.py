@@ -1,10 +1,13 @@
-"""Learning from a dense network's features where there are no labels; it must never look at a label."""
+"""Graphs that train beside the one that is measured, on its tensors; it must never look at a label.
+
+Without labels, to learn from a dense network's features; compiled, to stay in training mode between measurements.
+"""
 
 from __future__ import annotations
 
 from compressor.data import DataSource
 from compressor.program import Program, ProgramModule, is_same_graph, landmarks, tapped
-from compressor.training import FeatureOutputs, TaughtSource, TrainedAs
+from compressor.training import FeatureOutputs, TaughtSource, TrainedAs, TrainingOutputs
 
 
 def matched(program: Program, data: DataSource) -> tuple[DataSource, TrainedAs] | None:
@@ -19,3 +22,8 @@ def matched(program: Program, data: DataSource) -> tuple[DataSource, TrainedAs] 
         return None
     trained = TrainedAs(tapped(program.module, names), FeatureOutputs())
     return data.teaching(tapped(data.teacher, names)), trained  # type: ignore[return-value]
+
+
+def of_its_own(program: Program) -> TrainedAs:
+    """The program's graph once more: switching modes changes a graph, and what is compiled would be compiled again."""
+    return TrainedAs(tapped(program.module, ()), TrainingOutputs(main=0))

@@ -20,7 +20,7 @@ from compressor.data import DataSource, Task, identity_of_data, identity_of_task
 from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.program import Program, families
 from compressor.progress import Progress
-from compressor.pruning.matching import matched
+from compressor.pruning.matching import matched, of_its_own
 from compressor.pruning.pruned import StageRow
 from compressor.pruning.recovery import recover
 from compressor.pruning.training_form import SettleHook, TrainingForm
@@ -82,8 +82,8 @@ class Trainer:
             self.progress.advance(0, loss=epoch.train_loss, **latest)
 
         program.module.to(self.device)
-        data, taught_by = matched(program, self.data) or (self.data, None)
-        with nullcontext(taught_by) if self.form is None else self.form.trains(program) as trained_as:
+        data, graph = matched(program, self.data) or (self.data, of_its_own(program) if recipe.compile else None)
+        with nullcontext(graph) if self.form is None else self.form.trains(program) as trained_as:
             result = fit(
                 program.module, data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
                 teacher=self.teacher.module if self.teacher is not None else None, trained_as=trained_as,

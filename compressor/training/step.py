@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 from compressor.training.auxiliary import TrainingOutputs
+from compressor.training.compiled import compiled, compiler_named
 from compressor.training.devices import LossReading, autocast, gradient_scaler
 from compressor.training.distillation import soft_loss
 from compressor.training.hooks import StepHook
@@ -42,6 +44,9 @@ class Stepper:
         self._task, self._recipe, self._device = task, recipe, processes.device
         self._teacher = _ready_teacher(teacher, recipe, processes.device)
         self._callee, self._outputs = processes.wrap(module), outputs or TrainingOutputs()
+        self._reporting = compiler_named if recipe.compile else nullcontext
+        if recipe.compile:
+            self._callee, self._teacher = compiled(self._callee), self._teacher and compiled(self._teacher)
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._weights = matrices(self._trained)
 
@@ -53,10 +58,11 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self._device, self._recipe.precision):
-            loss = self._loss(batch)
-        reading = LossReading(loss)
-        backward(self.scaler.scale(loss))
+        with self._reporting():
+            with autocast(self._device, self._recipe.precision):
+                loss = self._loss(batch)
+            reading = LossReading(loss)
+            backward(self.scaler.scale(loss))
         value = reading.value()
         if not math.isfinite(value):
             raise TrainingError(

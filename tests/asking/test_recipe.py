@@ -29,6 +29,7 @@ WRONG: dict[str, list[Any]] = {
     "temperature": [0],
     "label_smoothing": [1, -0.1],
     "augment": [0],
+    "compile": [0],
     "precision": ["fp8", 16],
     "keep": ["first"],
     "patience": [0],

@@ -1,0 +1,60 @@
+"""Steps through torch.compile: the same training, and a compiler that is not there is named."""
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor import capture, prune
+from compressor.asking import PruneSettings, Recipe
+from compressor.data import Classification
+from compressor.data.arrays import Arrays, ArraySource
+from compressor.errors import TrainingError
+from compressor.program import InputSpec
+from compressor.training import fit
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own compiler, about itself
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def data() -> ArraySource:
+    x = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))
+    part = Arrays(x, x[:, :3].argmax(1))
+    return ArraySource("points", part, part, 3)
+
+
+@needs_compiler
+def test_compiled_training_cuts_the_same_and_ends_at_the_same_weights() -> None:
+    program = capture(net(), InputSpec("x", (None, 6)))
+    results = []
+    for compile in (False, True):
+        recipe = Recipe(epochs=2, batch_size=16, optimizer="sgd", lr=0.1, compile=compile)
+        settings = PruneSettings(ratio=1.5, method="magnitude", pattern="channel", round_to=1, retrain_recipe=recipe)
+        results.append(prune(program, settings, data=data())[0])
+    plain, fast = results
+    assert plain.masks.keys() == fast.masks.keys() and len(plain.masks) > 0
+    for name, tensor in plain.module.tensors().items():
+        torch.testing.assert_close(fast.module.tensors()[name], tensor, rtol=1e-3, atol=1e-4)
+    moved = plain.parameters["0.weight"] - program.parameters["0.weight"]
+    assert float(moved.abs().max()) > 1e-3
+
+
+def test_a_compiler_that_fails_is_an_error_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def refuses(module: nn.Module) -> object:
+        def call(x: Tensor) -> Tensor:
+            raise TorchDynamoException("no C++ compiler found\nmore lines")
+
+        return call
+
+    monkeypatch.setattr("compressor.training.step.compiled", refuses)
+    with pytest.raises(TrainingError, match=r"--compile: .*no C\+\+ compiler found\nit needs") as raised:
+        fit(net(), data(), Classification(), Recipe(epochs=1, compile=True))
+    assert "more lines" not in str(raised.value)
