@@ -113,6 +113,19 @@ def test_its_trainer_prunes_and_its_average_is_masked(
     assert proof.agreement is not None and smaller.n_parameters < program.n_parameters
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: on a CPU its trainer has no fp16")
+def test_its_mixed_precision_on_a_gpu(yolo: Any, data: Path, tmp_path: Path) -> None:
+    from compressor.integrations.ultralytics import PruneCallback
+
+    model = yolo(tmp_path)
+    callback = PruneCallback(ratio="1.5x", of="macs", method="admm", round_to=1).attach(model)
+    trainer = train(model, data, tmp_path, device=0, amp=True)
+    assert callback.pruner.is_finished and trainer.scaler.is_enabled()
+    assert cut(trainer.model, callback.pruner.masks) == cut(trainer.ema.ema, callback.pruner.masks) == 0.0
+    assert compressor.compact(callback.program())[1].agreement is not None
+
+
 def test_a_broken_training_goes_on(yolo: Any, data: Path, tmp_path: Path, example: Any) -> None:
     from compressor.integrations.ultralytics import PruneCallback
 
