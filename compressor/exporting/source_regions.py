@@ -258,9 +258,10 @@ def _targets(tail: Sequence[Node]) -> Path:
 
 
 def _usual(tails: Sequence[Path]) -> Path:
-    """What most have, of several such the shortest."""
+    """What most have; where several are as frequent, what these begin with."""
     counts = Counter(tails)
-    return min(counts, key=lambda tail: (-counts[tail], len(tail)))
+    most = max(counts.values())
+    return common([tail for tail, count in counts.items() if count == most])
 
 
 def _until(tail: Path, usual: Path) -> int:
