@@ -137,5 +137,5 @@ def test_its_part_with_weights_trains_as_its_graph_does(detection: Any) -> None:
 
     for kind in ("one stage", "two stages"):
         module = small(detection, kind)
-        assert find_form(captured(module), module, open_task(None), Told()) is None
+        assert find_form(captured(module), module, None, open_task(None), Told()) is None
     assert notes == []
