@@ -97,7 +97,8 @@ def _replace(edit: Additions, node: Node, key: str, constants: Mapping[str, Walk
         node.replace_all_uses_with(rest)
         edit.graph.erase_node(node)
         return f"its constant went into {into}"
-    made = edit.tensor(f"{_origin(operand)}.constant", Made(known.exact, known.learned), operand, node)
+    home = f"{_origin(operand)}." if _layer_behind(operand) in _only_for(operand, node) else ""
+    made = edit.tensor(f"{home}constant", Made(known.exact, known.learned), operand, node)
     node.replace_input_with(operand, made)
     return f"its constant is {made.target}"
 
@@ -114,14 +115,34 @@ def _per_channel(rest: Node, known: Constants, whole: TensorShape) -> Tensor:
 
 
 def _origin(operand: Node) -> str:
-    """The layer with weights that the operand comes from, nearest first."""
+    """The name of the layer with weights that the operand comes from, nearest first."""
+    node = _layer_behind(operand)
+    if node is None:
+        return operand.name
+    found = place(node)
+    weight = next(source for source in node.all_input_nodes if source.op == "get_attr")
+    return found if found != node.name else layer_name(str(weight.target))
+
+
+def _layer_behind(operand: Node) -> Node | None:
     frontier, seen = [operand], {operand}
     for node in frontier:
         if node.op == "call_function" and any(source.op == "get_attr" for source in node.all_input_nodes):
-            found = place(node)
-            weight = next(source for source in node.all_input_nodes if source.op == "get_attr")
-            return found if found != node.name else layer_name(str(weight.target))
+            return node
         new = [source for source in node.all_input_nodes if source not in seen]
         frontier.extend(new)
         seen.update(new)
-    return operand.name
+    return None
+
+
+def _only_for(operand: Node, reader: Node) -> set[Node]:
+    """Operators that nobody needs but the reader of the operand: a constant may have the place of a layer among them.
+
+    A layer that others read lives on, and a tensor of no business of its own would make it another layer.
+    """
+    found: set[Node] = set()
+    for node in reversed(list(operand.graph.nodes)):
+        ends = node.users and all(user in found for user in node.users)
+        if ends or (node is operand and list(node.users) == [reader]):
+            found.add(node)
+    return found

@@ -64,6 +64,7 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     """
     made = load_source(path)
     _check_names(program, made)
+    _check_trained(program, made)
     module = program.module.clone().to("cpu").eval()
     comparison = FileComparison(
         program.replace(module=module), lambda inputs: Other(inputs, _made_outputs(made, tuple(inputs)))
@@ -85,6 +86,14 @@ def _check_names(program: Program, made: nn.Module) -> None:
     if got - counted != wanted:
         name = sorted((got - counted) ^ wanted)[0]
         raise VerificationError(f"the generated source and the model do not both have the tensor {name[:80]!r}")
+
+
+def _check_trained(program: Program, made: nn.Module) -> None:
+    """Raises:  VerificationError if what is trained of the one is not what is trained of the other."""
+    there = dict(made.named_parameters(remove_duplicate=False))
+    for name, parameter in program.parameters.items():
+        if name in there and there[name].requires_grad is not parameter.requires_grad:
+            raise VerificationError(f"the generated source and the model do not both train {name[:80]!r}")
 
 
 def _may_widen(program: Program) -> bool:

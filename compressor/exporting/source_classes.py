@@ -32,6 +32,7 @@ from compressor.exporting.source_text import (
 )  # fmt: skip
 
 _MARK = re.compile("\0(\\d+)\0")
+_WORD = re.compile(r"[a-z]{2,12}", re.ASCII)
 _DICT = frozenset(dir(nn.ModuleDict))
 
 
@@ -243,7 +244,7 @@ class Classes:
 
     def _write_class(self, bodies: list[Body]) -> None:
         is_model = not bodies[0].path
-        name = "Model" if is_model else unique(class_name(bodies[0].path), self._names)
+        name = "Model" if is_model else unique(_name_of(bodies[0]), self._names)
         self._names.add(name)
         arguments = _arguments(bodies)
         self.texts.append(_class_text(name, bodies, arguments))
@@ -255,6 +256,15 @@ class Classes:
                 for argument, position in sorted(first.items(), key=lambda entry: entry[1])
             )
             self._builds[body.path] = Build(name, args)
+
+
+def _name_of(body: Body) -> str:
+    """`ConvBn` for a numbered module of a few layers, else what its path says."""
+    names = [init.name for init in body.inits]
+    are_layers = all(init.build.callee.startswith("nn.") for init in body.inits)
+    if 1 < len(names) <= 3 and are_layers and body.path[-1].isdigit() and all(map(_WORD.fullmatch, names)):
+        return class_name(("".join(name.capitalize() for name in names),))
+    return class_name(body.path)
 
 
 def _tree(told: Told) -> Part:

@@ -231,6 +231,8 @@ def _index(b: Bound, w: Writer) -> str:
 def _split(b: Bound, w: Writer) -> str:
     sizes = b.get("split_sizes", b.get("split_size"))
     dim = f", {w.value(b['dim'])}" if b["dim"] else ""
+    if isinstance(sizes, list) and len(sizes) > 1 and all(size == sizes[0] for size in sizes):
+        return f"{w.operand(b['self'])}.chunk({len(sizes)}{dim})"
     return f"{w.operand(b['self'])}.split({w.size(sizes)}{dim})"
 
 
@@ -301,6 +303,7 @@ IDIOMS: dict[str, Idiom] = {
     "scaled_dot_product_attention.default": _attention,
     "cat.default": lambda b, w: f"torch.cat({w.value(b['tensors'])}, {w.value(b['dim'])})",
     "stack.default": lambda b, w: f"torch.stack({w.value(b['tensors'])}, {w.value(b['dim'])})",
+    "meshgrid.indexing": lambda b, w: f"torch.meshgrid({w.value(b['tensors'])}, indexing={literal(b['indexing'])})",
     "where.self": lambda b, w: f"torch.where({', '.join(w.value(value) for value in b.values())})",
     "reshape.default": _reshape,
     "view.default": lambda b, w: f"{w.operand(b['self'])}.view({w.sizes(b['self'], b['size'])})",

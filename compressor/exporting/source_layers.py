@@ -4,10 +4,10 @@ they stand in the network."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
 from compressor.exporting.source_text import Arg, Build, Slot
@@ -162,7 +162,10 @@ def layer_call(node: Node, tensors: Mapping[str, Tensor], rank: int) -> LayerCal
     build = make(bound, tensors[read["weight"]])
     own = {name for name in tensors if name.startswith(f"{path}.")}
     counted = f"{path}.num_batches_tracked" if family is families.BATCH_NORM else ""
-    return LayerCall(path, build, bound[value]) if build and own - {counted} == set(read.values()) else None
+    fixed = {tensors[name].requires_grad for name in own if isinstance(tensors[name], nn.Parameter)}
+    if build is None or own - {counted} != set(read.values()) or len(fixed) > 1:
+        return None
+    return LayerCall(path, replace(build, is_fixed=fixed == {False}), bound[value])
 
 
 def _pool(name: str, **defaults: Any) -> Callable[[Bound], Build | None]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 from torch.fx import Node
 
-from compressor.exporting.source_layers import LayerCall, layer_call
+from compressor.exporting.source_layers import LayerCall, bare_module, layer_call
 from compressor.program import families
 from compressor.program.shapes import Shapes, TensorShape
 
@@ -214,7 +214,12 @@ def _trim(
             tail = [node for node in inside[last + 1 :] if home[node] == path]
             if _holds_only_modules(path, home, fixed):
                 _move(tail, path[:-1], home)
+                continue
+            if _is_numbered(path, home, layers):
+                _move(_from(tail, lambda node: bare_module(node) is None), path[:-1], home)
             else:
+                _move(_of_the_next(tail, inside), path[:-1], home)
+            if tail := [node for node in tail if home[node] == path]:
                 kinds.setdefault(core, []).append(tail)
         for tails in kinds.values():
             usual = _usual([_targets(tail) for tail in tails])
@@ -223,14 +228,40 @@ def _trim(
                 _move(tail[kept:], home[tail[0]][:-1] if tail else (), home)
 
 
+def _from(tail: Sequence[Node], is_first: Callable[[Node], bool]) -> Sequence[Node]:
+    """The tail from the first operator on that is one."""
+    return next((tail[i:] for i, node in enumerate(tail) if is_first(node)), ())
+
+
+def _of_the_next(tail: Sequence[Node], inside: Sequence[Node]) -> Sequence[Node]:
+    """What of a tail only makes one more output of the module, out of another one: whoever reads it may make it."""
+    members = set(inside)
+    for number in range(len(tail) - 1, -1, -1):
+        read = [given for given in tail[number].all_input_nodes if given in members]
+        is_one_more = len(read) == 1 and any(user not in members for user in read[0].users)
+        if not is_one_more or any(user in members for user in tail[number].users):
+            return tail[number + 1 :]
+        members.discard(tail[number])
+    return tail
+
+
+def _is_numbered(path: Path, home: Mapping[Node, Path], layers: Mapping[Node, LayerCall]) -> bool:
+    """Whether all that it has has a number for its name: such a module is to be an `nn.Sequential`."""
+    depth = len(path)
+    below = {at[depth] for at in home.values() if len(at) > depth and at[:depth] == path}
+    own = {call.path.rpartition(".")[2] for node, call in layers.items() if home[node] == path}
+    return bool(below | own) and all(name.isdigit() for name in below | own)
+
+
 def _targets(tail: Sequence[Node]) -> Path:
     return tuple(str(node.target) for node in tail)
 
 
 def _usual(tails: Sequence[Path]) -> Path:
-    """What most have, of several such the shortest."""
+    """What most have; where several are as frequent, what these begin with."""
     counts = Counter(tails)
-    return min(counts, key=lambda tail: (-counts[tail], len(tail)))
+    most = max(counts.values())
+    return common([tail for tail, count in counts.items() if count == most])
 
 
 def _until(tail: Path, usual: Path) -> int:

@@ -126,10 +126,11 @@ class Arg:
 
 @dataclass(frozen=True)
 class Build:
-    """A call that makes a module."""
+    """A call that makes a module; one that `is_fixed` is not to be trained."""
 
     callee: str
     args: tuple[Arg, ...]
+    is_fixed: bool = False
 
 
 def slots_of(build: Build) -> Iterator[Slot]:
@@ -146,7 +147,7 @@ def shape_of(build: Build) -> tuple[Any, ...]:
     inner = tuple(
         (arg.name, arg.value.kind if isinstance(arg.value, Slot) else shape_of(arg.value)) for arg in build.args
     )
-    return (build.callee, inner)
+    return (build.callee, inner, build.is_fixed)
 
 
 def written(build: Build, arguments: Mapping[int, str], slots: Iterator[int], indent: int = 8, used: int = 0) -> str:
@@ -156,11 +157,15 @@ def written(build: Build, arguments: Mapping[int, str], slots: Iterator[int], in
     """
     parts = [_argument(arg, arguments, slots, indent, build.callee) for arg in build.args]
     given = [part for part in parts if part is not None]
-    before, after = {
-        "nn.ModuleList": ("nn.ModuleList([", "])"),
-        "nn.ModuleDict": ("nn.ModuleDict({", "})"),
-        "OrderedSequential": ("nn.Sequential(OrderedDict({", "}))"),
-    }.get(build.callee, (f"{build.callee}(", ")"))
+    before, after = (
+        (f"{build.callee}(", ").requires_grad_(False)")
+        if build.is_fixed
+        else {
+            "nn.ModuleList": ("nn.ModuleList([", "])"),
+            "nn.ModuleDict": ("nn.ModuleDict({", "})"),
+            "OrderedSequential": ("nn.Sequential(OrderedDict({", "}))"),
+        }.get(build.callee, (f"{build.callee}(", ")"))
+    )
     line = f"{before}{', '.join(given)}{after}"
     is_list = any(isinstance(arg.value, Build) for arg in build.args)
     if "\n" not in line and indent + used + len(line) <= (88 if is_list else 110):

@@ -34,6 +34,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+@contextmanager
+def _in_full_precision(model: nn.Module) -> Iterator[None]:
+    """For the time of the block, the forward without the autocast that accelerate (transformers' Trainer) puts around
+    it."""
+    own, within = vars(model).get("_original_forward"), vars(model).get("forward")
+    if own is None or within is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = within
+
+
 class View:
     """The parameters of a live model that a program reads, under the program's names."""
 
@@ -82,7 +97,7 @@ class LiveModel:
             raise ModelError(f"Pruner: the model cannot be copied: {type(error).__name__}: {error}") from error
         copied = copied.cpu()
         self._by_name = isinstance(inputs, Mapping)
-        with exported_form(copied):
+        with _in_full_precision(copied), exported_form(copied):
             if self._by_name:
                 takes_by_name(copied, [spec.name for spec in specs])
             return capture(copied, specs)
@@ -147,7 +162,7 @@ class LiveModel:
         """The module, which for the block takes inputs in the program's order, and by name where it takes them so; a
         detector of torchvision ends at its heads."""
         names = [spec.name for spec in program.inputs]
-        with ending_at_heads(self._module):
+        with _in_full_precision(self._module), ending_at_heads(self._module):
             keep_every_head(self._module, names, [x.to(self.device) for x in program.example_inputs(1)])
             with taking_by_name(self._module, names if self._by_name else ()):
                 yield self._module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import keyword
 import subprocess
@@ -162,11 +163,12 @@ def _net(make: Callable[[], nn.Module], *inputs: InputSpec) -> Callable[[], Prog
     return build
 
 
-def _arch(name: str) -> Callable[[], Program]:
+def _arch(name: str, *inputs: str) -> Callable[[], Program]:
     def build() -> Program:
-        if ":" in name:
-            pytest.importorskip(name.partition(":")[0])
-        return compressor.load("init", arch=name)
+        library = name.partition(":")[0]
+        if library != name and importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+        return compressor.load("init", inputs, arch=name)
 
     return build
 
@@ -214,12 +216,15 @@ NETS: dict[str, Callable[[], Program]] = {
     "densenet": _arch("torchvision:densenet121"),
     "shufflenet": _arch("torchvision:shufflenet_v2_x0_5"),
     "vit": _arch("timm:vit_tiny_patch16_224"),
+    "resnet50": _arch("torchvision:resnet50", "3x64x64"),
+    "yolo": _arch("ultralytics:yolov8n", "3x64x64"),
 }
-SMALLER = ("lenet5", "resnet20", "unet", "attention", "detector", "mobilenet", "vit")
+SMALLER = ("lenet5", "resnet20", "unet", "attention", "detector", "mobilenet", "vit", "resnet50", "yolo")
+ONLY_SMALLER = ("resnet50", "yolo")
 
 
 def _cases() -> list[Any]:
-    whole = [pytest.param(build, id=name) for name, build in NETS.items()]
+    whole = [pytest.param(build, id=name) for name, build in NETS.items() if name not in ONLY_SMALLER]
     return whole + [pytest.param(_compacted(NETS[name]), id=f"{name}-compact") for name in SMALLER]
 
 
@@ -285,6 +290,83 @@ def test_modules_that_differ_in_widths_share_a_class_and_keep_their_names(tmp_pa
     assert "aten" not in text and "self.layer2 = nn.Sequential(Block2(" in text
     forwards = [f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "forward"]
     assert max(len(f.body) for f in forwards) <= 4
+
+
+def source_of(program: Program, folder: Path) -> str:
+    report = export_python(program, folder / "m.py")
+    assert report.max_rel <= 1e-6
+    return (folder / "m.py").read_text()
+
+
+class Heads(nn.Module):
+    """Chains in numbered lists, as detectors have them, with something behind each that only the whole knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.ModuleList([Cell(3, 8), nn.ModuleDict({"a": Cell(8, 4), "b": Cell(8, 8)})])
+        self.heads = nn.ModuleList([nn.Sequential(Cell(8, 8), nn.Conv2d(8, 6, 1)) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem[0](x)
+        parts = self.stem[1]["a"](x)
+        y = self.stem[1]["b"](torch.cat([parts, F.max_pool2d(parts, 3, 1, 1)], 1))
+        near = F.interpolate(y, scale_factor=2.0)
+        found = [head(level).flatten(2) for head, level in zip(self.heads, (y, near), strict=True)]
+        a, b = torch.cat(found, 2).split([3, 3], 1)
+        rows, columns = torch.meshgrid(torch.arange(2.0), torch.arange(3.0), indexing="ij")
+        return a * b + (rows + columns).sum()
+
+
+def test_numbered_chains_are_sequential_and_what_follows_them_is_their_callers(tmp_path: Path) -> None:
+    text = source_of(capture(Heads(), "3x6x6"), tmp_path)
+    assert "self.heads = nn.ModuleList([\n            nn.Sequential(" in text
+    assert "self.heads[0](" in text and "self.heads[1](" in text
+    assert "return (" not in text, "what only the caller reads is no second output of a module"
+    assert ".chunk(2, 1)" in text and "torch.meshgrid(" in text and "torch.ops" not in text
+    assert "class ConvBn(nn.Module)" in text
+
+
+def test_siblings_share_a_class_whatever_stands_behind_each(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.head = Cell(3, 8), Cell(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.max_pool2d(self.one(x), 2)
+            return self.head(self.two(x).mean((2, 3)))
+
+    text = source_of(capture(Two(), "3x6x6"), tmp_path)
+    assert text.count("class ") == 2 and "self.two = One(" in text
+
+
+class Fixed(nn.Module):
+    """A layer, a part of one and a whole module that nobody trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.middle = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 4)
+        self.rest = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+        self.middle.bias.requires_grad_(False)
+        for module in (self.stem, self.rest[2]):
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.middle(self.stem(x).mean((2, 3))))
+
+
+def test_what_is_fixed_stays_fixed(tmp_path: Path) -> None:
+    program = capture(Fixed(), "3x4x4")
+    text = source_of(program, tmp_path)
+    assert "self.stem = nn.Conv2d(3, 4, 3, padding=1).requires_grad_(False)" in text
+    made = dict(load_source(tmp_path / "m.py").named_parameters())
+    assert {n: p.requires_grad for n, p in made.items()} == {n: p.requires_grad for n, p in program.parameters.items()}
+
+
+def test_twin_a_layer_that_trains_and_should_not_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_layers, "replace", lambda build, **_: build)
+    with pytest.raises(VerificationError, match="do not both train 'stem"):
+        export_python(capture(Fixed(), "3x4x4"), tmp_path / "m.py")
 
 
 def test_the_weights_say_their_widths(program_of: Build, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 import compressor
 from compressor.models.external import imported_beside_any_torch
+from tests.integrations.processes import run_on_two
 
 pytest.importorskip("transformers")
 LENGTH, WORDS = 12, 40
@@ -45,12 +46,21 @@ def bert(library: Any) -> Any:
         return library.BertForSequenceClassification(config)
 
 
-def trainer_of(library: Any, folder: Path, callback: Any, n_steps: int = 8) -> Any:
-    args = library.TrainingArguments(
-        output_dir=str(folder), max_steps=n_steps, per_device_train_batch_size=4, save_steps=4, report_to=[],
-        gradient_accumulation_steps=2, disable_tqdm=True, use_cpu=True, learning_rate=1e-3, logging_steps=1000,
-    )  # fmt: skip
-    return library.Trainer(bert(library), args, train_dataset=Sentences(), callbacks=[callback])
+def trainer_of(library: Any, folder: Path, *callbacks: Any, n_steps: int = 8, **more: Any) -> Any:
+    asked = {
+        "max_steps": n_steps, "per_device_train_batch_size": 4, "save_steps": 4, "report_to": [], "use_cpu": True,
+        "gradient_accumulation_steps": 2, "disable_tqdm": True, "learning_rate": 1e-3, "logging_steps": 1000, **more,
+    }  # fmt: skip
+    args = library.TrainingArguments(output_dir=str(folder), **asked)
+    return library.Trainer(bert(library), args, train_dataset=Sentences(), callbacks=list(callbacks))
+
+
+ASKED: dict[str, Any] = {"ratio": "1.3x", "round_to": 1, "share": 0.75}
+
+
+def is_cut(model: torch.nn.Module, masks: dict[str, torch.Tensor]) -> bool:
+    own = dict(model.named_parameters())
+    return bool(masks) and all(not own[name].detach()[~mask].any() for name, mask in masks.items())
 
 
 @pytest.mark.filterwarnings("default")
@@ -58,7 +68,7 @@ def trainer_of(library: Any, folder: Path, callback: Any, n_steps: int = 8) -> A
 def test_a_trainer_prunes_and_goes_on_after_a_break(library: Any, method: str, tmp_path: Path) -> None:
     from compressor.integrations.transformers import PruneCallback
 
-    asked: dict[str, Any] = {"ratio": "1.3x", "method": method, "round_to": 1, "share": 0.75}
+    asked = {**ASKED, "method": method}
     whole = PruneCallback(**asked)
     trainer_of(library, tmp_path / "whole", whole).train()
     report = whole.pruner.report()
@@ -75,3 +85,65 @@ def test_a_trainer_prunes_and_goes_on_after_a_break(library: Any, method: str, t
         assert torch.equal(mask, again.masks[name]), name
     for name, tensor in program.module.tensors().items():
         torch.testing.assert_close(again.module.tensors()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("default")
+def test_mixed_precision(library: Any, tmp_path: Path) -> None:
+    from compressor.integrations.transformers import PruneCallback
+
+    callback = PruneCallback(**ASKED, method="admm")
+    trainer = trainer_of(library, tmp_path, callback, bf16=True)
+    trainer.train()
+    assert callback.pruner.n_done == 8 and is_cut(trainer.model, callback.pruner.masks)
+    assert compressor.compact(callback.program())[1].agreement is not None
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_average_is_followed(library: Any, tmp_path: Path) -> None:
+    from compressor.integrations.transformers import PruneCallback
+
+    callback = PruneCallback(**ASKED, method="magnitude")
+
+    class Average(library.TrainerCallback):  # type: ignore[name-defined, misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            self.model = torch.optim.swa_utils.AveragedModel(given["model"])
+            callback.pruner.follow(self.model)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            self.model.update_parameters(given["model"])
+
+    average = Average()
+    trainer_of(library, tmp_path, callback, average, n_steps=4).train()
+    assert is_cut(average.model.module, callback.pruner.masks)
+    program = callback._course.end(average.model)
+    assert program.masks and compressor.compact(program)[1].agreement is not None
+
+
+PARALLEL = """
+import os, sys
+import torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from compressor.models.external import imported_beside_any_torch
+imported_beside_any_torch("torchvision")
+library = imported_beside_any_torch("transformers")
+from tests.integrations.test_transformers import ASKED, trainer_of
+from compressor.integrations.transformers import PruneCallback
+folder = Path(sys.argv[1])
+callback = PruneCallback(**ASKED, method="admm")
+trainer_of(library, folder, callback, n_steps=4, ddp_backend="gloo", save_strategy="no").train()
+assert torch.distributed.get_world_size() == 2
+program = callback.program()
+torch.save({"weights": program.module.state_dict(), "masks": dict(program.masks)}, folder / os.environ["RANK"])
+torch.distributed.barrier()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_two_processes_cut_the_same(library: Any, tmp_path: Path) -> None:
+    run_on_two(PARALLEL, tmp_path)
+    one, two = (torch.load(tmp_path / rank, weights_only=True) for rank in ("0", "1"))
+    for part in ("weights", "masks"):
+        assert one[part] and one[part].keys() == two[part].keys()
+        assert all(torch.equal(value, two[part][name]) for name, value in one[part].items())

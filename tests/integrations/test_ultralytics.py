@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import compressor
+from compressor.data import Batch, Classification
+from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import UsageError
 
 pytestmark = [
@@ -113,6 +116,19 @@ def test_its_trainer_prunes_and_its_average_is_masked(
     assert proof.agreement is not None and smaller.n_parameters < program.n_parameters
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: on a CPU its trainer has no fp16")
+def test_its_mixed_precision_on_a_gpu(yolo: Any, data: Path, tmp_path: Path) -> None:
+    from compressor.integrations.ultralytics import PruneCallback
+
+    model = yolo(tmp_path)
+    callback = PruneCallback(ratio="1.5x", of="macs", method="admm", round_to=1).attach(model)
+    trainer = train(model, data, tmp_path, device=0, amp=True)
+    assert callback.pruner.is_finished and trainer.scaler.is_enabled()
+    assert cut(trainer.model, callback.pruner.masks) == cut(trainer.ema.ema, callback.pruner.masks) == 0.0
+    assert compressor.compact(callback.program())[1].agreement is not None
+
+
 def test_a_broken_training_goes_on(yolo: Any, data: Path, tmp_path: Path, example: Any) -> None:
     from compressor.integrations.ultralytics import PruneCallback
 
@@ -162,6 +178,42 @@ def test_the_file_is_like_that_of_yolo_export(yolo: Any, data: Path, tmp_path: P
     found = example._library()(str(tmp_path / "small.onnx")).val(**options, project=str(tmp_path))
     assert 0.0 <= found.results_dict["metrics/mAP50(B)"] <= 1.0
     assert found.names == {0: "square", 1: "disc", 2: "triangle"}
+
+
+def test_its_loss_trains_in_the_tools_own_loop(yolo: Any, tmp_path: Path) -> None:
+    """A task that reads the raw maps of the training forward: its heads train as their author trains them."""
+    from ultralytics.cfg import get_cfg
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    model = yolo(tmp_path).model
+    model.args = get_cfg()
+    program = compressor.load(copy.deepcopy(model), [f"3x{SIDE}x{SIDE}"])
+
+    class Boxes(Classification):
+        def loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> torch.Tensor:
+            return outputs.square().mean()  # of decoded boxes, which are only measured
+
+        def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[float, int]]:
+            return {"accuracy": (0.0, len(batch.target))}
+
+        def training_loss(self, outputs: Any, batch: Batch, *, smoothing: float = 0.0) -> torch.Tensor:
+            n = len(batch.target)
+            given = {"batch_idx": torch.arange(n), "cls": batch.target[:, None], "bboxes": torch.full((n, 4), 0.5)}
+            losses.append(v8DetectionLoss(model)(outputs, given)[0].sum())
+            return losses[-1]
+
+    losses: list[torch.Tensor] = []
+    images, labels = torch.rand(8, 3, SIDE, SIDE), torch.arange(8) % 3
+    data = ArraySource("boxes", Arrays(images, labels), Arrays(images[:2], labels[:2]), 3)
+    recipe = compressor.Recipe(epochs=2, batch_size=4, optimizer="sgd", lr=0.001)
+    settings = compressor.PruneSettings(ratio=1.5, of="macs", method="magnitude", round_to=1, retrain_recipe=recipe)
+    pruned, _ = compressor.prune(program, settings, data=data, task=Boxes(), model=model)
+    assert len(losses) == 4 and losses[-1] < losses[0]
+    smaller, proof = compressor.compact(pruned)
+    assert proof.agreement is not None
+    smaller.module.train()(images[:2]).square().mean().backward()
+    trained = {name: p.grad for name, p in smaller.module.named_parameters() if p.requires_grad}
+    assert all(g is not None and bool(torch.isfinite(g).all()) and bool(g.any()) for g in trained.values())
 
 
 def test_what_cannot_be_is_refused() -> None:

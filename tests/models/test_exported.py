@@ -121,3 +121,21 @@ def test_what_was_set_on_a_module_is_put_back() -> None:
     with exported_form(module):
         module.forward = lambda x: x  # type: ignore[method-assign, assignment]
     assert module.forward is own
+
+
+def test_its_part_with_weights_trains_as_its_graph_does(detection: Any) -> None:
+    """In training mode the whole detector asks for boxes; up to its heads it does what the graph does, which trains."""
+    from compressor.data import open_task
+    from compressor.progress import Silent
+    from compressor.pruning.training_form import find_form
+
+    notes: list[str] = []
+
+    class Told(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    for kind in ("one stage", "two stages"):
+        module = small(detection, kind)
+        assert find_form(captured(module), module, None, open_task(None), Told()) is None
+    assert notes == []

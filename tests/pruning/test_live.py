@@ -5,10 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +22,8 @@ from compressor.pruning.live_model import LiveModel, specs_of, unwrapped
 from compressor.training.devices import flushed_denormals, seed_epoch
 from compressor.training.optimizer import build_optimizer
 from compressor.training.schedule import learning_rate
+from tests.integrations.processes import run_on_two
 
-ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("admm", "group-lasso", "magnitude")
 STEPS = 40
 
@@ -205,6 +201,27 @@ def test_habits_of_loops_keep_working(habit: str, method: str) -> None:
     assert 2.0 <= pruner.report().got < 2.3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_half_precision_on_a_gpu(method: str, fused: bool) -> None:
+    model = network().cuda()
+    optimizer, scaler = sgd(model, fused=fused), torch.amp.GradScaler("cuda")
+    pruner = pruner_of(model, method).attach(optimizer)
+    for number in range(2 * STEPS):
+        x, y = (part.cuda() for part in batch(number))
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype=torch.float16):
+            loss = nn.functional.cross_entropy(model(x)[0], y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    pruner.finish()
+    assert is_masked(model, pruner.masks)
+    assert compressor.compact(pruner.program())[1].agreement is not None
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_averaged_copy_comes_out_masked(method: str) -> None:
     model = network()
@@ -313,7 +330,7 @@ for method in METHODS:
     weights = {name: value.tolist() for name, value in model.module.named_parameters()}
     masks = {name: mask.tolist() for name, mask in pruner.masks.items()}
     found[method] = {"weights": weights, "masks": masks, "got": pruner.report().got}
-open(f"{sys.argv[1]}.{rank}", "w").write(json.dumps(found))
+open(f"{sys.argv[1]}/found.{rank}", "w").write(json.dumps(found))
 dist.barrier()
 dist.destroy_process_group()
 sys.stderr.flush()
@@ -322,20 +339,7 @@ os._exit(0)
 
 
 def test_two_processes_cut_the_same(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    places = [{"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"} for rank in range(2)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PARALLEL, str(tmp_path / "found"), str(ROOT)],
-            env={**os.environ, **place, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for place in places
-    ]  # fmt: skip
-    errors = [process.communicate(timeout=300)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], errors
+    run_on_two(PARALLEL, tmp_path)
     one, two = (json.loads((tmp_path / f"found.{rank}").read_text()) for rank in range(2))
     assert one == two
     assert all(2.0 <= found["got"] < 2.3 for found in one.values())

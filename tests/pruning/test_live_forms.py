@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.data.arrays import Arrays, ArraySource
 from compressor.pruning import Loop, prune_in_your_loop
 
 
@@ -25,26 +27,34 @@ def step(model: nn.Module, side: int, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
-@pytest.mark.parametrize(("name", "side", "heads"), [("googlenet", 64, ("aux1", "aux2"))])
-def test_auxiliary_heads_train_along_and_the_compact_network_trains(
-    name: str, side: int, heads: tuple[str, ...]
-) -> None:
+SIDE, HEADS = 64, ("aux1", "aux2")
+
+
+@pytest.fixture(scope="module")
+def googlenet() -> tuple[compressor.Program, nn.Module]:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
     modules: list[nn.Module] = []
-    arguments = {"num_classes": 4, "init_weights": False, "aux_logits": True}
     dense = compressor.load(
-        "init", arch=f"torchvision:{name}", arch_args=arguments, on_module=modules.append,
-        inputs=[compressor.InputSpec("x", (None, 3, side, side))],
+        "init", arch="torchvision:googlenet", on_module=modules.append,
+        arch_args={"num_classes": 4, "init_weights": False, "aux_logits": True},
+        inputs=[compressor.InputSpec("x", (None, 3, SIDE, SIDE))],
     )  # fmt: skip
-    (model,) = modules
-    before = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith(heads)}
-    assert before and not any(n.startswith(heads) for n in dense.parameters)
+    return dense, modules[0]
+
+
+def test_auxiliary_heads_train_along_and_the_compact_network_trains(
+    googlenet: tuple[compressor.Program, nn.Module],
+) -> None:
+    dense, model = googlenet[0], copy.deepcopy(googlenet[1])
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith(HEADS)}
+    assert before and not any(n.startswith(HEADS) for n in dense.parameters)
 
     def train(network: nn.Module, loop: Loop) -> None:
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
         loop.attach(optimizer)
         assert set(before) <= set(loop.report().untouched), "what evaluation does not read is named"
-        step(network, side, optimizer)
+        step(network, SIDE, optimizer)
 
     settings = compressor.PruneSettings(ratio=2, of="macs", method="magnitude")
     pruned, report = prune_in_your_loop(dense, model, settings, train)
@@ -56,9 +66,27 @@ def test_auxiliary_heads_train_along_and_the_compact_network_trains(
 
     module = small.module.train()
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
-    step(module, side, optimizer)
-    gradients = {n: p.grad for n, p in module.named_parameters()}
-    assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients.values())
+    step(module, SIDE, optimizer)
+    for name, parameter in module.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any()), name
+
+
+def test_the_tools_own_loop_trains_them_too(googlenet: tuple[compressor.Program, nn.Module]) -> None:
+    dense, model = googlenet[0], copy.deepcopy(googlenet[1])
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(4, 3, SIDE, SIDE, generator=generator), torch.tensor([0, 1, 2, 3])
+    data = ArraySource("noise", Arrays(images, labels), Arrays(images[:2], labels[:2]), 4)
+    recipe = compressor.Recipe(epochs=1, batch_size=4, optimizer="sgd", lr=0.01, weight_decay=0.0)
+    settings = compressor.PruneSettings(ratio=2, of="macs", method="magnitude", retrain_recipe=recipe)
+    pruned, report = compressor.prune(dense, settings, data=data, model=model)
+    assert report.got >= 2
+    pruned.check_masks()
+    now = dict(model.named_parameters())
+    moved = {name for name, value in before.items() if not torch.equal(value, now[name])}
+    assert {name for name in before if name.startswith(HEADS)} <= moved
+    assert not any(name.startswith(HEADS) for name in pruned.parameters)
 
 
 def test_what_is_cut_is_dead_in_the_training_form_too() -> None:
