@@ -101,6 +101,11 @@ NETWORKS = {
     "bert": (Bert, (InputSpec("ids", (None, 8), "int64", 13), InputSpec("mask", (None, 8))), HEADS),
     "grouped queries, repeated": (Llama, (IDS,), 2),
     "grouped queries, in the kernel": (lambda: Llama(repeat=False), (IDS,), 2),
+    "one key for all queries": (lambda: Llama(kv_heads=1), (IDS,), HEADS),
+    "one key, in the kernel": (lambda: Llama(kv_heads=1, repeat=False), (IDS,), HEADS),
+    "queries inside of groups": (lambda: Llama(heads=8), (IDS,), 4),
+    "queries inside of groups, in the kernel": (lambda: Llama(heads=8, repeat=False), (IDS,), 4),
+    "more keys than queries of each": (lambda: Llama(heads=8, kv_heads=4), (IDS,), 4),
     "nn.MultiheadAttention": (TorchAttention, TOKENS, 2 * HEADS),
     "einsum": (EinsumAttention, TOKENS, HEADS),
     "linear attention": (LinearAttention, TOKENS, HEADS),
@@ -137,7 +142,26 @@ def test_heads_go_exactly(name: str, tmp_path: Path) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in small.module.parameters())
 
 
-@pytest.mark.parametrize("name", ["vit", "swin", "grouped queries, repeated", "nn.MultiheadAttention"])
+@pytest.mark.parametrize("repeat", [True, False])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_queries_go_evenly_from_all_groups_and_keys_stay(kv_heads: int, repeat: bool) -> None:
+    """One query of every group: of 8 queries on 2 keys, number g of the first group with number g of the second."""
+    program = program_of(Llama(heads=8, kv_heads=kv_heads, repeat=repeat), (IDS,))
+    units = find_units(program, HEAD)
+    per_group = 8 // kv_heads
+    of_query = units.axes["q.weight", 0].reshape(kv_heads, per_group, 6)
+    assert (of_query >= 0).all() and (of_query == of_query[:1, :, :1]).all()
+    assert len(np.unique(of_query)) == per_group
+    assert (units.axes["k.weight", 0] < 0).all() and (units.axes["v.weight", 0] < 0).all()
+    pruned, _ = prune(program, PruneSettings(ratio=1.02, pattern="head", method="magnitude"))
+    small, _ = compact(pruned)
+    assert small.parameters["q.weight"].shape[0] % (6 * kv_heads) == 0
+    assert small.parameters["q.weight"].shape[0] < 48 == program.parameters["q.weight"].shape[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "swin", "grouped queries, repeated", "nn.MultiheadAttention", "queries inside of groups"]
+)
 def test_heads_and_residual_stream_together(name: str) -> None:
     _, program = units_and_program(name)
     masked, small, units, _ = masked_and_compact(program, WalkOptions(keep_heads=True, through_norm="exact"))

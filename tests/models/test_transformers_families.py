@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.asking import PruneSettings
-from compressor.axes import find_blocks
+from compressor.asking import PruneSettings, WalkOptions
+from compressor.axes import find_blocks, find_units
 from compressor.compaction import compact
 from compressor.errors import ModelError
 from compressor.exporting import export_onnx
@@ -181,4 +181,26 @@ def test_attention_and_mlp_of_every_layer_are_blocks_of_their_own(transformers: 
     small, proof = compact(pruned)
     assert len(proof.branches) >= 1 and small.n_parameters == report.compact_params
     if name in ("bert", "llama"):
+        export_onnx(small, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "keys", "units"),
+    [
+        ("llama", 4, 1, 4), ("llama", 8, 2, 4), ("llama", 8, 4, 4), ("gemma3", 4, 1, 4), ("qwen2", 8, 2, 4),
+        ("qwen3", 4, 1, 4), ("phi3", 4, 1, 4),
+    ],
+)  # fmt: skip
+def test_heads_of_grouped_queries_go_and_stay_groups(
+    transformers: Any, tmp_path: Path, name: str, heads: int, keys: int, units: int
+) -> None:
+    """As many units in a layer as queries in a group, or groups where these are more; exact, and in ONNX."""
+    more = {"num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": 1}
+    save_small(transformers, name, tmp_path, **more)
+    program = load(tmp_path)
+    assert int(find_units(program, WalkOptions(keep_heads=True)).heads.sum()) == units
+    pruned, _ = prune(program, PruneSettings(ratio=1.02, pattern="head", method="magnitude"))
+    small, proof = compact(pruned)
+    assert small.n_parameters < program.n_parameters and proof.agreement is not None
+    if (name, heads) in (("llama", 8), ("gemma3", 4)):
         export_onnx(small, tmp_path / "small.onnx")

@@ -60,6 +60,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", {**_GROUPED, "head_dim": 8}),
     "gemma": ("GemmaForCausalLM", {**_GROUPED, "head_dim": 8}),
     "gemma2": ("Gemma2ForCausalLM", {**_GROUPED, "head_dim": 8, "sliding_window": 16}),
+    "gemma3": ("Gemma3ForCausalLM", {**_GROUPED, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 16}),
     "olmo2": ("Olmo2ForCausalLM", _GROUPED),
     "stablelm": ("StableLmForCausalLM", _GROUPED),
     "starcoder2": ("Starcoder2ForCausalLM", _GROUPED),
