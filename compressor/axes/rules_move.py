@@ -7,6 +7,7 @@ so nothing is expanded that does not have to be.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -117,8 +118,15 @@ def expand(ctx: Context, node: Node, a: Arguments) -> Value:
         labels += [label.with_zero(False) for label in a["other"].labels if set(label.dims) <= set(stretched)]
     else:
         given = arguments(node)["size"]  # the node's own: a size that is computed (the batch) is a node there
-        labels += [fresh_label(ctx, dim) for dim in stretched if isinstance(given[dim], int) and given[dim] > 1]
+        labels += [fresh_label(ctx, dim) for dim in stretched if _has_parts(given[dim])]
     return Value(ctx.out.sizes, tuple(labels), x.uniform)
+
+
+def _has_parts(size: Any) -> bool:
+    """Whether some of a size may go: of a number above 1, or of one times the batch (heads that lie along it)."""
+    if isinstance(size, Node):
+        return size.target is operator.mul and any(_has_parts(n) for n in size.args if isinstance(n, int))
+    return isinstance(size, int) and size > 1
 
 
 def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:

@@ -95,6 +95,29 @@ class PooledAttention(nn.Module):
         return self.o((weights @ value.transpose(-2, -1)).transpose(1, 2).reshape(n, t, WIDTH))
 
 
+class DisentangledAttention(nn.Module):
+    """DeBERTa's: heads folded into the batch, scores of relative positions picked by an index that is stretched to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(7, WIDTH), nn.Linear(7, WIDTH), nn.Linear(7, WIDTH)
+        self.positions, self.pos, self.o = nn.Parameter(torch.rand(17, 7)), nn.Linear(7, WIDTH), nn.Linear(WIDTH, 3)
+        self.register_buffer("distance", torch.arange(9)[:, None] - torch.arange(9) + 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        query, key, value = (self._folded(layer(x)) for layer in (self.q, self.k, self.v))
+        pos = self._folded(self.pos(self.positions)[None]).repeat(n, 1, 1)
+        places = self.distance[None].expand(HEADS * n, t, t)
+        scores = query @ key.transpose(1, 2) + (query @ pos.transpose(1, 2)).gather(-1, places)
+        out = (scores.view(n, HEADS, t, t).softmax(-1).view(-1, t, t) @ value).view(n, HEADS, t, -1)
+        return self.o(out.transpose(1, 2).reshape(n, t, WIDTH))
+
+    def _folded(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        return x.view(n, t, HEADS, -1).transpose(1, 2).reshape(-1, t, WIDTH // HEADS)
+
+
 NETWORKS = {
     "vit": (Vit, IMAGE, 2 * HEADS),
     "swin": (Swin, IMAGE, HEADS),
@@ -108,6 +131,7 @@ NETWORKS = {
     "more keys than queries of each": (lambda: Llama(heads=8, kv_heads=4), (IDS,), 4),
     "nn.MultiheadAttention": (TorchAttention, TOKENS, 2 * HEADS),
     "einsum": (EinsumAttention, TOKENS, HEADS),
+    "disentangled attention": (DisentangledAttention, TOKENS, HEADS),
     "linear attention": (LinearAttention, TOKENS, HEADS),
     "pooled, with indexed biases": (PooledAttention, TOKENS, HEADS),
 }
