@@ -2,8 +2,8 @@
 
     python benchmarks/blocks.py CHECKPOINT --arch resnet56 --data cifar10:DIR [--ratio 1.3 1.5] [--out FILE]
 
-Blocks go in the order that training images give (`--score output`), the widths are those that the runtime likes. Dense
-and all that is cut are timed side by side in onnxruntime, one thread, batch 1. Test images are read once, at the end.
+Blocks go in the order that training images give (`--score output`), the widths are those that the runtime likes.
+Dense and all that is cut are timed side by side in onnxruntime, one thread, batch 1. Test images are read at the end.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from compressor.timing import OperatorClock, compare, default_cache, side_by_sid
 from compressor.training import evaluate
 
 PATTERNS = ("layer", "channel", "layer+channel")
-SECONDS = 10.0
+SECONDS = 5.0
 BATCHES = 20
 """Training batches for the statistics of batch norm."""
 
 
-def cut(dense: Program, data: DataSource, pattern: str, ratio: float, clock: OperatorClock) -> Program:
+def cut(dense: Program, order: tuple[str, ...] | None, pattern: str, ratio: float, clock: OperatorClock) -> Program:
     """The masked network, nothing trained."""
     settings = PruneSettings(ratio=ratio, of="macs", pattern=pattern, method="magnitude")
-    order = order_of(dense, settings, data, Silent())
     choice = Choice(settings, clock, find_preferences(clock), order)
     chosen = make_selector(dense, find_units(dense, settings.walk), choice).select(dense.parameters, ratio)
     program = dense.clone()
@@ -53,8 +52,8 @@ def healed(masked: Program, dense: Program, data: DataSource) -> Program:
     return program
 
 
-def accuracy(program: Program, data: DataSource) -> float:
-    return evaluate(program.module, data, open_task(None), batch_size=250)["accuracy"]
+def accuracy(program: Program, data: DataSource, limit: int | None) -> float:
+    return evaluate(program.module, data, open_task(None), batch_size=250, limit=limit)["accuracy"]
 
 
 def main() -> None:
@@ -63,6 +62,7 @@ def main() -> None:
     parser.add_argument("--arch", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--ratio", nargs="*", type=float, default=[1.3, 1.5])
+    parser.add_argument("--limit", type=int, help="test images; default: all")
     parser.add_argument("--out", type=Path, default=Path("blocks.jsonl"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -72,7 +72,8 @@ def main() -> None:
         OperatorClock(1, default_cache()),
     )
     names = [(pattern, ratio) for ratio in asked.ratio for pattern in PATTERNS]
-    masked = [cut(dense, data, pattern, ratio, clock) for pattern, ratio in names]
+    order = order_of(dense, PruneSettings(ratio=2, of="macs", pattern="layer", method="magnitude"), data, Silent())
+    masked = [cut(dense, order, pattern, ratio, clock) for pattern, ratio in names]
     small = [compact(program, stopwatch=clock)[0] for program in masked]
     models = [to_runnable(program) for program in (dense, *small)]
     seconds, opening = side_by_side(models, feeds_of(dense), 1, SECONDS)
@@ -81,8 +82,8 @@ def main() -> None:
         row = {
             "pattern": pattern, "asked": ratio, "macs": count_macs(dense) / count_macs(small[column - 1]),
             "params": dense.n_parameters / small[column - 1].n_parameters, "speedup": found.speedup, "low": found.low,
-            "high": found.high, "cut": accuracy(small[column - 1], data),
-            "recalibrated": accuracy(healed(masked[column - 1], dense, data), data),
+            "high": found.high, "cut": accuracy(small[column - 1], data, asked.limit),
+            "recalibrated": accuracy(healed(masked[column - 1], dense, data), data, asked.limit),
         }  # fmt: skip
         print(json.dumps(row), flush=True)
         with asked.out.open("a", encoding="utf-8") as file:

@@ -77,9 +77,10 @@ def _prunable(program: Program, units: UnitMap, free: Keep) -> int:
 def _row(program: Program, units: UnitMap, layer: Layer, macs: dict[str, Macs], free: Keep) -> LayerRow:
     parameters = program.parameters
     owned = [name for name in layer.tensors if name in parameters]
-    of_index = units.axes.get((layer.weight, layer.out_dim))
+    dim = _filter_dim(units, layer, free)
+    of_index = units.axes.get((layer.weight, dim))
     n_prunable = 0 if of_index is None else int(free[of_index].sum())
-    pin = units.pin_at.get((layer.weight, layer.out_dim))
+    pin = units.pin_at.get((layer.weight, dim))
     n_zeroed = sum(int((~program.masks[name]).sum()) for name in owned if name in program.masks)
     shape = program.shapes.get(layer.node)
     sizes = shape.sizes if isinstance(shape, TensorShape) else ()
@@ -92,10 +93,19 @@ def _row(program: Program, units: UnitMap, layer: Layer, macs: dict[str, Macs], 
         params=Params(sum(parameters[name].numel() for name in owned)),
         macs=macs.get(layer.node, Macs(0)),
         n_zeroed=n_zeroed,
-        n_filters=weight.shape[layer.out_dim] if weight.dim() else 1,
+        n_filters=weight.shape[dim] if weight.dim() else 1,
         n_prunable=n_prunable,
         pinned=pin.reason if pin is not None else None,
     )
+
+
+def _filter_dim(units: UnitMap, layer: Layer, free: Keep) -> int:
+    """The axis that a row counts: the filters', but of a bare parameter the one that most may go from, because nothing
+    says which that is (the weights of all experts in one tensor). Shapes: free (n_units + 1,)"""
+    if layer.kind != "parameter":
+        return layer.out_dim
+    counts = {dim: int(free[of_index].sum()) for (name, dim), of_index in units.axes.items() if name == layer.weight}
+    return max(counts, key=lambda dim: (counts[dim], dim == layer.out_dim), default=layer.out_dim)
 
 
 def _groups(program: Program, units: UnitMap) -> tuple[UnitGroup, ...]:

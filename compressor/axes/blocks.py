@@ -287,9 +287,11 @@ def _without_pairs(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _named(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """Blocks called after the module that holds all of their layers, or their last one, where that is one block's
-    alone; else after their last layer, or their first."""
-    choices = [(_common(block.layers), block.name.rpartition(".")[0], block.name, block.layers[0]) for block in blocks]
+    """Blocks called after the module that holds all of their layers and none of another's, or after that of their last
+    layer, where it is one block's alone; else after their last layer, or their first."""
+    choices = [
+        (_own_module(block, blocks), block.name.rpartition(".")[0], block.name, block.layers[0]) for block in blocks
+    ]
     counts = Counter(name for names in choices for name in set(names))
     found: dict[str, Block] = {}
     for block, names in zip(blocks, choices, strict=True):
@@ -297,6 +299,13 @@ def _named(blocks: Sequence[Block]) -> tuple[Block, ...]:
         name = name if name not in found else f"{name} at {block.branches[0][0]}"
         found[name] = replace(block, name=name)
     return tuple(found.values())
+
+
+def _own_module(block: Block, blocks: Sequence[Block]) -> str:
+    """The module that the block's layers lie in, if those of other blocks in it go with the block; "" for none."""
+    module = _common(block.layers)
+    inside = (layer for other in blocks for layer in other.layers if layer.startswith(f"{module}."))
+    return module if module and set(inside) <= set(block.layers) else ""
 
 
 def _common(names: Sequence[str]) -> str:

@@ -148,7 +148,7 @@ def _before(node: Node, dims: frozenset[int], shapes: Shapes) -> Iterator[At]:
         source = arguments(node)["self"]
         places = _places(node, _sizes(source, shapes))
         yield source, frozenset(places[dim] for dim in dims if dim in places)
-    elif node.target in _SAME_DIMS or torch.Tag.pointwise in getattr(node.target, "tags", ()):
+    elif node.target in _SAME_DIMS or families.works_by_element(node.target):
         for source in node.all_input_nodes:
             sizes = _sizes(source, shapes)
             if not sizes:

@@ -15,6 +15,7 @@ from torch.fx import Node
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value
 from compressor.axes.meeting import ids_along, join, no_partner, unify
+from compressor.axes.rules_move import SHARED, shares_evenly
 from compressor.axes.table import Arguments, Context, rule
 from compressor.program import families
 from compressor.program.letters import einsum_letters
@@ -197,7 +198,8 @@ def attention(ctx: Context, node: Node, a: Arguments) -> Value:
     query, key, value, mask = a["query"], a["key"], a["value"], a["attn_mask"]
     batch = _batch_names(query.rank - 2)
     if a.get("enable_gqa"):
-        key, value = _repeated_heads(key, query), _repeated_heads(value, query)
+        offsets = ctx.ids.new(max(query.sizes[-3] // key.sizes[-3], 1))
+        key, value = (_repeated_heads(ctx, shared, query, offsets) for shared in (key, value))
     scores_sizes = (*query.sizes[:-1], key.sizes[-2])
     scores = contract(
         ctx, [[*batch, "l", "e"], [*batch, "s", "e"]], [query, key], [*batch, "l", "s"], sizes=scores_sizes
@@ -209,16 +211,25 @@ def attention(ctx: Context, node: Node, a: Arguments) -> Value:
     return contract(ctx, [[*batch, "l", "s"], [*batch, "s", "v"]], [weights, value], [*batch, "l", "v"])
 
 
-def _repeated_heads(shared: Value, query: Value) -> Value:
-    """Keys or values as grouped-query attention sees them: every head repeated for the queries that share it."""
+def _repeated_heads(ctx: Context, shared: Value, query: Value, offsets: Ids) -> Value:
+    """Keys or values as grouped-query attention sees them: every head repeated for the queries that share it.
+
+    Where queries go evenly from all groups (`shares_evenly`), the heads are pinned, and `offsets` stand for the queries
+    of a group.
+    """
     dim = shared.rank - 3
     times = query.sizes[dim] // shared.sizes[dim] if shared.sizes[dim] > 1 else 1
     sizes = tuple(size * times if d == dim else size for d, size in enumerate(shared.sizes))
-    repeated = tuple(
-        replace(label, ids=np.repeat(label.ids, times, axis=label.dims.index(dim))) if dim in label.dims else label
-        for label in shared.labels
-    )
-    return Value(sizes, repeated)
+    repeated: list[Label] = []
+    for label in shared.labels:
+        if label.dims == (dim,) and shares_evenly(ctx, label, times):
+            ctx.pin(label, SHARED)
+            repeated.append(Label((dim,), np.tile(offsets, shared.sizes[dim]), False))
+        elif dim in label.dims:
+            repeated.append(replace(label, ids=np.repeat(label.ids, times, axis=label.dims.index(dim))))
+        else:
+            repeated.append(label)
+    return Value(sizes, tuple(repeated))
 
 
 @rule(families.EMBEDDING)

@@ -7,6 +7,7 @@ so nothing is expanded that does not have to be.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,14 +39,22 @@ def _one_per_dimensions(ctx: Context, labels: Iterable[Label]) -> tuple[Label, .
     """Labels that a view has merged (heads and their width) as one: united, but for those that may not go anyway.
 
     A pinned label beside a free one is dropped: nothing of it is ever removed, and a union would pin the other. So is
-    one that a stretch made, once it is pinned: a key that several queries share stays as often repeated.
+    one that a stretch made, once it is pinned: a key that several queries share stays as often repeated, unless more
+    queries share it than there are keys (`shares_evenly`). Beside heads that stay whole, what is inside of them is
+    pinned.
     """
     found: dict[tuple[int, ...], Label] = {}
     merged = list(labels)
     for label in merged:
-        real = (other for other in merged if other.dims == label.dims and not ctx.is_stretched(other))
-        if ctx.is_stretched(label) and any(real):
-            ctx.pin(label, "repeats what is merged with it")
+        others = [other for other in merged if other.dims == label.dims and other is not label]
+        real = [other for other in others if not ctx.is_stretched(other)]
+        if ctx.is_stretched(label) and real:
+            if all(shares_evenly(ctx, other, n_shared=len(np.unique(label.ids))) for other in real):
+                ctx.pin(real, SHARED)
+            else:
+                ctx.pin(label, "repeats what is merged with it")
+        elif not ctx.are_heads(label) and any(ctx.are_heads(other) for other in others):
+            ctx.pin(label, "a position inside of attention heads")
     for label in merged:
         other = found.get(label.dims)
         if other is None or ctx.ids.all_pinned(other.ids):
@@ -54,6 +63,19 @@ def _one_per_dimensions(ctx: Context, labels: Iterable[Label]) -> tuple[Label, .
             ctx.unite(other.ids, label.ids)
             found[label.dims] = other.with_zero(other.zero and label.zero)
     return tuple(found.values())
+
+
+SHARED = "every group of queries shares one of its heads: queries go evenly from all groups"
+"""Why heads of keys and values stay where single queries of a group are units."""
+
+
+def shares_evenly(ctx: Context, keys: Label, n_shared: int) -> bool:
+    """Whether to cut queries inside of groups, one of every group at a time, and not whole groups with their keys.
+
+    Both cannot be: a query would belong to two units. There are as many units as queries in a group, or as groups; what
+    is finer is taken. `keys` are the heads that `n_shared` queries share each.
+    """
+    return ctx.are_heads(keys) and n_shared > len(np.unique(keys.ids))
 
 
 def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
@@ -96,8 +118,15 @@ def expand(ctx: Context, node: Node, a: Arguments) -> Value:
         labels += [label.with_zero(False) for label in a["other"].labels if set(label.dims) <= set(stretched)]
     else:
         given = arguments(node)["size"]  # the node's own: a size that is computed (the batch) is a node there
-        labels += [fresh_label(ctx, dim) for dim in stretched if isinstance(given[dim], int) and given[dim] > 1]
+        labels += [fresh_label(ctx, dim) for dim in stretched if _has_parts(given[dim])]
     return Value(ctx.out.sizes, tuple(labels), x.uniform)
+
+
+def _has_parts(size: Any) -> bool:
+    """Whether some of a size may go: of a number above 1, or of one times the batch (heads that lie along it)."""
+    if isinstance(size, Node):
+        return size.target is operator.mul and any(_has_parts(n) for n in size.args if isinstance(n, int))
+    return isinstance(size, int) and size > 1
 
 
 def fresh_label(ctx: Context, dim: int, zero: bool = False) -> Label:

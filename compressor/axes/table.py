@@ -52,6 +52,11 @@ class Context:
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)
 
+    def are_heads(self, label: Label) -> bool:
+        """Whether the label stands for whole attention heads, in a walk that keeps them whole."""
+        own = set(label.ids.ravel().tolist())
+        return any(own.issubset(heads.ravel().tolist()) for heads in self.heads)
+
     def is_stretched(self, label: Label) -> bool:
         """Whether all is equal along the label: its ids stand for no weights of their own."""
         return self.stretched.issuperset(label.ids.ravel().tolist()) if self.stretched else False

@@ -76,6 +76,8 @@ class Zeros:
             return self._operand(bound["self"]) if plain else None
         if node.target in _PASSES:
             return self._operand(bound["input"] if "input" in bound else bound["self"])
+        if families.operator_name(node.target) == "sum":
+            return self._operand(bound["self"])
         return self._by_element(node, bound) if families.works_by_element(node.target) else None
 
     def _of_norm(self, bound: dict[str, Any]) -> Zeroed:
@@ -115,7 +117,7 @@ class Zeros:
     def _one(self, operands: Iterable[Any]) -> Zeroed:
         """Of a product that is summed: the weights in it, else the operand that is nearest to its own."""
         known = [(one, found) for one in operands if (found := self._operand(one)) is not None]
-        own = [found for one, found in known if one not in self._of_input]
+        own = [found for one, found in known if one not in self._of_input or _is_chosen_weight(one)]
         return next((found for found in (*own, *(found for _, found in reversed(known)))), None)
 
     def _all(self, operands: Iterable[Any]) -> Zeroed:
@@ -131,6 +133,13 @@ class Zeros:
     def _sizes(self, node: Node) -> tuple[int, ...]:
         shape = self._shapes.get(node.name)
         return shape.sizes if isinstance(shape, TensorShape) else ()
+
+
+def _is_chosen_weight(node: Node) -> bool:
+    """Whether a value is a parameter, or what another tensor chooses of one: the weights of an expert."""
+    while node.target in _PASSES:
+        node = node.all_input_nodes[0]
+    return node.op == "get_attr"
 
 
 def _both(a: Zeroed, b: Zeroed) -> Zeroed:

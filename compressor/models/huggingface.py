@@ -25,6 +25,10 @@ from compressor.models.task_outputs import return_tensors
 from compressor.narrowing import is_list, is_row
 from compressor.sealed import sealed
 
+EXPERTS = "_experts_implementation"
+"""How the library computes a mixture of experts. Of its ways only the products of chosen weights are plain operators:
+another calls an operator of its own, and one loops over the experts that happen to be chosen."""
+
 Found = tuple[nn.Module, None, tuple[InputHint, ...], dict[str, Any]]
 
 
@@ -139,6 +143,8 @@ def _describe(
             for name, value in () if unknown else arch_args.items():
                 setattr(config, name, value)
             kind = _class(transformers, config, where)
+            if hasattr(config, EXPERTS):
+                setattr(config, EXPERTS, "batched_mm")
     except CompressError:
         raise
     except Exception as cause:  # transformers raises anything on a configuration that it does not know

@@ -132,14 +132,14 @@ class ConvNext(nn.Module):
 class Llama(nn.Module):
     """Grouped queries, rotary positions, RMS norms: torch's and one written out, a gated MLP."""
 
-    def __init__(self, *, repeat: bool = True, kv_heads: int = 2) -> None:
+    def __init__(self, *, repeat: bool = True, kv_heads: int = 2, heads: int = HEADS) -> None:
         super().__init__()
-        self.repeat, self.kv_heads, self.head_width = repeat, kv_heads, 6
+        self.repeat, self.kv_heads, self.heads, self.head_width = repeat, kv_heads, heads, 6
         self.embedding = nn.Embedding(11, WIDTH)
         self.norm1, self.norm2 = nn.RMSNorm(WIDTH), nn.Parameter(torch.zeros(WIDTH))
-        self.q = nn.Linear(WIDTH, HEADS * 6, bias=False)
+        self.q = nn.Linear(WIDTH, heads * 6, bias=False)
         self.k, self.v = nn.Linear(WIDTH, kv_heads * 6, bias=False), nn.Linear(WIDTH, kv_heads * 6, bias=False)
-        self.o = nn.Linear(HEADS * 6, WIDTH, bias=False)
+        self.o = nn.Linear(heads * 6, WIDTH, bias=False)
         self.gate, self.up = nn.Linear(WIDTH, 32, bias=False), nn.Linear(WIDTH, 32, bias=False)
         self.down, self.head = nn.Linear(32, WIDTH, bias=False), nn.Linear(WIDTH, 11, bias=False)
         angles = torch.arange(7.0)[:, None] / 10 ** torch.arange(3.0)
@@ -153,16 +153,17 @@ class Llama(nn.Module):
         x = self.embedding(ids)
         n, t, _ = x.shape
         y = self.norm1(x)
-        query = self._rotate(self.q(y).view(n, t, HEADS, 6).transpose(1, 2))
+        query = self._rotate(self.q(y).view(n, t, self.heads, 6).transpose(1, 2))
         key = self._rotate(self.k(y).view(n, t, self.kv_heads, 6).transpose(1, 2))
         value = self.v(y).view(n, t, self.kv_heads, 6).transpose(1, 2)
         if self.repeat:
-            times = HEADS // self.kv_heads
+            times = self.heads // self.kv_heads
             key, value = (
-                part[:, :, None].expand(n, self.kv_heads, times, t, 6).reshape(n, HEADS, t, 6) for part in (key, value)
+                part[:, :, None].expand(n, self.kv_heads, times, t, 6).reshape(n, self.heads, t, 6)
+                for part in (key, value)
             )
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=not self.repeat)
-        x = x + self.o(out.transpose(1, 2).reshape(n, t, HEADS * 6))
+        x = x + self.o(out.transpose(1, 2).reshape(n, t, self.heads * 6))
         y = self.norm2 * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
         return self.head(x + self.down(F.silu(self.gate(y)) * self.up(y)))
 

@@ -95,14 +95,43 @@ class PooledAttention(nn.Module):
         return self.o((weights @ value.transpose(-2, -1)).transpose(1, 2).reshape(n, t, WIDTH))
 
 
+class DisentangledAttention(nn.Module):
+    """DeBERTa's: heads folded into the batch, scores of relative positions picked by an index that is stretched to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(7, WIDTH), nn.Linear(7, WIDTH), nn.Linear(7, WIDTH)
+        self.positions, self.pos, self.o = nn.Parameter(torch.rand(17, 7)), nn.Linear(7, WIDTH), nn.Linear(WIDTH, 3)
+        self.register_buffer("distance", torch.arange(9)[:, None] - torch.arange(9) + 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        query, key, value = (self._folded(layer(x)) for layer in (self.q, self.k, self.v))
+        pos = self._folded(self.pos(self.positions)[None]).repeat(n, 1, 1)
+        places = self.distance[None].expand(HEADS * n, t, t)
+        scores = query @ key.transpose(1, 2) + (query @ pos.transpose(1, 2)).gather(-1, places)
+        out = (scores.view(n, HEADS, t, t).softmax(-1).view(-1, t, t) @ value).view(n, HEADS, t, -1)
+        return self.o(out.transpose(1, 2).reshape(n, t, WIDTH))
+
+    def _folded(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        return x.view(n, t, HEADS, -1).transpose(1, 2).reshape(-1, t, WIDTH // HEADS)
+
+
 NETWORKS = {
     "vit": (Vit, IMAGE, 2 * HEADS),
     "swin": (Swin, IMAGE, HEADS),
     "bert": (Bert, (InputSpec("ids", (None, 8), "int64", 13), InputSpec("mask", (None, 8))), HEADS),
     "grouped queries, repeated": (Llama, (IDS,), 2),
     "grouped queries, in the kernel": (lambda: Llama(repeat=False), (IDS,), 2),
+    "one key for all queries": (lambda: Llama(kv_heads=1), (IDS,), HEADS),
+    "one key, in the kernel": (lambda: Llama(kv_heads=1, repeat=False), (IDS,), HEADS),
+    "queries inside of groups": (lambda: Llama(heads=8), (IDS,), 4),
+    "queries inside of groups, in the kernel": (lambda: Llama(heads=8, repeat=False), (IDS,), 4),
+    "more keys than queries of each": (lambda: Llama(heads=8, kv_heads=4), (IDS,), 4),
     "nn.MultiheadAttention": (TorchAttention, TOKENS, 2 * HEADS),
     "einsum": (EinsumAttention, TOKENS, HEADS),
+    "disentangled attention": (DisentangledAttention, TOKENS, HEADS),
     "linear attention": (LinearAttention, TOKENS, HEADS),
     "pooled, with indexed biases": (PooledAttention, TOKENS, HEADS),
 }
@@ -137,7 +166,26 @@ def test_heads_go_exactly(name: str, tmp_path: Path) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in small.module.parameters())
 
 
-@pytest.mark.parametrize("name", ["vit", "swin", "grouped queries, repeated", "nn.MultiheadAttention"])
+@pytest.mark.parametrize("repeat", [True, False])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_queries_go_evenly_from_all_groups_and_keys_stay(kv_heads: int, repeat: bool) -> None:
+    """One query of every group: of 8 queries on 2 keys, number g of the first group with number g of the second."""
+    program = program_of(Llama(heads=8, kv_heads=kv_heads, repeat=repeat), (IDS,))
+    units = find_units(program, HEAD)
+    per_group = 8 // kv_heads
+    of_query = units.axes["q.weight", 0].reshape(kv_heads, per_group, 6)
+    assert (of_query >= 0).all() and (of_query == of_query[:1, :, :1]).all()
+    assert len(np.unique(of_query)) == per_group
+    assert (units.axes["k.weight", 0] < 0).all() and (units.axes["v.weight", 0] < 0).all()
+    pruned, _ = prune(program, PruneSettings(ratio=1.02, pattern="head", method="magnitude"))
+    small, _ = compact(pruned)
+    assert small.parameters["q.weight"].shape[0] % (6 * kv_heads) == 0
+    assert small.parameters["q.weight"].shape[0] < 48 == program.parameters["q.weight"].shape[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "swin", "grouped queries, repeated", "nn.MultiheadAttention", "queries inside of groups"]
+)
 def test_heads_and_residual_stream_together(name: str) -> None:
     _, program = units_and_program(name)
     masked, small, units, _ = masked_and_compact(program, WalkOptions(keep_heads=True, through_norm="exact"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.asking import PruneSettings
-from compressor.axes import find_blocks
+from compressor.analysis import analyze
+from compressor.asking import PruneSettings, WalkOptions
+from compressor.axes import find_blocks, find_units
 from compressor.compaction import compact
 from compressor.errors import ModelError
 from compressor.exporting import export_onnx
-from compressor.formats import load
+from compressor.formats import load, save
 from compressor.models import InputHint, keep_every_head
 from compressor.models.hf_inputs import find_inputs
 from compressor.models.task_outputs import return_tensors
@@ -181,4 +183,60 @@ def test_attention_and_mlp_of_every_layer_are_blocks_of_their_own(transformers: 
     small, proof = compact(pruned)
     assert len(proof.branches) >= 1 and small.n_parameters == report.compact_params
     if name in ("bert", "llama"):
+        export_onnx(small, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "keys", "units"),
+    [
+        ("llama", 4, 1, 4), ("llama", 8, 2, 4), ("llama", 8, 4, 4), ("gemma3", 4, 1, 4), ("qwen2", 8, 2, 4),
+        ("qwen3", 4, 1, 4), ("phi3", 4, 1, 4), ("deberta-v2", 4, 4, 4),
+    ],
+)  # fmt: skip
+def test_heads_go_and_groups_of_queries_stay_equal(
+    transformers: Any, tmp_path: Path, name: str, heads: int, keys: int, units: int
+) -> None:
+    """As many units in a layer as queries in a group, or groups where these are more; exact, and in ONNX."""
+    more = {"num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": 1}
+    save_small(transformers, name, tmp_path, **more)
+    program = load(tmp_path)
+    assert int(find_units(program, WalkOptions(keep_heads=True)).heads.sum()) == units
+    pruned, _ = prune(program, PruneSettings(ratio=1.02, pattern="head", method="magnitude"))
+    small, proof = compact(pruned)
+    assert small.n_parameters < program.n_parameters and proof.agreement is not None
+    if (name, heads) in (("llama", 8), ("gemma3", 4), ("deberta-v2", 4)):
+        export_onnx(small, tmp_path / "small.onnx")
+
+
+EXPERTS = ("mixtral", "qwen2-moe", "qwen3-moe")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_a_mixture_of_experts_opens_alone_and_answers_as_before(transformers: Any, tmp_path: Path, name: str) -> None:
+    model = save_small(transformers, name, tmp_path, num_hidden_layers=1)
+    program = load(tmp_path)
+    inputs = {spec.name: spec.example(3, 5, {"sequence": 11}) for spec in program.inputs}
+    with torch.no_grad():
+        assert torch.allclose(program.module(*inputs.values()), model(**inputs).logits, atol=1e-5)
+    assert "experts_implementation" not in json.dumps(program.record.configuration)
+    save(program, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_what_is_offered_of_experts_is_what_prune_takes(transformers: Any, tmp_path: Path, name: str) -> None:
+    """The inner width of all experts, in one unit: along another axis of their weights than the first."""
+    save_small(transformers, name, tmp_path, num_hidden_layers=1)
+    program = load(tmp_path)
+    scope = "model.layers.0.mlp.experts.*"
+    rows = {row.name: row for row in analyze(program).layers if fnmatchcase(row.name, scope)}
+    assert all(row.n_prunable == row.n_filters > 0 and row.pinned is None for row in rows.values()) and len(rows) == 2
+    pruned, report = prune(
+        program, PruneSettings(ratio=1.5, pattern="channel", method="magnitude", scope=(scope,), round_to=1)
+    )
+    small, proof = compact(pruned)
+    inner = rows["model.layers.0.mlp.experts.down_proj"].n_filters
+    up, down = (small.parameters[f"model.layers.0.mlp.experts.{n}"] for n in ("gate_up_proj", "down_proj"))
+    assert down.shape[2] * 1.5 <= inner and up.shape[1] == 2 * down.shape[2] and up.shape[0] == down.shape[0] == 4
+    assert small.n_parameters == report.compact_params and proof.agreement is not None
+    if name == "mixtral":
         export_onnx(small, tmp_path / "small.onnx")

@@ -60,12 +60,18 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", {**_GROUPED, "head_dim": 8}),
     "gemma": ("GemmaForCausalLM", {**_GROUPED, "head_dim": 8}),
     "gemma2": ("Gemma2ForCausalLM", {**_GROUPED, "head_dim": 8, "sliding_window": 16}),
+    "gemma3": ("Gemma3ForCausalLM", {**_GROUPED, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 16}),
     "olmo2": ("Olmo2ForCausalLM", _GROUPED),
     "stablelm": ("StableLmForCausalLM", _GROUPED),
     "starcoder2": ("Starcoder2ForCausalLM", _GROUPED),
     "falcon": ("FalconForCausalLM", {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2,
                                      "num_attention_heads": 4}),
     "mixtral": ("MixtralForCausalLM", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2MoeForCausalLM", {
+        **_GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 24}),
+    "qwen3-moe": ("Qwen3MoeForCausalLM", {
+        **_GROUPED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}),
     # encoder and decoder
     "t5": ("T5ForConditionalGeneration", {"vocab_size": 60, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2,
                                           "num_heads": 4, "decoder_start_token_id": 0}),
