@@ -214,6 +214,9 @@ def page(training: Done, way: list[Done], stumbles: list[Done]) -> str:
 
 def _shown(done: Done, most: int = 40) -> list[str]:
     told = [line.rstrip() for line in done.shown.strip().splitlines()]
+    # A log says every half minute how far it is; on the page once is enough.
+    again = {i for i, line in enumerate(told) if i and all(" so far, about " in each for each in (told[i - 1], line))}
+    told = [line for i, line in enumerate(told) if i not in again]
     cut = [*told[:most], "…"] if len(told) > most else told
     return ["```console", f"$ {done.command}", *cut, "```"]
 
