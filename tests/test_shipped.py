@@ -10,12 +10,12 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import compressor
+from benchmarks.first_ten_minutes import installed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -102,27 +102,6 @@ def test_the_wheel_runs_where_nothing_else_of_this_tree_is(built: Path, tmp_path
     assert json.loads(done.stdout.splitlines()[-1])["n_params"] == 266_610
 
 
-def empty_environment(folder: Path) -> Path:
-    """A fresh virtual environment without anything of ours; what the tool needs is read from where it is installed."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (packages,) = (folder / "lib").glob("python*/site-packages")
-    # Behind its own packages, as lines that import nothing: an editable install of this tree stays out of it.
-    needs = {str(Path(find_spec(name).origin or "").parents[1]) for name in ("torch", "onnx", "rich", "setuptools")}  # type: ignore[union-attr]
-    (packages / "needs.pth").write_text("\n".join(sorted(needs)) + "\n")
-    return folder / "bin"
-
-
-def installed(what: Path, folder: Path) -> Path:
-    """The `bin` of an empty environment into which pip has put `what`, without asking any index."""
-    pytest.importorskip("pip", reason="pip is not installed")
-    programs = empty_environment(folder)
-    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet", "--no-index"]
-    command = [*pip, "--no-deps", "--no-build-isolation", "--ignore-installed", str(what)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return programs
-
-
 def said(programs: Path, *words: str) -> str:
     variables = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(programs.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=programs.parent, env=variables)
@@ -132,6 +111,7 @@ def said(programs: Path, *words: str) -> str:
 
 @pytest.mark.parametrize("archive", ["*.whl", "*.tar.gz"])
 def test_pip_installs_both_archives_into_an_empty_environment(archive: str, built: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pip", reason="pip is not installed")
     programs = installed(next(built.glob(archive)), tmp_path / "empty")
     told = said(programs, "compress", "env")
     assert re.search(rf"^compress +{re.escape(compressor.__version__)}$", told, re.MULTILINE)
@@ -162,6 +142,7 @@ def test_the_image_can_be_built_from_what_it_copies(tmp_path: Path) -> None:
     (install,) = [rest for word, rest in dockerfile() if word == "RUN" and "/src[" in rest]
     asked = re.search(r'pip install "/src\[([\w,]+)\]"', install)
     assert asked is not None and set(asked[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    pytest.importorskip("pip", reason="pip is not installed")
     programs = installed(source, tmp_path / "image")
     told = dict(dockerfile())
     entry, default = json.loads(told["ENTRYPOINT"]), json.loads(told["CMD"])
@@ -233,8 +214,10 @@ def on_path(folder: Path) -> str:
 def action(folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
     variables = {"PATH": on_path(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
     pinned = {"COMPRESS_ROUND_TO": "1", "COMPRESS_NO_LATENCY": "1", "GITHUB_OUTPUT": str(folder / "outputs")}
+    pinned["GITHUB_ACTION_PATH"] = str(ROOT)
+    (run,) = re.findall(r"^      run: (bash .*)$", (ROOT / "action.yml").read_text(encoding="utf-8"), re.MULTILINE)
     return subprocess.run(
-        ["bash", str(ROOT / "ci" / "compress.sh")], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        ["bash", "-eo", "pipefail", "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=300,
         env={**variables, **pinned, "OUT": str(folder / "a folder"), "MODEL": MODEL, **inputs},
     )  # fmt: skip
 
@@ -249,6 +232,14 @@ def test_the_actions_script_makes_a_smaller_model_and_says_where(tmp_path: Path)
     assert json.loads((out / "bench.json").read_text())["passed"] is True
     assert (tmp_path / "outputs").read_text() == f"model={out}/small.onnx\ncheckpoint={out}/small.pt\n"
     assert (out / "prune.html").is_file()
+
+
+def test_data_and_task_that_are_code_are_named_to_every_step(tmp_path: Path) -> None:
+    code = "sample_models/tasks/segmentation.py"
+    options = f"--arch {code}:Net --input 1x16x16 --data {code}:data --task={code}:Task --method magnitude --no-retrain"
+    done = action(tmp_path, MODEL="init", RATIO="2x", OPTIONS=options, REQUIRE="ratio>=2")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a folder" / "small.onnx").is_file()
 
 
 def test_twin_a_gate_fails_the_job_and_no_input_is_run_as_shell(tmp_path: Path) -> None:

@@ -124,9 +124,10 @@ _DRAWN_ALONE = frozenset({"rho", "penalty", "dual residual"})
 def _table(stages: Sequence[StageRow]) -> Markup:
     names = [n for n in dict.fromkeys(k for row in stages for k in {**(row.metrics or {}), **row.extra}) if n != "n"]
     names = [n for n in names if n not in _DRAWN_ALONE]
+    judged = {primary(row.metrics) for row in stages if row.metrics}
     columns = (
         Column("Stage", "name"), Column("Parameters"), Column("Epochs", less=True),
-        *(Column(name[:1].upper() + name[1:]) for name in names), Column("Time", less=True),
+        *(Column(name[:1].upper() + name[1:], less=name not in judged) for name in names), Column("Time", less=True),
     )  # fmt: skip
     rows: list[list[Child]] = []
     for row in stages:

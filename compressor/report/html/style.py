@@ -143,7 +143,7 @@ _AFTER = """
   th, td { padding: 6px 10px; }
   .less { display: none; }
   .long { width: 11ch; }
-  th, td.bar { white-space: normal; } tbody th { overflow-wrap: anywhere; }
+  th, td.bar { white-space: normal; } tbody th { overflow-wrap: anywhere; min-width: 12ch; }
   thead th { overflow-wrap: break-word; }
   td.heat { font-size: 12px; padding: 6px 4px; } td.heat span { margin: -3px -2px; padding: 3px 2px; }
   td.bar { min-width: 44px; }

@@ -81,7 +81,7 @@ def _requirements(report: BenchReport, requirements: Mapping[str, bool]) -> Mark
     rows = [
         (
             found.gate.text, tag("span", "met" if found.passed else "not met", class_=None if found.passed else "bad"),
-            found.shown,
+            metric("accuracy", found.value) if found.gate.metric == "accuracy" else found.shown,
             f"{plain_name(found.timing.subject.name)}, {plural(found.timing.threads, 'thread')}, "
             f"batch {found.timing.batch}",
         )

@@ -174,6 +174,8 @@ def test_every_requirement_has_its_models_and_values() -> None:
     text = shown("bench")
     assert re.search(r"ratio>=20 not met \d+\.\d+x", text)
     assert text.index("Warning:") < text.index("Requirements")
+    asked = bench_page(values.bench(), values.about("bench"), {"accuracy>=95%": True})
+    assert "accuracy>=95% met 97.31 %" in " ".join(Checked(asked).texts), "in the unit that it was asked in"
     grid = shown("bench, grid")
     assert re.search(r"speedup>=1.5 not met 0.70x small.onnx, 8 threads, batch 16", grid)
 
