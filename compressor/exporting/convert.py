@@ -24,6 +24,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
+from compressor.exporting.recurrent import stepping_openly, translations
 from compressor.exporting.translations import stable_sort
 from compressor.program import Program, ProgramModule, arguments, batches, families
 from compressor.program.normalise import SIZE_ARITHMETIC
@@ -52,12 +53,12 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     _refuse_projections(program)
     _lay_out_attention(module)
     open_sizes = interface is not None and interface.has_open_sizes
-    exported = to_exported(program, _of_tensors(program, module), batch, open_sizes=open_sizes)
+    exported = to_exported(program, stepping_openly(_of_tensors(program, module)), batch, open_sizes=open_sizes)
     try:
         with quiet():
             onnx_program = torch.onnx.export(
                 exported, dynamo=True, optimize=True, verbose=False, opset_version=opset, external_data=False,
-                custom_translation_table=dict.fromkeys(families.STABLE_SORT, stable_sort),
+                custom_translation_table={**dict.fromkeys(families.STABLE_SORT, stable_sort), **translations()},
             )  # fmt: skip
     except Exception as error:  # the exporter wraps whatever its parts raise
         raise ModelError(f"the model has no ONNX form: {_told(error, program, batch)}") from error

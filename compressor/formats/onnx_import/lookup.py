@@ -64,16 +64,24 @@ def _selected(ctx: Emitter, x: Traced | Const, dim: int, positions: torch.Tensor
     return ctx.call(aten.index_select.default, x, dim, Const(positions, name))
 
 
+_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
+
+
 @imports("GatherElements", "ScatterElements")
 def elements(ctx: Emitter, op: Op) -> Value:
-    """`gather`, or `scatter` of a source."""
+    """`gather`, or `scatter` of a source, `scatter_add` or `scatter_reduce` of what falls on one place."""
     x, dim = ctx.tensor_of(op.needed(0)), op.get("axis", 0)
-    if op.get("reduction", "none") != "none":
-        raise ModelError("scatters with a reduction, which is not supported")
     at = from_front(ctx, ctx.tensor_of(op.needed(1)), ctx.size(x, dim))
     if op.kind == "GatherElements":
         return ctx.call(aten.gather.default, x, dim, at)
-    return ctx.call(aten.scatter.src, x, dim, at, op.needed(2))
+    reduction = op.get("reduction", "none")
+    if reduction == "none":
+        return ctx.call(aten.scatter.src, x, dim, at, op.needed(2))
+    if reduction == "add":
+        return ctx.call(aten.scatter_add.default, x, dim, at, op.needed(2))
+    if reduction not in _REDUCTIONS:
+        raise ModelError(f"scatters with the reduction {reduction[:20]}, which is unknown")
+    return ctx.call(aten.scatter_reduce.two, x, dim, at, op.needed(2), _REDUCTIONS[reduction])
 
 
 _FROM_FRONT = frozenset({aten.argmax.default, aten.argmin.default, aten.sort.stable})

@@ -208,15 +208,6 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "values in any order": (
         lambda: one_node("TopK", ("N", 8), [np.array([3], i64)], n_outputs=2, axis=1, sorted=0), "no defined order",
     ),
-    "scattered sums": (
-        lambda: one_node("ScatterElements", (3, 3), [np.zeros((2, 3), i64), numbers(2, 3)], opset=18, reduction="add"),
-        "scatters with a reduction",
-    ),
-    "corners of a broken size": (
-        lambda: one_node("Resize", ("N", 1, 7, 9), [None, np.float32([1, 1, 0.6, 1.5])], mode="linear",
-                         coordinate_transformation_mode="align_corners"),
-        "ONNX and onnxruntime do differently",
-    ),
     "padding of the sums": (
         lambda: one_node("ConvTranspose", ("N", 2, 3), [numbers(2, 1, 3)], pads=[-1, 0]), "negative padding",
     ),
@@ -228,6 +219,15 @@ def test_what_cannot_be_meant_here_is_refused_with_a_reason(kind: str) -> None:
     make, told = REFUSED[kind]
     with pytest.raises(ModelError, match=told):
         imported(make())
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_falls_on_one_place_is_reduced(reduction: str, axis: int) -> None:
+    at = np.array([[0, 2, -1], [2, 0, 0]], i64) if reduction != "none" else np.array([[0, 2, 1], [2, 0, 0]], i64)
+    agrees(
+        one_node("ScatterElements", (3, 3), [at, numbers(2, 3)], opset=18, reduction=reduction, axis=axis), batches=(3,)
+    )
 
 
 @pytest.mark.parametrize("training", [False, None])
