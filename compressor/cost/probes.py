@@ -60,7 +60,7 @@ def _preference(kind: str, seconds: Mapping[int, float], around: Preferences) ->
     first = seconds[base + max(multiple, _FIRST)] - seconds[base]
     steps = (b for b in _BLOCKS if first > 0 and first >= _NEARLY * (seconds[base + b] - seconds[base]))
     block = max(next(steps, _FIRST), multiple)
-    reading = _Reading(kind, seconds, Preferences({"pointwise": Preference(1, block), **around.of_kind}), block)
+    reading = _Reading(kind, seconds, Preferences({**around.of_kind, kind: Preference(block=block)}), block)
     odd = [reading.takes(_WIDE - m) for m in _MULTIPLES if m < multiple]
     half, quarter = reading.part(2), reading.part(4)
     return Preference(multiple, block, min(max(1.0, *odd), _MOST_ODD) if odd else 1.0, half, min(quarter, half))
@@ -80,7 +80,8 @@ class _Reading:
         """How much longer than its filters and channels say, filled up to blocks."""
         program = chain(self.kind, width)
         works, place = filled_works(program, self.around), 2 if self.kind == "concat" else 1
-        own = replace(self.around, of_kind={**self.around.of_kind, self.kind: Preference(1, self.block, 1.0, 1.0, 1.0)})
+        filled = Preference(block=self.block, half=1.0, quarter=1.0)
+        own = replace(self.around, of_kind={**self.around.of_kind, self.kind: filled})
         whole = filled_works(program, own)[place]
         return (self._as_work(width) - sum(works) + works[place]) / whole
 

@@ -128,6 +128,7 @@ PRODUCTS = {
 EINSUMS = {
     "plain": calls(lambda m, x: torch.einsum("bi,ij->bj", x, m.w), (4,), w=(4, 5), macs=20),
     "attention": calls(lambda m, x: torch.einsum("bhid,bhjd->bhij", x, x), (2, 5, 4), macs=2 * 25 * 4),
+    "summed apart": calls(lambda m, x: torch.einsum("bi,j->bi", x, m.w), (4,), w=(5,), macs=0),
     "implicit result": calls(lambda m, x: torch.einsum("zi,ij", x, m.w), (4,), w=(4, 5), macs=20),
     "ellipsis": calls(lambda m, x: torch.einsum("...i,ij->...j", x, m.w), (2, 3, 4), w=(4, 5), macs=6 * 20),
     "two ellipses": calls(

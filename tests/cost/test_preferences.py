@@ -16,6 +16,7 @@ from compressor.cost import (
     count_macs,
     filled_work,
     find_preferences,
+    probes,
 )
 from compressor.cost.preferences import KINDS
 from compressor.cost.probes import chain
@@ -29,7 +30,18 @@ def same(preference: Preference) -> Preferences:
 
 @pytest.mark.parametrize(
     ("n", "written", "read"),
-    [(16, 16, 16), (32, 32, 32), (20, 32, 32), (4, 16, 4), (8, 16, 8), (12, 16, 12), (19, 32, 48), (6, 16, 6)],
+    [
+        (16, 16, 16),
+        (32, 32, 32),
+        (20, 32, 32),
+        (4, 16, 4),
+        (8, 16, 8),
+        (12, 16, 12),
+        (19, 32, 48),
+        (6, 16, 6),
+        (1, 16, 1),
+        (3, 16, 3),
+    ],
 )
 def test_widths_are_filled_up(n: int, written: float, read: float) -> None:
     """By blocks of 16 and multiples of 4, others taking 1.5 times as long; below a block channels are read alone."""
@@ -40,7 +52,7 @@ def test_widths_are_filled_up(n: int, written: float, read: float) -> None:
 
 def test_half_of_a_block_may_take_as_long_as_all_of_it_or_longer() -> None:
     alike = Preference(4, 16, half=1.0, quarter=1.0)
-    assert [float(alike.read(n)) for n in (4, 8, 12, 16, 20)] == [16, 16, 16, 16, 32]
+    assert [float(alike.read(n)) for n in (2, 4, 8, 12, 16, 20)] == [8, 16, 16, 16, 16, 32]
     longer = Preference(4, 16, half=1.2, quarter=1.0)
     assert [float(longer.read(n)) / 16 for n in (4, 8, 12, 16)] == pytest.approx([1.0, 1.2, 1.4, 1.0])
 
@@ -79,13 +91,28 @@ def test_without_blocks_the_work_is_what_is_counted() -> None:
     assert filled_work(program, USUAL) > 1.2 * count_macs(program)
 
 
+def test_what_is_usual_could_have_been_found() -> None:
+    for kind in KINDS:
+        liked = USUAL[kind]
+        assert liked.multiple in probes._MULTIPLES and liked.block in probes._BLOCKS and liked.multiple <= liked.block
+        assert 1.0 <= liked.odd <= probes._MOST_ODD
+        assert 1 / 4 <= liked.quarter <= liked.half <= probes._MOST_FEW and liked.half >= 1 / 2
+
+
+AROUND = {"concat": ["pointwise"] * 3, "product": ["product"] * 2, "pointwise": ["pointwise"] * 2}
+"""The operators of a chain, where they are others than one of its kind among pointwise ones."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", [4, 33, 64])
 def test_a_probe_runs(kind: str, width: int) -> None:
     program = chain(kind, width)
+    inputs = program.example_inputs(1)
     with torch.no_grad():
-        (output,) = program.module(*program.example_inputs(1))
-    assert output.shape[0] == 1 and len(contractions(program)) >= 2
+        (output,) = program.module(*inputs)
+    assert output.shape == inputs[0].shape
+    around = ["pointwise", kind] if kind == "convolution" else ["pointwise", kind, "pointwise"]
+    assert [found.kind for found in contractions(program)] == AROUND.get(kind, around)
 
 
 @pytest.mark.parametrize(("multiple", "block"), [(1, 4), (4, 4), (1, 8), (4, 8), (8, 8), (4, 16), (16, 16), (4, 32)])
@@ -95,6 +122,14 @@ def test_what_a_machine_likes_is_found(multiple: int, block: int) -> None:
     assert found.trouble is None
     for kind in set(KINDS) - {"concat"}:  # which a clock of single layers cannot see
         assert (found[kind].multiple, found[kind].block) == (multiple, block), kind
+
+
+@pytest.mark.parametrize(("odd", "half", "quarter"), [(1.5, 0.8, 0.5), (1.2, 1.2, 1.0), (3.0, 0.5, 0.25)])
+def test_how_much_a_machine_likes_it_is_found(odd: float, half: float, quarter: float) -> None:
+    found = find_preferences(Kernels(same(Preference(4, 16, odd, half, quarter))))
+    for kind in set(KINDS) - {"concat"}:
+        liked = found[kind]
+        assert (liked.odd, liked.half, liked.quarter) == pytest.approx((odd, half, quarter), rel=0.02), kind
 
 
 def test_a_machine_that_does_not_care_is_left_alone() -> None:

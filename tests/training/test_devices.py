@@ -27,6 +27,13 @@ def test_missing_device_says_what_to_do(text: str) -> None:
         resolve_device(text)
 
 
+def test_devices_that_a_driver_does_not_reach_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ProviderError, match=r"--device cuda:1: torch .* finds 0 device"):
+        resolve_device("cuda:1")
+
+
 @pytest.mark.parametrize("text", ["gpu", "", "cuda:x"])
 def test_no_such_name_lists_the_names(text: str) -> None:
     with pytest.raises(ProviderError, match="no such device; use auto, cpu, cuda"):

@@ -89,6 +89,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(2)}, path)
     with pytest.raises(ModelError, match="is no resume point"):
         load_state(path)
+    for content in ([1, 2], {"kind": "another", "version": 1, "state": {}}, {"kind": torch.zeros(2), "version": 1}):
+        torch.save(content, path)
+        with pytest.raises(ModelError, match="is no resume point"):
+            load_state(path)
     torch.save({"kind": "compressor resume point", "version": 99, "state": {}}, path)
     with pytest.raises(ModelError, match=r"resume point of version 99, this program reads 1"):
         load_state(path)

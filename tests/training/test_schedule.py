@@ -38,6 +38,7 @@ def test_warmup_is_linear_reaches_the_full_rate_and_is_only_in_the_first_cycle()
     rates = _rates(Recipe(epochs=6, cycle_epochs=3, warmup_epochs=1, lr=1.0))
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[12] == 1.0
+    assert rates[12:] == _rates(Recipe(epochs=6, cycle_epochs=3, lr=1.0))[12:]
 
 
 def test_step_schedule_drops_by_its_factor() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
+from compressor.training.distillation import soft_loss
 from compressor.training.hooks import BaseHook
 from compressor.training.processes import Processes
 from compressor.training.step import Stepper
@@ -101,6 +102,26 @@ def test_weight_decay_shrinks_matrices_only(task: Any, data: Any) -> None:
     assert torch.equal(net.bias, bias)
 
 
+def test_what_a_batch_does_not_reach_stays(data: Any, task: Any) -> None:
+    """Gradients of the batch before, even at 0, would let decay and momentum move it."""
+
+    class Reached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out, self.beside, self.reaches = nn.Linear(12, 4), nn.Linear(12, 4), True
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(x) + self.beside(x) if self.reaches else self.out(x)
+
+    net = Reached()
+    stepper = Stepper(net, task, Recipe(optimizer="sgd", momentum=0.9, weight_decay=0.1), ALONE, (), None)
+    stepper.step(_batch(data), 0.1, "here")
+    kept, moved = net.beside.weight.detach().clone(), net.out.weight.detach().clone()
+    net.reaches = False
+    stepper.step(_batch(data), 0.1, "here")
+    assert torch.equal(net.beside.weight, kept) and not torch.equal(net.out.weight, moved)
+
+
 def test_loss_that_is_no_number_keeps_the_weights(
     data: Any, bad_loss_after: Any, make_net: Callable[..., nn.Module]
 ) -> None:
@@ -132,6 +153,10 @@ def test_distillation_mixes_both_losses(data: Any, task: Any, make_net: Callable
         stepper = Stepper(make_net(1, dropout=0.0), task, Recipe(distill=share), ALONE, (), make_net(2))
         values.append(stepper.step(_batch(data), 0.1, "here"))
     assert values[1] == pytest.approx(0.75 * values[0] + 0.25 * values[2], rel=1e-5)
+    inputs = _batch(data).inputs
+    with torch.no_grad():
+        outputs, taught = make_net(1, dropout=0.0)(*inputs), make_net(2).eval()(*inputs)
+    assert values[2] == pytest.approx(float(soft_loss(outputs, taught, Recipe().temperature)), rel=1e-5)
 
 
 def test_distillation_needs_a_teacher(task: Any, make_net: Callable[..., nn.Module]) -> None:
