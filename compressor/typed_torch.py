@@ -64,6 +64,12 @@ def to_list(tensor: Tensor) -> list[Any]:
     return given.tolist()
 
 
+def split(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Parts of `size` along the first dimension; the last one may be smaller."""
+    given: Any = tensor
+    return given.split(size)
+
+
 def to_integers(index: Tensor) -> list[int]:
     """The same of positions, a row of them."""
     return to_list(index)

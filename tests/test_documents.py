@@ -129,3 +129,32 @@ def test_no_sentence_has_to_be_read_twice() -> None:
 )
 def test_a_sentence_of_that_kind_is_found(sentence: str) -> None:
     assert stumbled_over({"x": sentence}) != []
+
+
+MAX_WIDTH = 120
+
+
+def too_wide(text: str) -> list[str]:
+    """Lines of prose beyond the width of the code; tables, blocks of code and what is generated are as they are."""
+    found: list[str] = []
+    in_code = is_generated = False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            in_code = not in_code
+        elif line.startswith("<!-- "):
+            is_generated = "begin" in line
+        elif not (in_code or is_generated or line.startswith("|")) and len(line) > MAX_WIDTH:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
+def test_pages_have_one_width_of_line(name: str) -> None:
+    assert too_wide(page(name)) == []
+
+
+def test_a_line_that_is_too_wide_is_found() -> None:
+    wide = "word " * 25
+    assert too_wide(f"{wide}\n| {wide} |\n```\n{wide}\n```\n<!-- x: begin -->\n{wide}\n<!-- x: end -->\n") == [wide]

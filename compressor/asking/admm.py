@@ -66,7 +66,7 @@ class Admm:
         range=above_up_to(0, 1),
     )  # fmt: skip
     hold: float = option(
-        0.3, "Share of the search after which what goes stays the same.", metavar="SHARE", panel=EXPERIMENTS,
+        0.3, "Share of the search after which the choice of what goes stays.", metavar="SHARE", panel=EXPERIMENTS,
         range=from_to(0, 1),
     )  # fmt: skip
 

@@ -53,7 +53,7 @@ class ExportForm:
         None, "Weights in 8 bits; activations by what is seen while running, or by ranges found on --data."
     )
     n_calibration: int = option(
-        256, "Training samples that find the ranges of --int8 static.", name="calibration", metavar="N",
+        256, "Training samples to find the ranges of --int8 static with.", name="calibration", metavar="N",
         range=at_least(1),
     )  # fmt: skip
     sparse: bool = option(False, "Store tensors that are mostly zero as ONNX sparse ones: a smaller file.")

@@ -272,7 +272,9 @@ class PruneSettings(Cut, Healing):
     )
     select_inputs: bool = option(False, "Cut inputs of a fully connected first layer (pixels), too.", panel=HOW)
     rescale_dropout: bool = option(False, "Scale dropout rates by the root of the connections kept.", panel=EXPERIMENTS)
-    reinit: bool = option(False, "Retrain from fresh weights: the control to survivors that stay.", panel=EXPERIMENTS)
+    reinit: bool = option(
+        False, "Retrain from fresh weights: the control for keeping the values that survive.", panel=EXPERIMENTS
+    )
     prune_recipe: Recipe | None = None
     stage_recipe: Recipe | None = None
     retrain_recipe: Recipe | None = None

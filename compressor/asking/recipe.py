@@ -53,7 +53,7 @@ class Recipe:
 
     epochs: int = setting(20, at_least(1))
     epoch_steps: int | None = _said(
-        None, "Steps that count as an epoch, where all training samples are more.", "N", at_least(1)
+        None, "Steps that count as an epoch, where all training samples would take more.", "N", at_least(1)
     )
     batch_size: int = _said(64, "Samples per step.", "N", at_least(1), flags=("-b",))
     optimizer: Optimizer = _said("adam", "What takes the steps.")

@@ -26,7 +26,7 @@ class PruneOptions(
     asks = (PruneSettings, Trainings)
     save_every: Annotated[
         bool,
-        option("--save-every", help="Also write what every step and stage comes to, as MODEL.pruned.1.pt."),
+        option("--save-every", help="Also write the network after every step and stage, as MODEL.pruned.1.pt."),
     ] = False
     dry_run: Annotated[
         bool,

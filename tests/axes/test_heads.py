@@ -96,7 +96,7 @@ class PooledAttention(nn.Module):
 
 
 class DisentangledAttention(nn.Module):
-    """DeBERTa's: heads folded into the batch, scores of relative positions picked by an index that is stretched to it."""
+    """DeBERTa's: heads folded into the batch, scores of relative positions picked by an index stretched to it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import onnx
 
 from compressor.errors import ModelError
-from compressor.formats.onnx_import import importers as _importers  # noqa: F401 (fills the table)
+from compressor.formats.onnx_import import importers as importers  # fills the table
 from compressor.formats.onnx_import.budget import TooMuchError
 from compressor.formats.onnx_import.build import Form, build
 from compressor.formats.onnx_import.compare import DiffersError, compare
@@ -136,7 +136,7 @@ def _growing(inputs: Inputs) -> Iterator[tuple[tuple[int, ...], ...]]:
 
 
 def _form_notes(form: Form, inputs: Inputs, reasons: _Reasons, name: str) -> list[str]:
-    notes = []
+    notes: list[str] = []
     fixed = [
         f"{spec.name} {'x'.join(map(str, spec.shape[1:]))}"
         for spec, dims, kept in zip(

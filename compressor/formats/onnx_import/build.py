@@ -67,7 +67,7 @@ class Form:
         """The shape of an input at every trial."""
         spec = self.specs[position]
         dims = self.growing[position] if self.growing else ()
-        found = []
+        found: list[tuple[int, ...]] = []
         for trial, batch in enumerate(self.trials):
             times = {dim: _GROWTH[i % 2][trial % 4] for i, dim in enumerate(dims)}
             found.append(tuple(size * times.get(dim, 1) for dim, size in enumerate(spec.concrete(batch))))

@@ -25,6 +25,7 @@ from compressor.program.agreement import Evidence, judge, leaves
 from compressor.program.interface import Interface
 from compressor.program.runs import Yardstick
 from compressor.program.shapes import TensorShape
+from compressor.typed_torch import split
 
 LIMIT = 1e-5
 """Largest difference that is not looked into, relative to the largest |output|: what torch and onnxruntime left on
@@ -49,8 +50,8 @@ class _ZeroDivisorError(NotRunError):
 class Comparison:
     """What was compared: batches that agreed, and batches that could not be, with the reason."""
 
-    agreed: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    agreed: list[int] = field(default_factory=list[int])
+    failed: dict[int, str] = field(default_factory=dict[int, str])
     by_operator: bool = False
 
     def note(self, parts: str) -> str:
@@ -191,7 +192,7 @@ class _Pair:
     def _parts(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
         if self.opened is None:
             return [inputs]
-        return list(zip(*(x.split(self.opened) for x in inputs), strict=True))
+        return list(zip(*(split(x, self.opened) for x in inputs), strict=True))
 
     def _why_apart(
         self, inputs: tuple[Tensor, ...], own: list[Tensor], parts: Sequence[list[Tensor]], *, optimised: bool

@@ -25,6 +25,7 @@ from compressor.program import families
 from compressor.program.arguments import has_argument
 
 aten = torch.ops.aten
+_torch: Any = torch  # its stubs say nothing about sym_ite
 
 _META = torch.device("meta")
 _LARGEST_COPY = 2**20
@@ -68,13 +69,17 @@ class Emitter:
         leaves = tree_leaves((args, kwargs))
         if not any(isinstance(leaf, (Traced, Size)) for leaf in leaves):
             return self._folded(target, args, kwargs)
-        args, kwargs = tree_map(lambda v: self.attached(v) if isinstance(v, Const) else v, (args, kwargs))
+
+        def attached(value: Any) -> Any:
+            return self.attached(value) if isinstance(value, Const) else value
+
+        args, kwargs = tree_map(attached, (args, kwargs))
         trials = [self._tried(target, args, kwargs, 0)]
         check_value(max((part.numel() for part in tree_leaves(trials) if isinstance(part, Tensor)), default=0))
         for trial in range(1, len(self.trials)):
             more = derived(target, (args, kwargs), trials[0], self.trials, trial)
             trials.append(self._tried(target, args, kwargs, trial) if more is None else more)
-        nodes = tree_map(lambda v: v.node if isinstance(v, (Traced, Size)) else v, (args, kwargs))
+        nodes = tree_map(_node_of, (args, kwargs))
         node = self._placed(self.graph.call_function(target, *nodes), trials[0])
         if isinstance(trials[0], Tensor):
             return Traced(node, tuple(trials))
@@ -109,11 +114,11 @@ class Emitter:
 
     def _folded(self, target: Any, args: Any, kwargs: Any) -> Any:
         constants = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Const)]
-        meta = tree_map(lambda v: v.tensor.to(_META) if isinstance(v, Const) else v, (args, kwargs))
+        meta = tree_map(_shape_of, (args, kwargs))
         foreseen = [part for part in tree_leaves(_without_data(target, *meta)) if isinstance(part, Tensor)]
         self.budget.take_elements(sum(part.numel() for part in foreseen))
         self.budget.take_products(_n_products(target, meta, foreseen))
-        real = tree_map(lambda v: v.tensor if isinstance(v, Const) else v, (args, kwargs))
+        real = tree_map(_tensor_of, (args, kwargs))
         with torch.no_grad():
             result = target(*real[0], **real[1])
         trained = any(constant.trained for constant in constants)
@@ -212,7 +217,7 @@ def _n_products(target: Any, meta: Any, results: Sequence[Tensor]) -> int:
 def _integer(entry: Any) -> Any:
     """A truth value as 0 or 1: an operator's number is no condition."""
     is_truth = isinstance(entry, Size) and isinstance(entry.values[0], bool)
-    return combined(torch.sym_ite, entry, 1, 0) if is_truth else entry
+    return combined(_torch.sym_ite, entry, 1, 0) if is_truth else entry
 
 
 def _is_parameter(value: Const, role: str | None) -> bool:
@@ -267,9 +272,24 @@ def _on_fakes(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
         def faked(value: Any) -> Any:
             return torch.empty(value.shape, dtype=value.dtype, device="cpu") if isinstance(value, Tensor) else value
 
+        def emptied(value: Any) -> Any:
+            return torch.empty(value.shape, dtype=value.dtype, device=_META) if isinstance(value, Tensor) else value
+
         try:
             args, kwargs = tree_map(faked, (tuple(args), dict(kwargs)))
             result = target(*args, **kwargs)
         except Exception as error:
             raise ModelError(f"{target} cannot be run without data: {type(error).__name__}") from error
-    return tree_map(lambda t: torch.empty(t.shape, dtype=t.dtype, device=_META) if isinstance(t, Tensor) else t, result)
+    return tree_map(emptied, result)
+
+
+def _node_of(value: Any) -> Any:
+    return value.node if isinstance(value, (Traced, Size)) else value
+
+
+def _tensor_of(value: Any) -> Any:
+    return value.tensor if isinstance(value, Const) else value
+
+
+def _shape_of(value: Any) -> Any:
+    return value.tensor.to(_META) if isinstance(value, Const) else value

@@ -59,7 +59,7 @@ def _replace(graph: fx.Graph, last: Node, target: Any, args: tuple[Any, ...]) ->
         new = graph.call_function(target, args)
     new.meta = dict(last.meta)
     last.replace_all_uses_with(new)
-    chain, erased = [last], set()
+    chain, erased = [last], set[fx.Node]()
     while chain:
         node = chain.pop()
         if not node.users and node.op == "call_function" and node not in erased:

@@ -30,8 +30,12 @@ from compressor.formats.onnx_import.values import (
     entries_of,
     of_entries,
 )
+from compressor.typed_torch import from_numpy
 
 aten = torch.ops.aten
+_python: Any = operator
+_numpy: Any = np
+"""Their stubs say nothing about floordiv, and do not take the mode of a padding as a text."""
 
 _BEYOND = (2**31 - 1, 2**63 - 1)
 """What exporters write for the end of any dimension."""
@@ -165,10 +169,10 @@ def split(ctx: Emitter, op: Op) -> tuple[Value, ...]:
 def _equal_parts(size: Number, op: Op) -> list[Number]:
     """Parts of one size, of which only those of a given number may leave the last one smaller."""
     if "num_outputs" not in op.attributes:
-        return [combined(operator.floordiv, size, len(op.outputs))] * len(op.outputs)
+        return [combined(_python.floordiv, size, len(op.outputs))] * len(op.outputs)
     n = op.get("num_outputs")
     check_argument(n)
-    step = combined(operator.floordiv, size + (n - 1), n)
+    step = combined(_python.floordiv, size + (n - 1), n)
     return [*[step] * (n - 1), size - step * (n - 1)]
 
 
@@ -280,9 +284,9 @@ def _padded_by_positions(
     for dim, (before, after) in pairs.items():
         if before or after:
             ctx.budget.take_elements(x.static(dim) + abs(before) + abs(after))
-            positions = np.pad(np.arange(x.static(dim)), (max(before, 0), max(after, 0)), mode=by)  # type: ignore[call-overload]
+            positions: np.ndarray = _numpy.pad(np.arange(x.static(dim)), (max(before, 0), max(after, 0)), mode=by)
             positions = positions[max(-before, 0) : len(positions) - max(-after, 0)]
-            index = Const(torch.from_numpy(positions.astype(np.int64)), f"{op.outputs[0]}.positions{dim}")
+            index = Const(from_numpy(positions.astype(np.int64)), f"{op.outputs[0]}.positions{dim}")
             x = ctx.call(aten.index_select.default, x, dim, index)
     return x
 

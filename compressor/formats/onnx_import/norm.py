@@ -62,7 +62,7 @@ def group_norm(ctx: Emitter, op: Op) -> Value:
     """`group_norm`; scales were one per group before opset 21."""
     x, n_groups, layer = ctx.traced(op.needed(0)), op.get("num_groups"), _layer(op)
     n_channels = x.static(1)
-    scales = []
+    scales: list[Value] = []
     for position, role in ((1, "weight"), (2, "bias")):
         scale = op.needed(position)
         if not isinstance(scale, Const):

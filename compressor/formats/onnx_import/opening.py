@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
@@ -57,7 +58,7 @@ def _at_fixed_batch(ctx: Emitter, x: Traced, given: Sequence[int]) -> list[int]:
 
 def _is_read_by_a_product(ctx: Emitter, n_features: int) -> bool:
     """Whether a constant matrix with as many rows as the shape has features is multiplied with the result."""
-    readers = [] if ctx.op is None else ctx.consumers.get(ctx.op.outputs[0], ())
+    readers: Sequence[Any] = [] if ctx.op is None else ctx.consumers.get(ctx.op.outputs[0], ())
     matrices = [ctx.known(reader.input[1]) for reader in readers if reader.op_type in _PRODUCTS]
     return any(isinstance(value, Const) and n_features in value.tensor.shape[:2] for value in matrices)
 

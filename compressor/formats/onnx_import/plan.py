@@ -69,7 +69,7 @@ def _coarse_inputs(program: Program, batch: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(batch)
     rows = table_rows(program.module.graph, program.shapes)
     placeholders = (node.name for node in program.module.graph.nodes if node.op == "placeholder")
-    examples = []
+    examples: list[Tensor] = []
     for spec, x, name in zip(program.inputs, program.example_inputs(batch, seed=batch), placeholders, strict=True):
         if x.is_floating_point():
             examples.append((x * 2).round() / 2)

@@ -19,6 +19,7 @@ from compressor.formats.onnx_import.values import Const, Traced, Value
 from compressor.program.element_types import ELEMENT_TYPES
 
 aten = torch.ops.aten
+_torch: Any = torch  # its stubs say nothing about broadcast_shapes
 
 DTYPES: dict[int, torch.dtype] = {
     TensorProto.DataType.Value(kind.onnx): getattr(torch, kind.widened) for kind in ELEMENT_TYPES
@@ -219,7 +220,7 @@ def where(ctx: Emitter, op: Op) -> Value:
         chosen = x if bool(condition.tensor.reshape(-1)[0]) else y
         sizes = {v.metas[0].shape for v in (x, y) if isinstance(v, Traced)}
         if isinstance(chosen, Traced) and len(sizes) == 1 and condition.rank <= chosen.rank:
-            whole = torch.broadcast_shapes(condition.tensor.shape, chosen.metas[0].shape)
+            whole = _torch.broadcast_shapes(condition.tensor.shape, chosen.metas[0].shape)
             if whole == chosen.metas[0].shape:
                 return chosen
     return ctx.call(aten.where.self, condition, x, y)

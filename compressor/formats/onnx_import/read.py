@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -24,6 +24,9 @@ from compressor.formats.onnx_import.budget import LARGEST_VALUE, Budget
 from compressor.formats.onnx_import.quantised import without_quantisation
 from compressor.formats.onnx_import.written_out import inlined
 from compressor.program.element_types import ELEMENT_TYPES
+from compressor.typed_torch import from_numpy
+
+_checker: Any = onnx.checker
 
 OLDEST, NEWEST = 9, 22
 """Opsets whose operators the table was checked against. Newer ones are tried: what changed has a new version."""
@@ -47,10 +50,10 @@ class OnnxModel:
     opset: int
     tensors: dict[str, Tensor]
     producer: str
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     kinds: frozenset[int] = frozenset()
     """ONNX's numbers of the element types that the tensors had in the file."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     was_quantised: bool = False
     """Whether it is the float network that a quantised file stands for."""
     budget: Budget = field(default_factory=Budget)
@@ -173,7 +176,7 @@ def _check(proto: onnx.ModelProto, tensors: dict[str, Tensor], kinds: dict[str, 
         if value.type.HasField("tensor_type"):  # runtimes do without a shape, only the checker wants one
             value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(skeleton)
+        _checker.check_model(skeleton)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{name}: is not valid ONNX: {first_line(error)}") from error
 
@@ -273,11 +276,11 @@ class _Weights:
 
     def _widened(self, proto: TensorProto, array: np.ndarray) -> Tensor:
         if proto.data_type == TensorProto.BFLOAT16:
-            tensor = torch.from_numpy(np.ascontiguousarray(array.astype(np.float32)))
+            tensor = from_numpy(np.ascontiguousarray(array.astype(np.float32)))
             self.n_halves += 1
             return tensor
         try:
-            tensor = torch.from_numpy(np.ascontiguousarray(array)).reshape(tuple(array.shape))
+            tensor = from_numpy(np.ascontiguousarray(array)).reshape(tuple(array.shape))
         except TypeError as error:
             raise self._error(proto, f"has an element type that is not supported ({array.dtype})") from error
         if tensor.dtype in _HALF:

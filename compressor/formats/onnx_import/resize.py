@@ -12,6 +12,7 @@ from compressor.errors import ModelError
 from compressor.formats.onnx_import.emitter import Emitter
 from compressor.formats.onnx_import.table import Op, imports
 from compressor.formats.onnx_import.values import Const, Number, Size, Traced, Value, entries_of, value_at
+from compressor.typed_torch import from_numpy
 
 aten = torch.ops.aten
 
@@ -123,7 +124,8 @@ def _nearest(ctx: Emitter, op: Op, x: Traced, target: _Target, coordinates: str)
     rounding = op.get(
         "nearest_mode", "floor" if coordinates == "asymmetric" and op.opset < 11 else "round_prefer_floor"
     )
-    chosen, torchs = [], []
+    chosen: list[list[np.ndarray]] = []
+    torchs: list[list[np.ndarray]] = []
     for trial, (before, after) in enumerate(zip(target.before, target.after, strict=True)):
         triples = list(zip(before, after, target.scales(trial), strict=True))
         chosen.append([_rounded(_coordinates(a, b, f, coordinates), a, rounding) for a, b, f in triples])
@@ -146,7 +148,7 @@ def _arguments(target: _Target) -> tuple[list[Number] | None, list[float] | None
 
 
 def _picked(ctx: Emitter, op: Op, x: Any, dim: int, positions: np.ndarray, name: str) -> Any:
-    index = Const(torch.from_numpy(positions.astype(np.int64)), f"{op.outputs[0]}.{name}")
+    index = Const(from_numpy(positions.astype(np.int64)), f"{op.outputs[0]}.{name}")
     return ctx.call(aten.index_select.default, x, dim, index)
 
 
@@ -217,7 +219,7 @@ def _by_weights(ctx: Emitter, op: Op, x: Traced, target: _Target, coordinates: s
         low = np.floor(at).astype(np.int64)
         if np.array_equal(at, np.arange(before)):
             continue
-        share = torch.from_numpy((at - low).reshape(-1, *[1] * (x.rank - 3 - i))).to(x.dtype)
+        share = from_numpy((at - low).reshape(-1, *[1] * (x.rank - 3 - i))).to(x.dtype)
         first = _picked(ctx, op, out, 2 + i, low, f"low{i}")
         second = _picked(ctx, op, out, 2 + i, np.minimum(low + 1, before - 1), f"high{i}")
         of_first, of_second = Const(1 - share, f"{op.outputs[0]}.near{i}"), Const(share, f"{op.outputs[0]}.far{i}")

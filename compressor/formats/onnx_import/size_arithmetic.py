@@ -18,6 +18,10 @@ from compressor.formats.onnx_import.reduce import reduction
 from compressor.formats.onnx_import.table import Op, imports_sizes
 from compressor.formats.onnx_import.values import Size, Sizes, Value, combined, entries_of, of_entries, value_at
 
+_python: Any = operator
+_torch: Any = torch
+"""Both say nothing about the arguments of some of their functions."""
+
 
 def _is_negative(number: Any) -> bool:
     """Whether it is below 0 at a trial: the smallest batch is among them, and one larger than any that is used."""
@@ -27,12 +31,12 @@ def _is_negative(number: Any) -> bool:
 
 def _cut_quotient(a: Any, b: Any) -> Any:
     """a / b cut towards zero, as ONNX divides integers; Python floors."""
-    floored = combined(operator.floordiv, a, b)
+    floored = combined(_python.floordiv, a, b)
     if not (_is_negative(a) or _is_negative(b)):
         return floored
-    ceiled = combined(operator.mul, combined(operator.floordiv, combined(operator.mul, a, -1), b), -1)
+    ceiled = combined(operator.mul, combined(_python.floordiv, combined(operator.mul, a, -1), b), -1)
     alike = combined(operator.ge, combined(operator.mul, a, b), 0)
-    return combined(torch.sym_ite, alike, floored, ceiled)
+    return combined(_torch.sym_ite, alike, floored, ceiled)
 
 
 def _cut_remainder(a: Any, b: Any) -> Any:
@@ -41,7 +45,7 @@ def _cut_remainder(a: Any, b: Any) -> Any:
 
 
 def _magnitude(a: Any) -> Any:
-    return combined(torch.sym_max, a, combined(operator.mul, a, -1))
+    return combined(_torch.sym_max, a, combined(operator.mul, a, -1))
 
 
 def _operation(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
@@ -50,8 +54,8 @@ def _operation(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 _ON_SIZES: dict[str, Callable[[Any, Any], Any]] = {
     "Add": _operation(operator.add), "Sub": _operation(operator.sub), "Mul": _operation(operator.mul),
-    "Div": _cut_quotient, "Mod": _operation(operator.mod), "Min": _operation(torch.sym_min),
-    "Max": _operation(torch.sym_max),
+    "Div": _cut_quotient, "Mod": _operation(operator.mod), "Min": _operation(_torch.sym_min),
+    "Max": _operation(_torch.sym_max),
 }  # fmt: skip
 
 
@@ -107,7 +111,7 @@ def size_choice(ctx: Emitter, op: Op) -> Value:
 
 
 def _chosen(condition: Any, a: Any, b: Any) -> Any:
-    return combined(torch.sym_ite, condition, a, b) if isinstance(condition, Size) else (a if condition else b)
+    return combined(_torch.sym_ite, condition, a, b) if isinstance(condition, Size) else (a if condition else b)
 
 
 @imports_sizes("Cast", "Identity")

@@ -47,7 +47,7 @@ class Source:
     folder: Path | None
     model: OnnxModel
     specs: tuple[InputSpec, ...]
-    bound: Mapping[str, Tensor] = field(default_factory=dict)
+    bound: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def run(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
         """The outputs of the file, computed node by node as it is written. Raises: NotRunError if they cannot be."""

@@ -91,7 +91,7 @@ def check_supported(nodes: Sequence[tuple[str, str, str]], name: str) -> None:
             found.setdefault((domain, kind), []).append(node)
     if not found:
         return
-    listed = []
+    listed: list[str] = []
     for (domain, kind), where in found.items():
         shown = ", ".join(where[:2]) + (f" and {len(where) - 2} more" if len(where) > 2 else "")
         listed.append(f"{kind} ({refusal(domain, kind)}) at {shown}")

@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from compressor.errors import ModelError
 from compressor.formats.onnx_import.budget import check_argument
+from compressor.typed_torch import from_numpy, to_list
 
 _LARGEST_WHOLE = 2**24
 """Up to here float32 holds every whole number."""
@@ -136,12 +137,18 @@ class Size:
         return combined(operator.mul, self, -1)
 
 
+def _plain(number: Any) -> Any:
+    """A number of numpy's as one of Python's."""
+    given = number
+    return given.item() if isinstance(number, (np.integer, np.bool_)) else given
+
+
 def combined(function: Callable[..., Any], *operands: Any) -> Any:
     """The function of integers and sizes: a plain number where it is the same at every trial, a new size otherwise.
 
     Raises:  ModelError if an operand is no integer, or it divides by 0.
     """
-    plain = [int(x) if isinstance(x, np.integer) else bool(x) if isinstance(x, np.bool_) else x for x in operands]
+    plain = list(map(_plain, operands))
     if not all(isinstance(x, (int, Size)) for x in plain):
         raise ModelError("computes with the batch size and a number that is no integer")
     sizes = [x for x in plain if isinstance(x, Size)]
@@ -189,7 +196,7 @@ def of_entries(entries: Any, name: str, dtype: torch.dtype = torch.int64) -> Val
     if any(isinstance(entry, Size) for entry in array.flat):
         return Sizes(array, dtype)
     plain = np.array([int(entry) for entry in array.flat], dtype=np.int64).reshape(array.shape)
-    return Const(torch.from_numpy(plain).to(dtype), name)
+    return Const(from_numpy(plain).to(dtype), name)
 
 
 def entries_of(value: Value) -> np.ndarray:
@@ -200,6 +207,6 @@ def entries_of(value: Value) -> np.ndarray:
         check_argument(value.tensor.numel())
         array = np.empty(tuple(value.tensor.shape), dtype=object)
         held = value.tensor.to(torch.int64) if value.is_whole else value.tensor
-        array[...] = np.array(held.tolist(), dtype=object).reshape(array.shape)
+        array[...] = np.array(to_list(held), dtype=object).reshape(array.shape)
         return array
     raise ModelError("a shape that is computed from the network's own values is not supported")

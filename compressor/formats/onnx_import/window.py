@@ -67,7 +67,8 @@ def _same(
     sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], *, upper: bool
 ) -> tuple[list[int], list[int]]:
     """Padding for an output of ceil(size / stride); an odd one goes to the end (upper) or the beginning."""
-    begin, end = [], []
+    begin: list[int] = []
+    end: list[int] = []
     for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
         small, large = total // 2, total - total // 2

@@ -1,4 +1,4 @@
-"""Makes docs/example-report.html and .png: `python -m docs.make_example_report`; it takes a minute and Chromium.
+"""Makes docs/example-report.html and .png: `python -m docs.example_report`; it takes a minute and Chromium.
 
 The page is that of the pruning run of `make demo`, with the very command that stands in sample_models/demo.sh.
 """

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from compressor.cli.main import main
-from docs.make_example_report import PAGE, PICTURE, demo_command
+from docs.example_report import PAGE, PICTURE, demo_command
 from tests.report.html.test_pages import PAGES, faults
 
 
@@ -31,7 +31,7 @@ def old(page: str) -> list[str]:
 
 def test_the_example_is_of_todays_commands_and_sections(capsys: pytest.CaptureFixture[str]) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert old(page) == [], "run: python -m docs.make_example_report"
+    assert old(page) == [], "run: python -m docs.example_report"
     (made,) = commands(page)
     asked = demo_command()
     assert made[:3] == asked[:3] and made[made.index("--ratio") + 1] == asked[asked.index("--ratio") + 1]
