@@ -20,6 +20,9 @@ from compressor.program import InputSpec, Program, capture, parse_input
 _WRAPPERS = ("module", "_orig_mod")
 """Where `DistributedDataParallel`, `AveragedModel` and timm's EMA, and where `torch.compile` keep the model."""
 
+_ADAPTED = ".base_layer."
+"""Where PEFT puts a layer whose result an adapter adds to."""
+
 _CLOSE = 1e-3
 """Largest difference between model and program, relative to the largest output: another network differs by more, the
 rounding of float32 in another order by less."""
@@ -79,12 +82,7 @@ class LiveModel:
 
     def __init__(self, model: nn.Module) -> None:
         self._module, self._by_name = unwrapped(model), False
-        self._homes = {
-            f"{prefix}.{name}" if prefix else name: (module, name, parameter)
-            for prefix, module in self._module.named_modules(remove_duplicate=False)
-            for name, parameter in module._parameters.items()
-            if parameter is not None
-        }
+        self._homes = _homes_of(self._module)
         if not self._homes:
             raise UsageError("Pruner: the model has no parameters")
 
@@ -116,10 +114,23 @@ class LiveModel:
         return tuple(name for name in self._homes if name not in program.parameters and name not in program.aliases)
 
     def check_fits(self, program: Program) -> None:
-        """Raises:  ModelError if a parameter of the program is not there, or has another shape."""
+        """Nothing, when it has the program's parameters: it, or a part of it, such as the network in a module that
+        holds its losses and metrics too; what is seen is then that part.
+
+        Raises:  ModelError if a parameter of the program is not there, or has another shape.
+        """
+        wanted = program.parameters.keys()
+        fitting = (part for part in self._module.modules() if wanted <= _homes_of(part).keys())
+        self._module = next(fitting, self._module)
+        self._homes = _homes_of(self._module)
         for name, parameter in program.parameters.items():
             if name not in self._homes:
-                raise ModelError(f"{name}: the model has no such parameter; is it the network that was pruned?")
+                is_adapted = any(_ADAPTED in own for own in self._homes)
+                merge, other = (
+                    "merge its adapters, which would add to what is cut",
+                    "is it the network that was pruned?",
+                )
+                raise ModelError(f"{name}: the model has no such parameter; {merge if is_adapted else other}")
             found = tuple(self._homes[name][2].shape)
             if found != tuple(parameter.shape):
                 raise ModelError(f"{name}: is {found} in the model, {tuple(parameter.shape)} in what was pruned")
@@ -217,6 +228,16 @@ class LiveModel:
                         f"the model computes something else than when it was captured: off by {off:.2g} of"
                         f" {largest:.2g}\nmake the Pruner after the model has its final form"
                     )
+
+
+def _homes_of(module: nn.Module) -> dict[str, tuple[nn.Module, str, nn.Parameter]]:
+    """Where each parameter is, under all of its names: the module that holds it, its name there."""
+    return {
+        f"{prefix}.{name}" if prefix else name: (part, name, parameter)
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        for name, parameter in part._parameters.items()
+        if parameter is not None
+    }
 
 
 def specs_of(inputs: Any) -> list[InputSpec]:

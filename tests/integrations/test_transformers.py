@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 import compressor
+from compressor.errors import ModelError
 from compressor.models.external import imported_beside_any_torch
 from tests.integrations.processes import run_on_two
 
@@ -117,6 +119,26 @@ def test_an_average_is_followed(library: Any, tmp_path: Path) -> None:
     assert is_cut(average.model.module, callback.pruner.masks)
     program = callback._course.end(average.model)
     assert program.masks and compressor.compact(program)[1].agreement is not None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.filterwarnings("default")
+def test_adapters_are_cut_with_their_layers(library: Any) -> None:
+    peft: Any = importlib.import_module("peft")
+    plain = bert(library)
+    asked: dict[str, Any] = {"ratio": "1.3x", "round_to": 1, "method": "magnitude"}
+    example = {"input_ids": torch.ones(2, LENGTH, dtype=torch.long)}
+    program = compressor.Pruner(plain, example, **asked)
+    config = peft.LoraConfig(target_modules=["query", "value", "dense"], r=2, init_lora_weights=False)
+    adapted = peft.get_peft_model(bert(library), config)
+    pruner = compressor.Pruner(adapted, example, **asked)
+    pruner.attach(torch.optim.AdamW(adapted.parameters(), lr=1e-3))
+    pruner.finish()
+    assert any("lora" in name for name in pruner.masks)
+    assert compressor.compact(pruner.program())[1].agreement is not None
+    program.attach(torch.optim.SGD(plain.parameters(), lr=0.1))
+    with pytest.raises(ModelError, match="merge its adapters"):
+        compressor.Pruner.under_masks(adapted, program.program())
 
 
 PARALLEL = """

@@ -420,6 +420,38 @@ def test_a_wrapped_model_is_found_in_its_wrapper() -> None:
     assert pruner_of(compiled).untouched == ("aux.weight", "aux.bias")  # type: ignore[arg-type]
 
 
+class Holder(nn.Module):
+    """A network in something that has losses and metrics beside it."""
+
+    def __init__(self, net: nn.Module, name: str = "net") -> None:
+        super().__init__()
+        self.loss = nn.Linear(2, 2)
+        self.add_module(name, net)
+
+
+def test_a_model_with_a_prefix_before_its_names_is_found_in_what_holds_it() -> None:
+    first = network()
+    pruner = pruner_of(first, "magnitude").attach(sgd(first))
+    program = pruner.program()
+    holder = Holder(network())
+    under = Pruner.under_masks(holder, program)
+    assert is_masked(holder.net, under.masks) and under.untouched == ("aux.weight", "aux.bias")
+    ema = torch.optim.swa_utils.AveragedModel(Holder(network()))
+    pruner.follow(ema)
+    assert is_masked(ema.module.net, pruner.masks)
+    with pytest.raises(ModelError, match="is it the network that was pruned"):
+        Pruner.under_masks(Holder(nn.Linear(3, 3)), program)
+
+
+def test_layers_with_adapters_are_to_be_merged_first() -> None:
+    model = network()
+    program = pruner_of(model, "magnitude").attach(sgd(model)).program()
+    adapted: Any = network()
+    adapted.two = Holder(adapted.two, "base_layer")
+    with pytest.raises(ModelError, match=r"two.weight: .* merge its adapters"):
+        Pruner.under_masks(adapted, program)
+
+
 def test_a_parameter_that_was_replaced_is_named() -> None:
     model = network()
     optimizer = sgd(model)
