@@ -58,7 +58,8 @@ class RetrainOptions(ResumeOptions, ReportOptions, RecipeOptions, GateOptions, O
 def retrain(options: RetrainOptions, session: Session) -> None:
     """Fine-tunes a pruned checkpoint under its masks.
 
-    What is cut stays cut. A compact checkpoint is trained as it is.
+    What is cut stays cut. A compact checkpoint is trained as it is. Networks of libraries train as their authors wrote
+    them (stochastic depth, dropout); name code of your own again with --arch for that.
 
     \b
     Examples:

@@ -186,6 +186,7 @@ class LiveModel:
             name: program.aliases.get(name) or owners.get(id(tensor), name) for name, tensor in self.tensors.items()
         }
         self.hold({name: given[known] for name, known in names.items() if known in given})
+        self._module.to(self.device)
 
     def hold(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts these tensors in place of the module's own; what has no entry stays."""

@@ -31,8 +31,11 @@ from compressor.training import (
     TrainingOutputs,
     check_form,
     find_outputs,
+    forked_rng,
     is_alike,
     names_of,
+    random_state,
+    seed_epoch,
 )
 
 _CLOSE = 1e-3
@@ -193,7 +196,7 @@ def _tried(
             buffer.copy_(before[name])
         graph = _Pass.of(trial.module.train(), inputs, trial)
         graph = replace(graph, buffers={name: graph.buffers[name] for name in mine.buffers})
-        if torch.equal(mine.random, graph.random) and _close(found, graph.found(graph.outputs, trial)):
+        if mine.random == graph.random and _close(found, graph.found(graph.outputs, trial)):
             return None
     _tell(progress, mine.outputs, outputs, n_left_out, _trained_beside(live, trial))
     return outputs
@@ -205,14 +208,15 @@ class _Pass:
 
     outputs: Any
     buffers: Mapping[str, Tensor]
-    random: Tensor
+    random: tuple[object, ...]
 
     @classmethod
     def of(cls, module: nn.Module, inputs: tuple[Tensor, ...], trial: Program) -> _Pass:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.default_generator.manual_seed(0)
+        cpu = torch.device("cpu")
+        with forked_rng(cpu), torch.enable_grad():
+            seed_epoch(cpu, 0, 0, 0)
             outputs = module(*inputs)
-            random = torch.get_rng_state()
+            random = random_state()
         there = dict(module.named_buffers(remove_duplicate=False))
         known = sorted(name for name, _ in trial.module.named_buffers() if name in there)
         return cls(outputs, {name: there[name].clone() for name in known}, random)

@@ -1,7 +1,7 @@
 """Training of any module on any data and task; it must never know of sparsity, masks or programs."""
 
 from compressor.training.auxiliary import AUXILIARY_SHARE, TrainedAs, TrainingOutputs, find_outputs, is_alike, names_of
-from compressor.training.devices import resolve_device
+from compressor.training.devices import forked_rng, random_state, resolve_device, seed_epoch
 from compressor.training.evaluation import evaluate
 from compressor.training.features import FeatureOutputs, feature_loss
 from compressor.training.form import check_form, plain_as
@@ -38,14 +38,17 @@ __all__ = [
     "feature_loss",
     "find_outputs",
     "fit",
+    "forked_rng",
     "gradient_moments",
     "is_alike",
     "is_measurable",
     "load_state",
     "names_of",
     "plain_as",
+    "random_state",
     "resolve_device",
     "save_state",
+    "seed_epoch",
     "share_state",
     "steps_per_epoch",
     "with_agreement",

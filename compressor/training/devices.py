@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -42,18 +43,35 @@ def resolve_device(text: str) -> torch.device:
 
 @contextmanager
 def forked_rng(device: torch.device) -> Generator[None]:
-    """Gives the caller's random numbers (CPU and `device`) back as they were, whatever the block draws."""
-    with forked_cpu_rng():
-        if device.type == "cpu":
+    """Gives the caller's random numbers (CPU, `device`, Python's and NumPy's own) back as they were, whatever the block
+    draws."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with forked_cpu_rng(), _forked_on(device):
             yield
-            return
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _forked_on(device: torch.device) -> Generator[None]:
+    if device.type == "cpu":
+        yield
+        return
+    with _selected(device):
+        before = torch.get_device_module(device).get_rng_state()
+    try:
+        yield
+    finally:
         with _selected(device):
-            before = torch.get_device_module(device).get_rng_state()
-        try:
-            yield
-        finally:
-            with _selected(device):
-                torch.get_device_module(device).set_rng_state(before)
+            torch.get_device_module(device).set_rng_state(before)
+
+
+def random_state() -> tuple[object, ...]:
+    """Where the random numbers of the CPU, of Python and of NumPy stand, fit to be compared."""
+    kind, keys, *rest = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, np.asarray(keys).tobytes(), *rest
 
 
 @contextmanager
@@ -74,9 +92,14 @@ def flushed_denormals() -> Generator[None]:
 
 
 def seed_epoch(device: torch.device, seed: int, epoch: int, rank: int) -> None:
-    """Seeds CPU and `device` from (seed, epoch, rank): an epoch then needs no state of the one before."""
+    """Seeds CPU, `device`, Python and NumPy from (seed, epoch, rank): an epoch then needs no state of the one before.
+
+    Authors draw stochastic depth with `random.random()` too.
+    """
     mixed = int(np.random.SeedSequence([seed % 2**64, epoch, rank]).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(mixed)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
     if device.type != "cpu":
         with _selected(device):
             torch.get_device_module(device).manual_seed(mixed)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,13 +41,15 @@ class Both(NamedTuple):
 class Net(nn.Module):
     """(N, 1, 8, 8) -> (N, 3), with what authors write behind `self.training`."""
 
-    def __init__(self, *, aux: bool = False, depth: float = 0.0, drop: float = 0.0, lift: bool = False) -> None:
+    def __init__(self, *, aux: bool = False, depth: float = 0.0, drop: float = 0.0, lift: bool = False,
+        whose: str = "torch",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.one, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
         self.two, self.out = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8 * 16, 3)
         self.aux = nn.Linear(8 * 16, 3) if aux else None
         self.lift = nn.Parameter(torch.full((8, 1, 1), 0.1)) if lift else None
-        self.depth, self.drop = depth, drop
+        self.depth, self.drop, self.whose = depth, drop, whose
 
     def forward(self, x: Tensor) -> Any:
         h = F.max_pool2d(self.norm(self.one(x)).relu(), 2)
@@ -53,7 +57,8 @@ class Net(nn.Module):
             h = h + self.lift  # gives a value to channels that are cut
         y = self.two(h).relu()
         if self.training and self.depth:
-            y = y * (torch.rand(len(x), 1, 1, 1) >= self.depth)
+            drawn = {"python": random.random, "numpy": np.random.rand}.get(self.whose)
+            y = y * ((torch.rand(len(x), 1, 1, 1) if drawn is None else drawn()) >= self.depth)
         features = F.dropout(h + y, self.drop, training=self.training)
         logits = self.out(features.flatten(1))
         if self.training and self.aux is not None:
@@ -149,6 +154,24 @@ def test_the_loss_is_that_of_the_papers(data: ArraySource) -> None:
         there = dict(net.named_parameters())[name]
         torch.testing.assert_close(there.detach(), parameter.detach() - 0.1 * parameter.grad, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tuned.module.tensors()["norm.running_var"], mine.norm.running_var)
+
+
+@pytest.mark.parametrize("whose", ["python", "numpy"])
+def test_random_numbers_that_are_not_torchs_are_the_same_when_a_run_goes_on(
+    whose: str, data: ArraySource, tmp_path: Path, break_after: Callable[[int], Progress], stopped: type[Exception]
+) -> None:
+    """With a chance so small that the trial itself hardly ever draws it: that a number was drawn is what counts."""
+    what = {"depth": 0.02, "whose": whose}
+    before, told = (random.getstate(), np.random.get_state()[1].tolist()), Told()
+    whole, _ = prune(made(**what)[1], ADMM, data=data, model=made(**what)[0], progress=told)
+    assert len(told.trains) == 1
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before, "the caller's own stay as they were"
+    net, program = made(**what)
+    with pytest.raises(stopped):
+        prune(program, ADMM, data=data, model=net, progress=break_after(7), resume_file=tmp_path / "run")
+    random.random(), np.random.rand()
+    net, program = made(**what)
+    assert same(whole, prune(program, ADMM, data=data, model=net, resume_file=tmp_path / "run", resume=True)[0])
 
 
 @pytest.mark.parametrize("settings", [ADMM, STAGED], ids=["admm", "staged"])
