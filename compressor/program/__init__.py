@@ -11,6 +11,7 @@ from compressor.program.interface import Interface, Port
 from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
 from compressor.program.module import ProgramModule, is_learned, of_same_kind
 from compressor.program.naming import free_name
+from compressor.program.own_positions import own_positions
 from compressor.program.precision import default_type
 from compressor.program.program import Program
 from compressor.program.record import Record, Step
@@ -51,6 +52,7 @@ __all__ = [
     "of_same_kind",
     "open_response_norms",
     "other_lengths",
+    "own_positions",
     "parse_input",
     "set_argument",
     "tapped",

@@ -19,7 +19,7 @@ from compressor.cost import (
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, open_response_norms
+from compressor.program import Program, open_response_norms, own_positions
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -113,6 +113,8 @@ def prune(
 def _opened(program: Program, settings: PruneSettings) -> Program:
     """The program with what pruning needs to be operators of their own."""
     program = open_response_norms(program)
+    if settings.pattern.units is not None and not settings.walk.keep_heads:
+        program = own_positions(program)
     return select_inputs(program) if settings.select_inputs else program
 
 

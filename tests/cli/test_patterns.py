@@ -51,3 +51,22 @@ def test_a_layers_penalty_is_read(run: Run, here: Path) -> None:
     assert done.code == 2 and "--layer-rho conv1: write it as GLOB=RHO" in " ".join(done.err.split())
     done = run("prune", "model.pt", "-r", "2x", "--layer-rho", "conv9=1", "--epochs", "1", "--no-retrain", "-o", "a.pt")
     assert done.code == 2 and "--layer-rho conv9: matches no layer" in " ".join(done.err.split())
+
+
+def test_a_network_without_residual_blocks_names_the_way_on(run: Run, here: Path) -> None:
+    done = run("prune", "model.pt", "--pattern", "layer", "--ratio", "2x", "--method", "magnitude", "--no-retrain")
+    said = " ".join(done.err.split())
+    assert done.code == 1 and "--pattern layer: the network has no residual block cut widths instead" in said
+
+
+def test_blocks_are_cut_and_told_by_layer(run: Run, here: Path) -> None:
+    cut = ("-p", "layer", "-r", "1.3x", "--of", "macs", "--method", "magnitude", "--no-retrain", "--no-latency")
+    done = run("prune", "init", "--arch", "resnet20", *cut, "-o", "p.pt", "--json")
+    assert done.code == 0, done.err
+    gone = {layer["name"] for layer in done.json["layers"] if layer["kept"] == 0}
+    assert len(gone) == 4 and all(f"{name[:-1]}{3 - int(name[-1])}" in gone for name in gone), (
+        "both convolutions of each"
+    )
+    small = run("compact", "p.pt", "-o", "c.pt", "--json")
+    assert small.code == 0 and small.json["compact_macs"] == done.json["compact_macs"]
+    assert len(small.json["branches"]) == 2
