@@ -11,7 +11,7 @@ from benchmarks.presets import CASES, SHARES, held_out, learned_from, table
 from compressor.asking.presets import PRESETS
 from compressor.data.arrays import Arrays, ArraySource
 
-PAGE = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+PAGE = " ".join((Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8").split())
 
 
 def source(case_size: int, n_test: int) -> ArraySource:
@@ -37,7 +37,7 @@ def test_a_table_has_mean_and_spread() -> None:
 
 def test_the_presets_are_told_as_they_are() -> None:
     told = re.search(
-        r"quick is (\d+) epochs of search and (\d+) of\s+retraining, "
+        r"quick is (\d+) epochs of search and (\d+) of retraining, "
         r"balanced (\d+) and (\d+) with `--distill ([\d.]+)`, best (\d+) and (\d+) with ([\d.]+); "
         r"for `retrain` (\d+), (\d+) and (\d+) epochs",
         PAGE,

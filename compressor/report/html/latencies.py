@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compressor.report.html.markup import Child, Markup
+from compressor.report.html.markup import Child, Markup, breakable
 from compressor.report.html.page import Column, bars, table
 from compressor.report.text import percent
 from compressor.units import format_fewer, format_seconds
@@ -34,8 +34,8 @@ def times_beside(before: Seconds, after: Seconds, titles: tuple[str, str] = ("Be
     most = max((*before.values(), *after.values()), default=0.0)
     totals = sum(before.values()), sum(after.values())
     columns = (
-        Column("Layer", "name"), Column("Latency", "bar"), Column(titles[0], less=True), Column("Share", less=True),
-        Column(titles[1]), Column("Share", less=True), Column("Speed-up"),
+        Column("Layer", "name"), Column("Latency", "bar"), Column(breakable(titles[0]), less=True),
+        Column("Share", less=True), Column(breakable(titles[1])), Column("Share", less=True), Column("Speed-up"),
     )  # fmt: skip
     rows: list[tuple[Child, ...]] = []
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -48,6 +49,11 @@ def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:
 def join(children: Iterable[Child]) -> Markup:
     """The children one after another; text is escaped, None left out."""
     return Markup("".join(_child(child) for child in children))
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken behind its dots, dashes and other signs, as the head of a narrow column."""
+    return Markup("<wbr>".join(escape(part) for part in re.findall(r"[^\W_]+[\W_]*|[\W_]+", name)))
 
 
 def _child(child: Child) -> str:

@@ -140,14 +140,14 @@ _AFTER = """
   section { margin: 28px 0; }
   .tiles { grid-template-columns: repeat(2, 1fr); }
   .tile { padding: 11px 14px 12px; } .tile .value { font-size: 20px; } .tile .value.long { font-size: 16px; }
-  th, td { padding: 6px 10px; }
   .less { display: none; }
-  .long { width: 11ch; }
-  th, td.bar { white-space: normal; } tbody th { overflow-wrap: anywhere; min-width: 12ch; }
+  .long { width: 8ch; }
+  th, td.bar { white-space: normal; } tbody th { overflow-wrap: anywhere; min-width: 8ch; }
   thead th { overflow-wrap: break-word; }
   td.heat { font-size: 12px; padding: 6px 4px; } td.heat span { margin: -3px -2px; padding: 3px 2px; }
-  td.bar { min-width: 44px; }
-  th, td { padding: 6px 6px; }
+  td.bar { min-width: 40px; }
+  th, td { padding: 6px 6px; } th:first-child, td:first-child { padding-left: 10px; }
+  th:last-child, td:last-child { padding-right: 8px; }
 }
 @media print { button { display: none; } section { break-inside: avoid; }
   .scroll, .tall { overflow: visible; max-height: none; } }

@@ -8,7 +8,7 @@ import pytest
 
 from compressor.report.html.charts import Axis, Interval, Line, Point, interval_chart, line_chart, point_chart
 from compressor.report.html.labels import place_names
-from compressor.report.html.markup import Markup, escape, join, tag
+from compressor.report.html.markup import Markup, breakable, escape, join, tag
 from compressor.report.html.parts import primary
 from compressor.report.html.scale import Scale, around, rounded, share, short, spread
 
@@ -17,6 +17,11 @@ def test_text_is_escaped_once_and_markup_is_not() -> None:
     assert tag("b", "<i>", Markup("<i>"), 3, None, ["a", Markup("&amp;")]) == "<b>&lt;i&gt;<i>3a&amp;</b>"
     assert tag("a", title="\"x\" & 'y'") == '<a title="&quot;x&quot; &amp; &#x27;y&#x27;"></a>'
     assert join(["<", tag("br")]) == "&lt;<br>"
+
+
+def test_a_name_breaks_behind_its_signs_and_stays_text() -> None:
+    assert breakable("small_v2.int8.onnx") == "small_<wbr>v2.<wbr>int8.<wbr>onnx"
+    assert breakable("<b>x") == "&lt;<wbr>b&gt;<wbr>x" and breakable("") == ""
 
 
 def test_attributes_follow_html() -> None:

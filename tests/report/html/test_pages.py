@@ -51,7 +51,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "bench, one profile": lambda: bench_page(values.bench(n_profiles=1), values.about("bench")),
     "bench without accuracy": lambda: bench_page(values.bench(with_accuracy=False), About("bench", "a, b")),
 }
-NO_END = {"meta", "br"}
+NO_END = {"meta", "br", "wbr"}
 
 
 class Checked(HTMLParser):
