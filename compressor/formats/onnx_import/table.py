@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from compressor.formats.onnx_import.emitter import Emitter
 
 _STANDARD = ("", "ai.onnx")
+_CLASSICAL = "ai.onnx.ml"
+_WAY_OUT = "where they stand before or behind the layers, onnx.utils.extract_model cuts the file without them"
 
 Importer: TypeAlias = "Callable[[Emitter, Op], Value | tuple[Value, ...]]"
 _Registered = TypeVar("_Registered", bound=Importer)
@@ -73,6 +75,8 @@ def _registering(table: dict[str, Importer], kinds: Sequence[str]) -> Callable[[
 
 def refusal(domain: str, kind: str) -> str | None:
     """Why an operator cannot be imported; None if it can."""
+    if domain == _CLASSICAL:
+        return f"of the domain {domain}, trees and scalers, which are no layers"
     if domain not in _STANDARD:
         return f"of the domain {domain}, which is not standard ONNX; give the file from before it was optimised"
     if kind in REFUSED:
@@ -95,4 +99,4 @@ def check_supported(nodes: Sequence[tuple[str, str, str]], name: str) -> None:
     for (domain, kind), where in found.items():
         shown = ", ".join(where[:2]) + (f" and {len(where) - 2} more" if len(where) > 2 else "")
         listed.append(f"{kind} ({refusal(domain, kind)}) at {shown}")
-    raise ModelError(f"{name}: operators that cannot be imported: " + "; ".join(listed))
+    raise ModelError(f"{name}: operators that cannot be imported: {'; '.join(listed)}\n{_WAY_OUT}")

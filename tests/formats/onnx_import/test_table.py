@@ -55,6 +55,8 @@ def test_only_what_is_unsupported_is_named() -> None:
     check_supported([("", "Conv", "a"), ("ai.onnx", "Relu", "b")], "m.onnx")
     with pytest.raises(ModelError, match=r"Loop \(loops are not supported.*\) at c, d and 1 more"):
         check_supported([("", "Conv", "a"), *(("", "Loop", name) for name in "cde")], "m.onnx")
+    with pytest.raises(ModelError, match=r"Scaler \(of the domain ai\.onnx\.ml, trees and scalers.*\n.*extract_model"):
+        check_supported([("ai.onnx.ml", "Scaler", "a")], "m.onnx")
 
 
 def test_an_operator_names_the_input_that_it_lacks() -> None:
