@@ -44,6 +44,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
     "sparsity/unweighted": ("pruning/test_patterns.py",),
+    "pruning/reporting": ("pruning/test_methods.py",),
     "training/devices": ("training/test_denormals.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
