@@ -193,7 +193,7 @@ def test_a_norm_keeps_the_epsilon_of_its_type(dtype: str) -> None:
 
 def test_arithmetic_on_sizes_and_numbers_made_on_the_way_are_captured() -> None:
     module = Function(
-        lambda x: (x * torch.tensor([1.0, 2.0, 3.0])).reshape(x.shape[0] * 2 + 1 - 1, -1).sum(1).detach_()
+        lambda net, x: (x * torch.tensor([1.0, 2.0, 3.0])).reshape(x.shape[0] * 2 + 1 - 1, -1).sum(1).detach_()
     )
     program = capture(module, [InputSpec("x", (None, 2, 3))])
     assert_same_output(module, program)
