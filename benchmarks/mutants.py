@@ -44,6 +44,9 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
     "sparsity/unweighted": ("pruning/test_patterns.py",),
+    "pruning/reporting": ("pruning/test_methods.py",),
+    "formats/onnx_import/pool": ("formats/onnx_import/test_importers.py", "formats/onnx_import/test_attributes.py"),
+    "formats/onnx_import/opening": ("formats/onnx_import/test_batches.py", "formats/onnx_import/test_graphs.py"),
     "training/devices": ("training/test_denormals.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
@@ -259,7 +262,7 @@ def digest(*texts: str) -> str:
 def explained(text: str) -> Iterator[tuple[str, str, str, str]]:
     """Module, line, old and new text of the changes that compute the same, as `tests/mutants.md` tells them."""
     module = ""
-    for line in text.splitlines():
+    for line in text.replace("\n  ", " ").splitlines():  # an item may go on below, further in
         if found := re.fullmatch(r"### `(.+)`", line):
             module = found[1]
         elif found := re.match(r"- `(.+?)` → `(.+?)` in `(.+?)`: ", line):

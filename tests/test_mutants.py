@@ -144,10 +144,11 @@ def test_explanations_are_read_whatever_stands_in_the_line() -> None:
         "- `|` → `&` in `x = y | z`: why",
         "- no",
         "### `c`",
-        "- `1` → `2` in `f(1)`: as `x` → `y` in `z`: no",
+        "- `1` → `2` in `f(1,",
+        "  3)`: `x` → `y` in `z`",
     )
     text = "\n".join(lines)
-    assert list(explained(text)) == [("a/b", "x = y | z", "|", "&"), ("c", "f(1)", "1", "2")]
+    assert list(explained(text)) == [("a/b", "x = y | z", "|", "&"), ("c", "f(1, 3)", "1", "2")]
 
 
 PROJECT = {

@@ -19,8 +19,10 @@ from compressor.program.families import operator_name
 
 @rule(families.OTHER_MATMUL)
 def inner(ctx: Context, node: Node, a: Arguments) -> Value:
-    """The last dimensions are united and summed, the others pass; `linalg_matmul` as `matmul`."""
+    """The last dimensions are united and summed, the others pass; `linalg_matmul` as `matmul`, a number as a factor."""
     x, y = a["self"], a["other"]
+    if min(x.rank, y.rank) == 0:
+        return unify(ctx, [x, y], any)
     batch = range(max(x.rank, y.rank))
     left, right = [f"m{i}" for i in batch[: x.rank - 1]], [f"n{i}" for i in batch[: y.rank - 1]]
     if operator_name(node.target) == "linalg_matmul" and min(x.rank, y.rank) > 1:

@@ -77,7 +77,7 @@ class WidthSearch:
         least, most = self._limits()
         steps = self._steps(most)
         floor = min(_LEAST_SHARE * target, float(self.cost(start[None])[0]))
-        everything = _all_widths(start, steps, least, most)
+        everything = _all_widths(steps, least, most)
         if everything is not None:
             cost = self.cost(everything)
             fitting = everything[(cost <= target) & (cost >= floor)]
@@ -113,15 +113,12 @@ class WidthSearch:
         return np.where(self._rules.steps > 1, self._rules.steps, np.maximum(most // 32, 1))
 
 
-def _all_widths(start: Widths, steps: Widths, least: Widths, most: Widths) -> Widths | None:
-    """Every combination of whole steps, None where there are too many; what may not change is as in `start`.
-
-    Shapes:  -> (n, groups)
-    """
+def _all_widths(steps: Widths, least: Widths, most: Widths) -> Widths | None:
+    """Every combination of whole steps and the most, None where there are too many. Shapes: -> (n, groups)"""
     levels: list[Widths] = []
-    for g in range(len(start)):
-        reached = np.arange(int(least[g]), int(most[g]), int(steps[g]), dtype=np.int64)
-        levels.append(np.append(reached, most[g]) if most[g] > least[g] else start[g : g + 1])
+    for first, last, step in zip(least, most, steps, strict=True):
+        reached = np.arange(int(first), int(last), int(step), dtype=np.int64)
+        levels.append(np.append(reached, last))
     if np.prod([float(len(level)) for level in levels]) > _MOST_TRIED:
         return None
     return np.stack([axis.ravel() for axis in np.meshgrid(*levels, indexing="ij")], axis=1)

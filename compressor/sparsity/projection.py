@@ -63,7 +63,7 @@ def keep_largest(binned: Binned, n: int) -> Tensor:
     from_top = np.cumsum(binned.counts[::-1])
     place = int(np.searchsorted(from_top, n))
     edge = _N_BINS - 1 - place
-    above = int(from_top[place - 1]) if place else 0
+    above = int(from_top[place] - binned.counts[edge])
     keep = binned.bins > edge
     at_edge = (binned.bins == edge).nonzero().flatten()
     order = torch.sort(binned.magnitudes[at_edge], descending=True, stable=True).indices

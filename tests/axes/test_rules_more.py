@@ -96,6 +96,7 @@ OPERATORS: dict[str, tuple[Any, Callable[[Any, Tensor], Any]]] = {
     ),
     "vdot": (aten.vdot.default, lambda m, y: (y * m.w.view(1, 8, 1, 1)) * torch.vdot(m.w, m.v[:, 0])),
     "inner": (aten.inner.default, lambda m, y: torch.inner(tokens(y), m.v.t())),
+    "inner with a number": (aten.inner.default, lambda m, y: torch.inner(y, m.w.sum())),
     "linalg_matmul": (aten.linalg_matmul.default, lambda m, y: torch.linalg.matmul(tokens(y), m.v)),
     "addmv": (aten.addmv.default, lambda m, y: torch.addmv(m.v.sum(0), m.v.t(), m.w) + y.mean((2, 3)) @ m.v),
     "addbmm": (

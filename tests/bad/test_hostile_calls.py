@@ -162,6 +162,7 @@ HARMLESS: dict[str, list[dict[str, Any]]] = {
     "an index beyond its table": calls("aten.index_select.default", FOUR, 0, {"node": "minus"}),
     "nothing to add up": calls("aten.sum.default", {"node": "none"}),
     "nothing to lay flat": calls("aten.ravel.default", {"node": "none"}),
+    "a product with a number": calls("aten.inner.default", {"node": "number"}, FOUR),
     "no index at all": calls("aten.index.Tensor", SQUARE, [None]),
     "a root that there is not": calls("aten.linalg_cholesky.default", {"node": "square"}),
     "a layer of few steps": calls("aten.rnn_tanh.input", STEPS, STATE, [SQUARE, SQUARE, FOUR, FOUR], *LAYER),

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 import compressor
 from compressor.errors import CompressError, ModelError, UsageError
 from compressor.exporting import verify
-from compressor.program import Program, parse_input
+from compressor.program import InputSpec, Interface, Program, parse_input
+from compressor.program.interface import Port
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 Ports = Sequence[tuple[str, int, Sequence[int | str] | None]]
@@ -281,3 +282,31 @@ def test_inputs_and_outputs_may_have_any_names(tmp_path: Path) -> None:
     given = feeds(path, dict.fromkeys(NAMES, (2, 4)))
     wanted, found = session(path).run(None, given), session(tmp_path / "s.onnx").run(None, given)
     assert [x.shape for x in found] == [x.shape for x in wanted]
+
+
+def test_the_last_open_size_grows_alone_and_then_all_others() -> None:
+    port = Port("x", "float32", ("N", "channels", 4, "H", "W"))
+    spec = InputSpec("x", (None, 3, 4, 5, 6))
+    interface = Interface((port,), ())
+    assert [interface.grown([spec], last)[0].shape for last in (True, False)] == [
+        (None, 3, 4, 5, 12),
+        (None, 6, 4, 10, 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("port", "sound"),
+    [
+        (Port("x", "float32", (1, 2)), True),
+        (Port("x", "float32", (0, 2)), False),
+        (Port("x", "float32", ("N", -1)), False),
+        (Port("x", "float33", (1, 2)), False),
+        (Port("x", "", None), True),
+        (Port("x", "float32", (1,), 2.0), True),
+        (Port("x", "float32", (), 2.0), True),
+        (Port("x", "float32", (2,), 2.0), False),
+        (Port("x", "float32", (1,), float("nan")), False),
+    ],
+)
+def test_a_port_is_what_a_tensor_can_be(port: Port, sound: bool) -> None:
+    assert port.is_sound is sound

@@ -182,6 +182,25 @@ def test_attention_keeps_its_scale() -> None:
     assert node.kwargs.get("scale", node.args[-1]) == pytest.approx(16**-0.5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_norm_keeps_the_epsilon_of_its_type(dtype: str) -> None:
+    module = nn.RMSNorm(3).to(getattr(torch, dtype))
+    program = capture(module, [InputSpec("x", (None, 3), dtype)])
+    assert_same_output(module, program)
+    (norm,) = (node for node in program.module.graph.nodes if "rms_norm" in str(node.target))
+    assert norm.kwargs["eps"] == torch.finfo(getattr(torch, dtype)).eps
+
+
+def test_arithmetic_on_sizes_and_numbers_made_on_the_way_are_captured() -> None:
+    module = Function(
+        lambda net, x: (x * torch.tensor([1.0, 2.0, 3.0])).reshape(x.shape[0] * 2 + 1 - 1, -1).sum(1).detach_()
+    )
+    program = capture(module, [InputSpec("x", (None, 2, 3))])
+    assert_same_output(module, program)
+    names = " ".join(map(str, targets(program)))
+    assert "lift_fresh" not in names and "detach_" not in names and "built-in function mul" in names
+
+
 def test_double_and_half_networks_get_inputs_of_their_own_type() -> None:
     program = capture(Function(lambda net, x: net.conv(x)).double(), [InputSpec("x", (None, 3, 4, 4))])
     assert program.inputs[0].dtype == "float64"

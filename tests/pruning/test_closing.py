@@ -16,7 +16,7 @@ from compressor.axes import find_units
 from compressor.cost import count_macs
 from compressor.errors import RatioError
 from compressor.program import InputSpec, Program
-from compressor.pruning.closing import NEAR, close
+from compressor.pruning.closing import NEAR, _next, close
 from compressor.sparsity import Choice, Selector, kept_units, make_selector
 
 
@@ -62,6 +62,22 @@ def test_what_was_asked_is_met_whatever_the_law(program: Program, name: str) -> 
     assert found is not None and found.is_near
     assert abs(found.speedup / 2.0 - 1) <= NEAR
     assert LAWS[name](found.ratio) == pytest.approx(found.speedup, rel=0.06)
+
+
+@pytest.mark.parametrize(("speed", "near"), [(1.91, True), (2.09, True), (1.89, False), (2.11, False)])
+def test_near_is_within_five_per_cent_and_ends_the_search(program: Program, speed: float, near: bool) -> None:
+    found = close(program, selector_of(program), 2.0, by_macs(program, lambda ratio: speed))
+    assert found is not None and found.is_near == near and (found.tries == 1) == near
+
+
+def test_it_goes_as_far_as_the_square_of_what_was_asked(program: Program) -> None:
+    found = close(program, selector_of(program), 3.0, by_macs(program, lambda ratio: ratio**0.55))
+    assert found is not None and found.is_near and 6.5 < found.ratio < 9.0
+
+
+def test_it_goes_on_between_the_cuts_on_both_sides_however_fast_they_are() -> None:
+    """The cut that was fast enough and cut least bounds it, though one that cut more was slower."""
+    assert 2.0 < _next([(2.0, 1.5), (4.0, 2.2), (3.0, 2.6)], 2.0, 4.0) < 3.0
 
 
 def test_where_the_speed_jumps_over_it_the_nearest_is_taken_and_said(program: Program) -> None:

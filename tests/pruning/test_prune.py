@@ -201,10 +201,14 @@ def test_a_second_run_reaches_its_ratio_and_no_more(tiny: Program, first: str, s
 
 
 def test_a_second_run_below_what_was_cut_says_so(tiny: Program) -> None:
-    before, _ = prune(tiny, PruneSettings(ratio=4.0))
-    pruned, report = prune(before, PruneSettings(ratio=2.0))
-    assert pruned.n_zeroed == before.n_zeroed
-    assert any(re.match(r"asked 2\.00x, but 4\.\d+x was cut before: nothing to cut", w) for w in report.warnings)
+    before, first = prune(tiny, PruneSettings(ratio=4.0))
+    for asked in (2.0, 3.0):
+        pruned, report = prune(before, PruneSettings(ratio=asked))
+        assert pruned.n_zeroed == before.n_zeroed
+        told = rf"asked {asked:.2f}x, but 4\.\d+x was cut before: nothing to cut"
+        assert any(re.match(told, w) for w in report.warnings)
+    for cut in first.layers:
+        assert cut.kept <= cut.dense == len(tiny.parameters[f"{cut.name}.weight"]), cut.name
 
 
 def test_columns_are_in_the_report(tiny: Program) -> None:

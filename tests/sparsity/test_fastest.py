@@ -14,7 +14,7 @@ from compressor.axes import find_units
 from compressor.errors import RatioError
 from compressor.program import InputSpec, capture, find_layers
 from compressor.sparsity import Budget, LatencyBudget, fastest
-from compressor.sparsity.fastest import WidthSearch, keep_widths
+from compressor.sparsity.fastest import WidthSearch, _exchanges, keep_widths
 from compressor.sparsity.select_units import UnitSelector, unit_selector
 from tests.choices import choice_of
 from tests.sparsity.test_latency import ByWork
@@ -66,6 +66,28 @@ def test_the_fastest_is_found(monkeypatch: pytest.MonkeyPatch, most_tried: int) 
     assert search.seconds(found[None])[0] < search.seconds(start[None])[0]
 
 
+def test_a_cost_that_is_met_exactly_is_met() -> None:
+    chosen = selector()
+    search, grid = search_of(chosen), np.array(list(itertools.product(range(4, 65, 4), repeat=2)))
+    for target in np.unique(search.cost(grid))[-40::8]:
+        start = np.array([4, 4])
+        least = min(0.97 * target, float(search.cost(start[None])[0]))
+        fitting = grid[(search.cost(grid) <= target) & (search.cost(grid) >= least)]
+        found = search.fastest(start, float(target))
+        assert search.seconds(found[None])[0] == pytest.approx(search.seconds(fitting).min())
+
+
+def test_exchanges_take_from_one_width_and_give_to_another_in_whole_steps() -> None:
+    widths, steps = np.array([32, 24, 16]), np.array([4, 4, 4])
+    least, most = np.array([4, 4, 16]), np.array([64, 64, 16])
+    moves = np.array(list(_exchanges(widths, steps, least, most))) - widths
+    assert (moves % 4 == 0).all() and (moves[:, 2] == 0).all() and len(moves) > 20
+    both = moves[(moves != 0).sum(1) == 2]
+    assert len(both) and (both[:, 0] * both[:, 1] < 0).all()
+    search = search_of(selector(round_to=1))
+    assert search._steps(np.array([40, 100])).tolist() == [1, 3]
+
+
 def test_selection_by_latency_costs_as_much_and_takes_less_time() -> None:
     by_time, by_worth = selector(), selector(allocation="global")
     weights = by_time.program.parameters
@@ -89,6 +111,24 @@ def test_the_best_of_each_width_stay_and_what_may_not_go() -> None:
     free[first[0]] = False
     keep = keep_widths(ranked, replace(chosen.rules, free=free), np.array([8, 64]))
     assert keep[first[0]] and keep[first].sum() == 8 and keep[first[10:20]].sum() == 7
+
+
+def test_a_part_that_all_units_would_leave_keeps_its_best() -> None:
+    chosen = selector()
+    first = np.flatnonzero(chosen.rules.group == 0)
+    ranked = np.zeros(chosen.units.n_units)
+    ranked[first[:8]], ranked[first[50]] = 2.0, 1.0
+    keep = keep_widths(ranked, replace(chosen.rules, widths=(first[40:],)), np.array([8, 64]))
+    assert np.flatnonzero(keep[first]).tolist() == [*range(8), 50]
+
+
+def test_what_may_not_go_may_be_all_that_is_asked_for() -> None:
+    chosen = selector()
+    first, free = np.flatnonzero(chosen.rules.group == 0), chosen.rules.free.copy()
+    free[first[:8]] = False
+    for asked in (8, 4):
+        keep = keep_widths(np.zeros(chosen.units.n_units), replace(chosen.rules, free=free), np.array([asked, 64]))
+        assert np.flatnonzero(keep[first]).tolist() == list(range(8))
 
 
 def test_what_is_gone_stays_gone() -> None:

@@ -13,6 +13,7 @@ from compressor.axes import find_units
 from compressor.cost import USUAL, Preference, Preferences, filled_work
 from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import FilledWork, find_likes
+from compressor.sparsity.likes import Likes
 
 TABLE = Preferences(
     {
@@ -77,6 +78,23 @@ def test_levels_go_from_blocks_to_single_units_and_narrow_widths_go_first() -> N
     wide, narrow = (int(units.group_of[units.axes[f"{layer}.weight", 0][0]]) for layer in ("0", "2"))
     steps = [(int(level[wide]), int(level[narrow])) for level in likes.levels(np.array([64, 16])[[wide, narrow]])]
     assert steps == [(16, 16), (16, 8), (8, 8), (16, 4), (4, 4), (16, 2), (2, 2), (16, 1), (1, 1)]
+
+
+def test_levels_are_whole_numbers_of_units() -> None:
+    levels = Likes(np.array([1]), np.array([12])).levels(np.array([12]))
+    assert [level.tolist() for level in levels[::2]] == [[12], [6], [3], [1]]
+    assert all(np.issubdtype(level.dtype, np.integer) for level in levels)
+
+
+@pytest.mark.parametrize("table", [TABLE, USUAL])
+def test_the_work_of_groups_is_that_of_each(table: Preferences) -> None:
+    program = net(
+        nn.Conv2d(3, 48, 3), nn.ReLU(), nn.Conv2d(48, 96, 3, groups=4), nn.ReLU(),
+        nn.ConvTranspose2d(96, 24, 2, groups=3), nn.Conv2d(24, 8, 1),
+    )  # fmt: skip
+    units = find_units(program)
+    work = FilledWork.of(program, units, table).at(np.ones(units.n_units, dtype=bool))
+    assert work == pytest.approx(filled_work(program, table))
 
 
 @pytest.mark.parametrize("table", [TABLE, USUAL])

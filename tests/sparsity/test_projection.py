@@ -85,6 +85,19 @@ def test_a_tally_never_falls_and_leaves_zeros_for_last() -> None:
     assert tally(bin_magnitudes(torch.zeros(3))).count(1e9) == 0
 
 
+@given(st.floats(2.0**-20, 2.0**20), st.floats(2.0**-20, 2.0**20))
+def test_a_tally_is_within_two_per_mille_of_each_magnitude(one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    if small < large * 0.99:
+        rests = tally(bin_magnitudes(torch.tensor([small, large]))).rests
+        assert rests[0] == 0 and rests[1] == pytest.approx((large / small) ** 2, rel=0.0082)
+
+
+def test_what_is_next_to_nothing_is_no_zero() -> None:
+    assert tally(bin_magnitudes(torch.full((3,), 6e-41))).count(3.0) == 3
+    assert tally(bin_magnitudes(torch.zeros(3))).count(1e30) == 0
+
+
 def test_gone_entries_are_no_part_of_the_tally() -> None:
     gone = torch.tensor([True, False, True, False])
     counted = tally(bin_magnitudes(torch.tensor([5.0, 1.0, 0.0, 2.0]), gone))

@@ -78,6 +78,19 @@ def test_unit_scores_are_means_of_normalised_energy() -> None:
         assert got[unit] == pytest.approx(expected)
 
 
+def test_a_unit_of_two_weights_is_their_mean() -> None:
+    two = trace(
+        lambda net, x: net.two(net.one(x).relu()),
+        (1,),
+        one=nn.Linear(1, 4, bias=False),
+        two=nn.Linear(4, 1, bias=False),
+    )
+    own = [two.program.parameters[f"{name}.weight"].detach().double().square().flatten() for name in ("one", "two")]
+    expected = sum(part / part.mean() for part in own) / 2
+    got = score_units(two.units, two.program.parameters, lambda name, dim: True)
+    assert got == pytest.approx(expected.numpy(), rel=1e-5)
+
+
 def test_scale_of_a_layer_does_not_matter() -> None:
     traced = chain()
     tensors = {name: p.detach() for name, p in traced.program.parameters.items()}

@@ -73,16 +73,21 @@ def test_twin_readers_without_weights_matter(name: str) -> None:
 
 def test_sums_and_products_read_and_what_passes_on_does_not() -> None:
     def forward(net: Any, x: torch.Tensor) -> torch.Tensor:
+        first, second = net.d(x).chunk(2, -1)  # units that are not the same, each half read by another layer
+        passed = torch.cat((second.relu(), first), -1)
+        apart = net.of_part(passed[..., :3]) + net.of_rest(passed[..., 3:]) + net.of_all(passed)
         a, b, c = net.a(x).relu(), net.b(x), net.c(x).tanh()
         scores = torch.matmul(a, net.k(x).transpose(1, 2)).softmax(-1)
         first, second = b.chunk(2, -1)
-        return net.out(torch.matmul(scores, torch.cat((first * second, first), -1)) * c.pow(2).sum(-1, keepdim=True))
+        read = torch.matmul(scores, torch.cat((first * second, first), -1)) * c.pow(2).sum(-1, keepdim=True)
+        return net.out(read) + apart
 
     traced = trace(
         forward, (5, 4), a=nn.Linear(4, 6), k=nn.Linear(4, 6), b=nn.Linear(4, 8), c=nn.Linear(4, 3),
-        out=nn.Linear(8, 2),
+        out=nn.Linear(8, 2), d=nn.Linear(4, 8), of_all=nn.Linear(8, 2), of_part=nn.Linear(3, 2),
+        of_rest=nn.Linear(5, 2),
     )  # fmt: skip
     found = read_without_weights(traced.program, traced.units)
-    for name, read in (("a.weight", True), ("k.weight", True), ("c.weight", True), ("b.weight", False)):
-        units = [unit for unit in traced.along(name, 0) if unit >= 0]
+    for name, read in {"a": True, "k": True, "c": True, "b": False, "d": False}.items():
+        units = [unit for unit in traced.along(f"{name}.weight", 0) if unit >= 0]
         assert units and (found[units] == read).all(), name
