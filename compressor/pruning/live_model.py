@@ -158,7 +158,7 @@ class LiveModel:
         return now
 
     @contextmanager
-    def taking_inputs_of(self, program: Program) -> Iterator[nn.Module]:
+    def taking_inputs_of(self, program: Program) -> Generator[nn.Module]:
         """The module, which for the block takes inputs in the program's order, and by name where it takes them so; a
         detector of torchvision ends at its heads."""
         names = [spec.name for spec in program.inputs]
