@@ -35,7 +35,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _in_full_precision(model: nn.Module) -> Iterator[None]:
+def _in_full_precision(model: nn.Module) -> Generator[None]:
     """For the time of the block, the forward without the autocast that accelerate (transformers' Trainer) puts around
     it."""
     own, within = vars(model).get("_original_forward"), vars(model).get("forward")
