@@ -47,10 +47,10 @@ def symbol_of(size: object) -> Any:
     return held.node if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else None
 
 
-def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """`module` and all modules in it."""
+def named_modules(module: nn.Module, *, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
+    """`module` and all modules in it; one that several names lead to under the first of them, or under each."""
     held: Any = module
-    return held.named_modules()
+    return held.named_modules(remove_duplicate=remove_duplicate)
 
 
 def from_numpy(array: NDArray[Any]) -> Tensor:

@@ -284,7 +284,7 @@ class PruneSettings(Cut, Healing):
         super().__post_init__()
         object.__setattr__(self, "ratio", self._asked_ratio())
         object.__setattr__(self, "sparsity", None)
-        if self.score is None:
+        if not self.score:
             object.__setattr__(self, "score", OUTPUT if self.pattern.blocks and self.method != "random" else "l2")
         self._check_ratio()
         self._check_score()

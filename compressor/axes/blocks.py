@@ -100,7 +100,7 @@ def _replaced(graph: Graph, cut: frozenset[Branch]) -> dict[Node, Node]:
         if not left:
             gone.add(node)
         elif len(left) == 1:
-            kept = bound[left[0]]
+            kept: Node = bound[left[0]]
             instead[node] = instead.get(kept, kept)
     return instead
 

@@ -112,7 +112,7 @@ class Zeros:
         known = [(one, found) for one in operands if (found := self._found[one]) is not None]
         scales = [found for one, found in known if one not in self._of_input]
         others = [found for one, found in known if one in self._of_input]
-        return frozenset().union(*scales, *others[:1]) or None
+        return frozenset[str]().union(*scales, *others[:1]) or None
 
     def _one(self, operands: Iterable[Any]) -> Zeroed:
         """Of a product that is summed: the weights in it, else the operand that is nearest to its own."""

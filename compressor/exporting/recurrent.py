@@ -12,12 +12,14 @@ from functools import cache
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from onnxscript.function_libs.torch_lib.ops import core
 from torch import Tensor, nn
 
 from compressor.program import ProgramModule, families
 from compressor.program.arguments import has_argument
+
+op: Any = opset18  # its stubs know no lists of numbers
 
 _OURS = "compress"
 _OF_TENSORS = frozenset(target for target in families.RECURRENT if has_argument(target, "batch_first"))

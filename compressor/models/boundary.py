@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from compressor.errors import ModelError, UsageError, first_line
 from compressor.nearest import did_you_mean
+from compressor.typed_torch import named_modules
 
 
 class _Reached(BaseException):
@@ -53,7 +54,7 @@ def ending_at(module: nn.Module, layers: Sequence[str], examples: Sequence[Tenso
                 return _as_output(found)
         raise ModelError(f"--until {', '.join(layers)}: called less often here than for the example inputs")
 
-    up_to_layers.__signature__ = inspect.signature(whole)  # type: ignore[attr-defined]
+    up_to_layers.__signature__ = inspect.signature(whole)
     module.forward = up_to_layers  # type: ignore[method-assign]
     try:
         yield
@@ -65,7 +66,7 @@ def ending_at(module: nn.Module, layers: Sequence[str], examples: Sequence[Tenso
 
 
 def _parts(module: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    known = {name: part for name, part in module.named_modules(remove_duplicate=False) if name}
+    known = {name: part for name, part in named_modules(module, remove_duplicate=False) if name}
     for name in layers:
         if name not in known:
             hint = did_you_mean(name, list(known)) or "`compress analyze` lists the layers of a network that opens"
@@ -114,7 +115,7 @@ def _watched(parts: dict[str, nn.Module], told: Callable[[str, Any], None]) -> G
 def _modules_left() -> Generator[None]:
     """While torch.export traces, takes the modules off its stack that the block went into and did not return from: it
     does so itself only where a call returns."""
-    mode = get_proxy_mode()
+    mode: Any = get_proxy_mode()
     entered: dict[str, Any] = {} if mode is None else mode.tracer.module_stack
     before = set(entered)
     yield

@@ -18,7 +18,10 @@ from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
 from compressor.program.precision import cast_reads, recast, writes_in_place
 
-_REFUSALS = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, torch.linalg.LinAlgError)
+_linalg: Any = torch.linalg  # its stubs do not know the error
+_REFUSALS: tuple[type[Exception], ...] = (
+    RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, _linalg.LinAlgError,
+)  # fmt: skip
 """What operators raise; a subclass of one says more (out of memory, a question of torch.export's) and passes."""
 
 

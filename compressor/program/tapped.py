@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from typing import Any
 
 from torch.fx import Node
 
@@ -19,7 +20,8 @@ from compressor.program.shapes import TensorShape
 
 def is_same_graph(one: ProgramModule, other: ProgramModule) -> bool:
     """Whether both have the same operators under the same names, on tensors of the same shapes."""
-    nodes, shapes = [], []
+    nodes: list[list[tuple[str, Any]]] = []
+    shapes: list[dict[str, tuple[int, ...]]] = []
     for module in (one, other):
         nodes.append([(node.name, node.target) for node in module.graph.nodes])
         shapes.append({name: tuple(tensor.shape) for name, tensor in module.tensors().items()})

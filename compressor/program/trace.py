@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from compressor.program.known import reading_constants
 from compressor.program.normalise import users_line
 from compressor.program.refusals import refusal_of
+from compressor.typed_torch import named_modules
 
 
 class NoTraceError(Exception):
@@ -59,7 +60,7 @@ def _by_signature(model: nn.Module, dynamic: tuple[Mapping[int, object], ...]) -
 @contextlib.contextmanager
 def _told_layers(model: nn.Module, returned: list[str]) -> Generator[None]:
     """Appends the name of every module of the model that returns."""
-    names = {id(part): name for name, part in model.named_modules() if name}
+    names = {id(part): name for name, part in named_modules(model) if name}
 
     def tell(part: nn.Module, _: object, __: object) -> None:
         if id(part) in names:

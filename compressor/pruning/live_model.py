@@ -38,7 +38,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _in_full_precision(model: nn.Module) -> Iterator[None]:
+def _in_full_precision(model: nn.Module) -> Generator[None]:
     """For the time of the block, the forward without the autocast that accelerate (transformers' Trainer) puts around
     it."""
     own, within = vars(model).get("_original_forward"), vars(model).get("forward")
@@ -169,7 +169,7 @@ class LiveModel:
         return now
 
     @contextmanager
-    def taking_inputs_of(self, program: Program) -> Iterator[nn.Module]:
+    def taking_inputs_of(self, program: Program) -> Generator[nn.Module]:
         """The module, which for the block takes inputs in the program's order, and by name where it takes them so; a
         detector of torchvision ends at its heads."""
         names = [spec.name for spec in program.inputs]

@@ -7,7 +7,7 @@ never change what is cut: that follows from the evaluation graph, which is what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +49,7 @@ class TrainingForm:
         self._live, self.outputs, self._own = live, outputs, own
 
     @contextmanager
-    def trains(self, program: Program) -> Iterator[TrainedAs]:
+    def trains(self, program: Program) -> Generator[TrainedAs]:
         """The module on the program's tensors, for the time of the block; what it trains, the program has."""
         self._live.adopt(program)
         with self._live.taking_inputs_of(program) as module:

@@ -74,7 +74,7 @@ class BlockSelector:
     count: CountOver
     plain: Plain | None
     notes: tuple[str, ...] = ()
-    _known: dict[frozenset[str], Left] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[frozenset[str], Left] = field(default_factory=dict[frozenset[str], Left], repr=False, compare=False)
 
     @property
     def dense(self) -> float:
@@ -250,7 +250,9 @@ def magnitudes(blocks: Sequence[Block], tensors: Mapping[str, Tensor]) -> Scores
     usual: dict[int, float] = {}
     for dim in {dim for dim, _ in energy.values()}:
         usual[dim] = float(np.mean([value for d, value in energy.values() if d == dim])) or 1.0
-    return np.array([np.mean([energy[n][1] / usual[energy[n][0]] for n in sorted(b.zeroed)]) for b in blocks])
+    return np.array(
+        [np.mean([energy[n][1] / usual[energy[n][0]] for n in sorted(b.zeroed)]) for b in blocks], np.float64
+    )
 
 
 def block_selector(

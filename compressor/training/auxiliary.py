@@ -5,13 +5,15 @@ It must never know how a network was captured, or of masks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from compressor.narrowing import is_mapping, is_row
 
 if TYPE_CHECKING:
     from compressor.data.source import Batch
@@ -86,10 +88,10 @@ def is_alike(one: Any, other: Any) -> bool:
 
 
 def _parts(outputs: Any) -> list[tuple[Place, Any]]:
-    if isinstance(outputs, Mapping):
+    if is_mapping(outputs):
         return [(key, value) for key, value in outputs.items() if isinstance(key, str)]
-    return list(enumerate(outputs)) if isinstance(outputs, (tuple, list)) else []
+    return list(enumerate(outputs)) if is_row(outputs) else []
 
 
 def _shape(value: Any) -> object:
-    return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else type(value)
+    return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else value.__class__

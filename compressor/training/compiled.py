@@ -11,10 +11,12 @@ from torch import nn
 
 from compressor.errors import TrainingError, first_line
 
+_torch: Any = torch  # its stubs leave options of compile out
+
 
 def compiled(module: nn.Module) -> Any:
     """What to call in place of the module: kernels are fused at the first call, on the same parameters."""
-    return torch.compile(module)
+    return _torch.compile(module)
 
 
 @contextmanager

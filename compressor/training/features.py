@@ -43,7 +43,7 @@ def feature_loss(features: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Te
 
     Shapes:  each pair the same -> ()
     """
-    parts = []
+    parts: list[Tensor] = []
     for mine, theirs in zip(features, wanted, strict=True):
         kept = (mine != 0) & theirs.isfinite()
         theirs = torch.where(kept, theirs, 0).float()

@@ -224,7 +224,7 @@ class _Walker:
             self.emitter.op = None
         return found if isinstance(found, tuple) else (found,)
 
-    def _importer(self, op: Op) -> Any:
+    def _importer(self, op: Op) -> Value | tuple[Value, ...]:
         """What the operator becomes; floats that are sizes are tensors to all but size arithmetic and `Range`."""
         if _is_size_arithmetic(op):
             return SIZE_IMPORTERS[op.kind](self.emitter, op)
