@@ -87,7 +87,8 @@ def prune(options: PruneOptions, session: Session) -> None:
     keep_freed_memory()
     own = None if own_training is None or target is None else YourTraining.named(own_training, session)
     modules: list[nn.Module] = [] if own is None else own.modules
-    source = read_source(options, options.model, session, on_module=None if target is None else modules.append)
+    trains = target is not None and (own is not None or bool(settings.recipes))
+    source = read_source(options, options.model, session, on_module=modules.append if trains else None)
     if target is None:
         _try(options, settings, source, gates, session)
     else:

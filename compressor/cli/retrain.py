@@ -82,7 +82,7 @@ def retrain(options: RetrainOptions, session: Session) -> None:
 
     keep_freed_memory()
     modules: list[nn.Module] = []
-    source = read_source(options, options.model, session, on_module=modules.append)
+    source = read_source(options, options.model, session, on_module=None if recipe is None else modules.append)
     check_storable(source.program)  # what no file can hold is found before hours of training
     if options.adopt is not None:
         source = _adopted(options.adopt, source, options, session)

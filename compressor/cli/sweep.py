@@ -41,7 +41,7 @@ def sweep(options: PruneOptions, ratios: Sequence[str], session: Session) -> Non
     settings = replace(settings, device=device_name(options))
     keep_freed_memory()
     modules: list[nn.Module] = []
-    source = read_source(options, options.model, session, on_module=modules.append)
+    source = read_source(options, options.model, session, on_module=modules.append if settings.recipes else None)
     formats.check_storable(source.program)
     data, task = known_data(source.program, options, session, needed_for=needed_for(settings), dense=source.program)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +71,9 @@ def _forked_on(device: torch.device) -> Generator[None]:
 
 def random_state() -> tuple[object, ...]:
     """Where the random numbers of the CPU, of Python and of NumPy stand, fit to be compared."""
-    kind, keys, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, np.asarray(keys).tobytes(), *rest
+    legacy: Any = np.random.get_state()
+    kind, keys, *rest = legacy
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, keys.tobytes(), *rest
 
 
 @contextmanager

@@ -238,6 +238,18 @@ def test_masks_are_exact_in_both_forms(data: ArraySource) -> None:
     assert not same(results[0], retrain(pruned, RECIPE, data=data, model=model)[0]), "twin: other columns count"
 
 
+def test_a_compact_network_trains_so_too(data: ArraySource) -> None:
+    """Tensors of other widths are put into the module, if it then computes what the graph does."""
+    small, _ = compressor.compact(prune(made()[1], replace(MAGNITUDE, prune_recipe=None, retrain_recipe=None))[0])
+    net, told = made(depth=0.3)[0], Told()
+    assert small.n_parameters < sum(parameter.numel() for parameter in net.parameters())
+    tuned, _ = retrain(small, RECIPE, data=data, model=net, progress=told)
+    assert "as its author wrote it" in told.trains[0]
+    assert not same(tuned, retrain(small, RECIPE, data=data)[0])
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(net.eval()(x), tuned.module(x))
+
+
 def test_a_task_may_read_the_training_forward_itself(data: ArraySource) -> None:
     class Own(Classification):
         n_seen = 0
