@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compressor.timing import OperatorClock, bench
     from compressor.training import evaluate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Admm",
