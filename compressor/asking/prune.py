@@ -147,9 +147,8 @@ class Cut:
             )
 
         if self.uniform and not self.pattern.is_width:
-            raise UsageError(
-                f"--uniform: --pattern {self.pattern} leaves more than widths to be said; use channel, filter or head"
-            )
+            what = "removes blocks, which no width says" if self.pattern.blocks else "leaves zeros or columns"
+            raise UsageError(f"--uniform: --pattern {self.pattern} {what}; use channel, filter or head")
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""

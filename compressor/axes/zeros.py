@@ -92,11 +92,10 @@ class Zeros:
         return _both(own, self._operand(source)) if is_layer and self._operand(source) is not None else own
 
     def _by_element(self, node: Node, bound: dict[str, Any]) -> Zeroed:
-        operands = [value for value in bound.values() if isinstance(value, Node)]
-        sizes = [self._sizes(operand) for operand in operands]
-        values = {key: Value(self._sizes(v)) if isinstance(v, Node) else v for key, v in bound.items()}
+        operands = [one for one in bound.values() if isinstance(one, Node) and self._is_tensor(one)]
+        values = {key: self._walked(value) for key, value in bound.items()}
         name = families.operator_name(node.target)
-        rule = zero_rule(name, values, [Value(each) for each in sizes])
+        rule = zero_rule(name, values, [Value(self._sizes(one)) for one in operands])
         if not operands or not rule([True] * len(operands)):
             return None
         enough = [one for i, one in enumerate(operands) if rule([j == i for j in range(len(operands))])]
@@ -129,6 +128,15 @@ class Zeros:
 
     def _operand(self, operand: Any) -> Zeroed:
         return self._found.get(operand) if isinstance(operand, Node) else None
+
+    def _is_tensor(self, node: Node) -> bool:
+        return isinstance(self._shapes.get(node.name), TensorShape)
+
+    def _walked(self, value: Any) -> Any:
+        """An argument as a rule sees it: a value for a tensor, the number of one that is computed from sizes."""
+        if not isinstance(value, Node):
+            return value
+        return Value(self._sizes(value)) if self._is_tensor(value) else self._shapes.get(value.name)
 
     def _sizes(self, node: Node) -> tuple[int, ...]:
         shape = self._shapes.get(node.name)
