@@ -96,6 +96,9 @@ def similarity(ctx: Context, node: Node, a: Arguments) -> Value:
     rank = max(x.rank, y.rank)
     dim: int = a["dim"] % rank
     places = [dim - (rank - value.rank) for value in (x, y)]
+    if min(places) < 0:
+        ctx.pin_values([x, y], "is compared along a dimension that one of both is stretched over")
+        return Value(ctx.out.sizes)
     x, y = _without_sums(ctx, [x, y], places)
     sizes = [max(value.sizes[d - rank + value.rank] for value in (x, y) if d >= rank - value.rank) for d in range(rank)]
     sizes[dim] = 1

@@ -20,7 +20,7 @@ from compressor.compaction import compact
 from compressor.errors import PatternError
 from compressor.exporting import export_onnx
 from compressor.formats import load, save
-from compressor.program import InputSpec, Program, ProgramModule, arguments, families
+from compressor.program import InputSpec, Program, ProgramModule, TensorShape, arguments, families
 from compressor.pruning import prune
 from tests.axes.attention_networks import (
     HEADS,
@@ -391,3 +391,10 @@ def test_heads_are_followed_through_every_operator_of_a_family(overload: Any) ->
 def _place(overload: Any) -> int:
     """Where the heads lie behind the reshape."""
     return 0 if overload in heads._KEEP_BATCH else 1
+
+
+def test_dimensions_that_meet_a_smaller_operand_are_found_from_the_right_and_stretched_ones_are_not() -> None:
+    graph, sizes = fx.Graph(), {"large": (3, 2, 5, 4), "small": (2, 1, 4), "add_tensor": (3, 2, 5, 4)}
+    node = graph.call_function(torch.ops.aten.add.Tensor, (graph.placeholder("large"), graph.placeholder("small")))
+    found = heads._before(node, frozenset(range(4)), {k: TensorShape(s, torch.float32) for k, s in sizes.items()})
+    assert {source.name: dims for source, dims in found} == {"large": {0, 1, 2, 3}, "small": {0, 2}}

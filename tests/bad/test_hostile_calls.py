@@ -163,6 +163,7 @@ HARMLESS: dict[str, list[dict[str, Any]]] = {
     "nothing to add up": calls("aten.sum.default", {"node": "none"}),
     "nothing to lay flat": calls("aten.ravel.default", {"node": "none"}),
     "a product with a number": calls("aten.inner.default", {"node": "number"}, FOUR),
+    "an angle to a number": calls("aten.cosine_similarity.default", {"node": "number"}, SQUARE),
     "no index at all": calls("aten.index.Tensor", SQUARE, [None]),
     "a root that there is not": calls("aten.linalg_cholesky.default", {"node": "square"}),
     "a layer of few steps": calls("aten.rnn_tanh.input", STEPS, STATE, [SQUARE, SQUARE, FOUR, FOUR], *LAYER),

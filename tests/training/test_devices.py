@@ -6,6 +6,7 @@ import torch
 from compressor.errors import ProviderError
 from compressor.training.devices import (
     LossReading,
+    _selected,
     autocast,
     forked_rng,
     gradient_scaler,
@@ -59,6 +60,11 @@ def test_seed_epoch_depends_on_each_of_its_numbers() -> None:
         again = torch.rand(()).item()
     assert len(set(draws.values())) == 5
     assert again == draws[0, 1, 0]
+
+
+def test_only_cuda_has_a_device_that_is_selected() -> None:
+    with _selected(torch.device("meta")):
+        assert torch.ones(1).device == CPU
 
 
 def test_precision_is_that_of_the_matrix_product() -> None:
