@@ -24,6 +24,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.errors import ModelError, UsageError, innermost_line
+from compressor.exporting.masked_attention import zero_by_the_mask
 from compressor.exporting.recurrent import stepping_openly, translations
 from compressor.exporting.translations import stable_sort
 from compressor.program import Program, ProgramModule, arguments, batches, families
@@ -70,6 +71,7 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
         raise UsageError(
             f"--opset {opset}: onnxscript cannot bring this model there, it got to {written}; leave it out, or try 18"
         )
+    zero_by_the_mask(model)
     _strip(model)
     _name_values(model, [spec.name for spec in program.inputs], output_names(program))
     _name_sizes(model, program)
