@@ -69,7 +69,8 @@ class Record:
         return kept
 
     def to_mapping(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": [asdict(step) for step in self.steps], "notes": list(self.notes)}
+        lists = {"notes": list(self.notes), "until": list(self.until)}
+        return {**asdict(self), "steps": [asdict(step) for step in self.steps], **lists}
 
     @staticmethod
     def from_mapping(entry: object) -> Record:

@@ -130,8 +130,6 @@ def impossible(*dims: int) -> onnx.ModelProto:
 
 
 REFUSED: Mapping[str, Callable[[], onnx.ModelProto]] = {
-    "the smallest number by what goes in": lambda: quotient("Div", "low", "x"),
-    "what goes in by -1": lambda: quotient("Div", "x", "minus"),
     "a shape of 2^28 entries": lambda: as_a_shape(2**28),
     "a shape of 2^24 entries": lambda: as_a_shape(2**24),
     "40 constants of 2^27 elements": many_constants,
@@ -168,6 +166,8 @@ REFUSED: Mapping[str, Callable[[], onnx.ModelProto]] = {
 READ: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "the smallest number by -1, both fixed": lambda: zeroed("Div"),
     "what is left of the smallest number by -1": lambda: zeroed("Mod"),
+    "the smallest number by what goes in": lambda: quotient("Div", "low", "x"),
+    "what goes in by -1": lambda: quotient("Div", "x", "minus"),
     "what is left of what goes in by -1": lambda: quotient("Mod", "x", "minus"),
     "conditions in conditions that are known": lambda: nested(24, last="Relu"),
     "three levels of functions": lambda: doubling(3),

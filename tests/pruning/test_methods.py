@@ -172,7 +172,7 @@ def test_a_demand_that_cuts_nothing_says_so(tiny: Program) -> None:
     [
         (
             {"method": "group-lasso", "pattern": "shape"},
-            "--method group-lasso: draws whole units; with --pattern shape use --method admm",
+            "--method group-lasso: draws the units of widths; with --pattern shape use --method admm",
         ),
         ({"score": "l1", "method": "admm"}, "--score l1: --method admm draws to 0 what weighs least, which is l2"),
         ({"score": "l1", "method": "random"}, "--score l1: --method random does not score; use it with --method magn"),
