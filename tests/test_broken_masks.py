@@ -140,4 +140,6 @@ def test_masks_are_applied_in_place_and_kept_weights_stay(pruned: Program) -> No
 
 def test_twin_without_the_check_a_broken_program_is_saved(trained: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Program, "check_masks", lambda self: None)
-    compressor.save(trained, io.BytesIO())
+    held = io.BytesIO()
+    compressor.save(trained, held)
+    assert held.tell() > 0

@@ -40,7 +40,7 @@ def layer_costs(program: Program) -> tuple[LayerCost, ...]:
     rows: list[LayerCost] = []
     counted: set[str] = set()
     layers = find_layers(program)
-    by_node = {layer.node: layer for layer in layers if layer.in_dim is not None}
+    by_node = {layer.node: layer for layer in layers if layer.multiplies}
     nodes = {node.name: node for node in program.module.graph.nodes}
     for layer in layers:
         owned = [name for name in layer.tensors if name in parameters and name not in counted]
@@ -62,7 +62,7 @@ def layer_costs(program: Program) -> tuple[LayerCost, ...]:
 
 def _normalised(layer: Layer, nodes: Mapping[str, Node], by_node: Mapping[str, Layer]) -> str:
     """The contraction whose output a layer without channels of its own reads; empty where it reads another value."""
-    if layer.in_dim is not None or layer.node not in nodes:
+    if layer.multiplies or layer.node not in nodes:
         return ""
     read = nodes[layer.node].all_input_nodes
     source = by_node.get(read[0].name) if read else None
@@ -70,7 +70,7 @@ def _normalised(layer: Layer, nodes: Mapping[str, Node], by_node: Mapping[str, L
 
 
 def _filters(program: Program, layer: Layer) -> tuple[int, int] | None:
-    if layer.in_dim is None:
+    if not layer.multiplies:
         return None
     n_dense = program.module.tensors()[layer.weight].shape[layer.out_dim]
     mask = program.masks.get(layer.weight)

@@ -31,9 +31,21 @@ class Layer:
     out_dim: int
     in_dim: int | None
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether its weights are multiplied and summed, or looked up: no norm and no bare parameter, which belong to
+        what others compute."""
+        return self.in_dim is not None or self.kind in _WITHOUT_CHANNELS
+
 
 CONTRACTIONS = frozenset(family.name for family in families.WITH_FILTERS.families)
 """Kinds whose weights are multiplied and summed: what filter and unstructured patterns apply to."""
+
+_WITHOUT_CHANNELS = frozenset(
+    {families.BILINEAR.name}
+    | {families.operator_name(one).removesuffix("_cell") for one in families.RECURRENT | families.RECURRENT_CELL}
+)
+"""Kinds with more than one weight that multiplies: none of their dimensions are the channels of one input."""
 
 GEMM_KINDS = frozenset({families.CONV2D.name, families.LINEAR.name})
 """Kinds that can run as a product over some of their columns only, so that a cut column saves work and weights."""

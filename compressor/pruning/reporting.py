@@ -129,7 +129,7 @@ def _layer_cuts(program: Program, pattern: Pattern, gone: set[str]) -> tuple[Lay
     cuts: list[LayerCut] = []
     for layer in find_layers(program):
         weight = parameters.get(layer.weight)
-        if weight is None or layer.in_dim is None:
+        if weight is None or not layer.multiplies:
             continue
         mask = program.masks.get(layer.weight)
         others = [d for d in range(weight.dim()) if d != layer.out_dim]

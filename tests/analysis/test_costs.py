@@ -62,3 +62,28 @@ def test_filters_that_masks_leave_are_counted() -> None:
     mask[:5] = False
     apply_masks(program.module, {"conv1.weight": mask})
     assert layer_costs(program.replace(masks={"conv1.weight": mask}))[0].filters == (20, 15)
+
+
+class Mixed(nn.Module):
+    """Layers that have no dimension of channels: behind a linear one, whose norm they are not, and before a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 8), nn.LayerNorm(3)
+        self.gru, self.cell = nn.GRU(8, 5, batch_first=True), nn.LSTMCell(5, 4)
+        self.pair = nn.Bilinear(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(self.first(x))[0][:, -1]
+        h = self.cell(y)[0]
+        return self.norm(self.pair(h, h))
+
+
+def test_layers_that_multiply_are_rows_of_their_own_whatever_they_lack() -> None:
+    costs = {cost.name: cost for cost in layer_costs(capture(Mixed().eval(), [InputSpec("x", (None, 7, 6))]))}
+    assert {name: cost.of for name, cost in costs.items()} == {
+        "first": "", "norm": "pair", "gru": "", "cell": "", "pair": "",
+    }  # fmt: skip
+    assert {name: cost.filters for name, cost in costs.items()} == {
+        "first": (8, 8), "norm": None, "gru": (15, 15), "cell": (16, 16), "pair": (3, 3),
+    }  # fmt: skip

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compressor import capture
 from compressor.asking import Admm, PruneSettings, Recipe
 from compressor.axes import find_units
 from compressor.compaction import compact
 from compressor.data.arrays import ArraySource
 from compressor.errors import RatioError, UsageError
-from compressor.program import Program
+from compressor.program import InputSpec, Program
 from compressor.progress import Silent
 from compressor.pruning import StageRow, prune
 from compressor.pruning.admm import AdmmHook
@@ -223,6 +224,28 @@ def test_columns_are_in_the_report(tiny: Program) -> None:
     assert report.zeroed == 0, "all of it can be removed"
     _, plain = prune(tiny, PruneSettings(ratio=3.0))
     assert all(cut.columns is None for cut in plain.layers)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer and a bilinear one, which have no single dimension of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lstm, self.pair = nn.Linear(6, 16), nn.LSTM(16, 12, batch_first=True), nn.Bilinear(12, 12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lstm(self.first(x).relu())[0][:, -1]
+        return self.pair(h, h)
+
+
+def test_every_layer_that_multiplies_is_in_the_report() -> None:
+    torch.manual_seed(0)
+    program = capture(Recurrent().eval(), InputSpec("x", (None, 5, 6)))
+    pruned, report = prune(program, PruneSettings(ratio=2.0, pattern="channel", method="magnitude", round_to=1))
+    rows = {cut.name: cut for cut in report.layers}
+    assert list(rows) == ["first", "lstm", "pair"] and rows["lstm"].dense == 4 * 12 > rows["lstm"].kept
+    assert sum(cut.dense_params for cut in report.layers) == program.n_parameters
+    assert sum(cut.kept_params for cut in report.layers) == compact(pruned)[0].n_parameters
 
 
 def test_layers_that_a_pattern_does_not_fit_are_said(tiny: Program) -> None:

@@ -17,7 +17,7 @@ from compressor.report.html.parts import (
     stations,
     trade_off,
 )
-from compressor.report.html.width_bars import Width, widths_figure
+from compressor.report.html.width_bars import WIDTHS_LEAD, Width, widths_figure
 from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, percent, plural, shape
 from compressor.units import format_count, format_macs, format_ratio
@@ -106,9 +106,7 @@ def _widths(before: Sequence[LayerCost], left: Mapping[str, LayerCost]) -> Marku
             after = left.get(cost.name)
             rows.append(Width(cost.name, cost.filters[0], after.filters[0] if after and after.filters else 0))
     drawn = widths_figure(rows)
-    return (
-        section("What is left", "Every layer that multiplies, from the input to the output.", drawn) if drawn else None
-    )
+    return section("What is left", WIDTHS_LEAD, drawn) if drawn else None
 
 
 def _latencies(latencies: Sequence[LayerLatency], threads: int) -> Markup | None:

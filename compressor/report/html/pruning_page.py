@@ -19,7 +19,7 @@ from compressor.report.html.parts import (
     trade_off,
     training,
 )
-from compressor.report.html.width_bars import Width, widths_figure
+from compressor.report.html.width_bars import WIDTHS_LEAD, Width, widths_figure
 from compressor.report.latency import latency_line
 from compressor.report.text import duration, metric, plural
 from compressor.units import format_count, format_macs, format_ratio
@@ -79,9 +79,7 @@ def _widths(report: PruneReport) -> Markup | None:
     else:
         widths = [Width(cut.name, cut.dense, cut.kept) for cut in report.layers]
         drawn = widths_figure(widths, _kept_what(report).lower())
-    return (
-        section("What is left", "Every layer that multiplies, from the input to the output.", drawn) if drawn else None
-    )
+    return section("What is left", WIDTHS_LEAD, drawn) if drawn else None
 
 
 def _kept_what(report: PruneReport) -> str:
