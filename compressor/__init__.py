@@ -15,6 +15,7 @@ compressor.export(program, "model.onnx")
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from compressor.training import evaluate
 
 __version__ = "0.2.0"
+
+# onnxruntime 1.29 and later tell Microsoft which model is opened, by name and digest, from when they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Admm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def analyze(
     program = program if walk.keep_heads else own_positions(program)
     units = find_units(program, walk)
     layers = find_layers(program)
+    owners = _owners(layers)
     every = {layer.name for layer in layers}
     free = np.append(free_units(units, layers, every, set()), False)  # a pinned index reads the last entry
     macs = macs_of_layers(program)
@@ -56,8 +58,8 @@ def analyze(
         n_units=units.n_units,
         prunable_params=Params(_prunable(program, units, free)),
         layers=tuple(_row(program, units, layer, macs, free) for layer in layers),
-        groups=_groups(program, units),
-        pins=_pins(program, units),
+        groups=_groups(program, units, owners),
+        pins=_pins(program, units, owners),
         unknown_operators=tuple(f"{name} ({n}x)" if n > 1 else name for name, n in units.walk.unknown.items()),
         notes=program.record.notes,
         metrics=metrics,
@@ -110,7 +112,16 @@ def _filter_dim(units: UnitMap, layer: Layer, free: Keep) -> int:
     return max(counts, key=lambda dim: (counts[dim], dim == layer.out_dim), default=layer.out_dim)
 
 
-def _groups(program: Program, units: UnitMap) -> tuple[UnitGroup, ...]:
+def _owners(layers: Sequence[Layer]) -> dict[str, str]:
+    """The layer that a tensor belongs to, by the tensor's name: a recurrent one has several matrices."""
+    return {
+        name: layer_name(name) if layer.kind == "parameter" else layer.name
+        for layer in reversed(layers)
+        for name in layer.tensors
+    }  # fmt: skip
+
+
+def _groups(program: Program, units: UnitMap, owners: Mapping[str, str]) -> tuple[UnitGroup, ...]:
     """Widths of the network: units on the same axes, the largest saving first."""
     parameters = program.parameters
     groups: list[UnitGroup] = []
@@ -120,18 +131,18 @@ def _groups(program: Program, units: UnitMap) -> tuple[UnitGroup, ...]:
             int(np.isin(units.axes[name, dim], members).sum()) * parameters[name].numel() // parameters[name].shape[dim]
             for name, dim in axes
         )
-        layers = tuple(dict.fromkeys(layer_name(name) for name, _ in axes))
+        layers = tuple(dict.fromkeys(owners[name] for name, _ in axes))
         groups.append(UnitGroup(len(members), size / len(members), layers))
     return tuple(sorted(groups, key=lambda group: -group.n_units * group.params_per_unit))
 
 
-def _pins(program: Program, units: UnitMap) -> tuple[PinRow, ...]:
+def _pins(program: Program, units: UnitMap, owners: Mapping[str, str]) -> tuple[PinRow, ...]:
     """Pinned indices of weight axes by place and reason, the most first."""
     where = {node.name: node.meta.get("where") or node.name for node in program.module.graph.nodes}
     counted: Counter[tuple[str, str]] = Counter()
     parameters = program.parameters
     for (name, dim), pin in units.pin_at.items():
         if name in parameters and pin.reason not in _STRUCTURAL:
-            place = f"{layer_name(name)} at {where.get(pin.node, pin.node)}"
+            place = f"{owners[name]} at {where.get(pin.node, pin.node)}"
             counted[place, pin.reason] += int((units.axes[name, dim] < 0).sum())
     return tuple(PinRow(place, reason, n) for (place, reason), n in counted.most_common())

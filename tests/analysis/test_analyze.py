@@ -117,3 +117,18 @@ def test_analysing_changes_nothing(lenet: Program) -> None:
     analyze(lenet)
     assert all(torch.equal(tensor, before[name]) for name, tensor in lenet.module.tensors().items())
     assert not lenet.module.training
+
+
+def test_a_recurrent_layer_is_one_layer_of_a_group() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rnn = nn.Linear(4, 6), nn.LSTM(6, 5, num_layers=2, batch_first=True)
+            self.end = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.rnn(self.first(x))[0][:, -1])
+
+    found = analyze(capture(Net().eval(), InputSpec("x", (None, 3, 4))))
+    assert {group.layers for group in found.groups} == {("first", "rnn"), ("rnn", "end")}
+    assert {layer for group in found.groups for layer in group.layers} <= {row.name for row in found.layers}
