@@ -36,10 +36,13 @@ from tests.test_mirrors import TOGETHER, modules
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "compressor"
-COPIED = ("compressor", "tests", "docs", "benchmarks", "pyproject.toml", "README.md", "Makefile")
+COPIED = (
+    "compressor", "tests", "docs", "benchmarks", "examples", "sample_models", "pyproject.toml", "README.md", "Makefile",
+)  # fmt: skip
 EXPLAINED = ROOT / "tests" / "mutants.md"
 
 JUDGES: Mapping[str, tuple[str, ...]] = {
+    "axes/meeting": ("axes/test_hard_cases.py",),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),

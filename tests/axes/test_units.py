@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.asking import WalkOptions
+from compressor.axes import find_units
+from compressor.axes.labels import Label, Value
 from compressor.models import build
 from tests.axes.tracing import Traced, trace
 
@@ -99,3 +103,58 @@ def test_a_unit_that_touches_no_parameter_does_not_count() -> None:
             return x @ self.fc.weight.t() + (self.table.t() @ self.table).sum()
 
     assert trace(Products(), (3,)).units.n_units == 0
+
+
+def test_positions_stay_for_any_label_that_crosses_them_and_for_all_that_lie_along_them() -> None:
+    traced = chain()
+    units, keep = traced.units, traced.without(0, 1)
+    ids = units.walk.axes["two.weight", 1]
+    square = Value((2, 2), (Label((0, 1), ids.reshape(2, 2)),))
+    assert units.kept_positions(keep, square, 0).tolist() == [False, True]
+    assert units.kept_positions(keep, square, 1).tolist() == [True, True]
+    line = Value((3, 4), (Label((1,), ids),))
+    assert units.kept_positions(keep, line, 1).tolist() == [False, False, True, True]
+    assert units.kept_positions(keep, line, 0).tolist() == [True] * 3
+    turned = Value((4,), (Label((0,), ids), Label((0,), ids[::-1].copy())))
+    assert not units.kept_positions(keep, turned, 0).any()
+
+
+def test_widths_are_whole_axes_and_every_part_of_a_split() -> None:
+    traced = trace(
+        lambda net, x: [part.relu() for part in (net.left(net.first(x).chunk(2, 1)[0]), net.right(net.first(x)))],
+        (3, 6, 6),
+        first=nn.Conv2d(3, 4, 1),
+        left=nn.Conv2d(2, 2, 1),
+        right=nn.Conv2d(4, 2, 1),
+    )
+    assert {tuple(members.tolist()) for _, members in traced.units.widths} == {(0, 1, 2, 3), (0, 1), (2, 3)}
+    places = dict((tuple(members.tolist()), place) for place, members in traced.units.widths)
+    assert places[0, 1, 2, 3] == "first.weight, dimension 0" and places[0, 1] == "left.weight, dimension 1"
+
+
+def test_heads_are_units_of_their_own_where_the_walk_keeps_them() -> None:
+    traced = trace(
+        lambda net, x: net.out(net.hidden(net.attend(x, net.q(x), net.k(x), net.v(x))).relu()),
+        (5, 3),
+        q=nn.Linear(3, 6),
+        k=nn.Linear(3, 6),
+        v=nn.Linear(3, 6),
+        attend=Attention(),
+        hidden=nn.Linear(6, 4),
+        out=nn.Linear(4, 2),
+    )
+    assert not traced.units.heads.any()
+    kept = find_units(traced.program, WalkOptions(keep_heads=True))
+    heads = np.unique(kept.axes["q.weight", 0])
+    assert kept.n_units == 2 + 4 and kept.heads.sum() == 2
+    assert np.flatnonzero(kept.heads).tolist() == heads.tolist()
+    assert not kept.heads[kept.axes["hidden.weight", 0]].any()
+
+
+class Attention(nn.Module):
+    """Two heads of width 3."""
+
+    def forward(self, x: Tensor, *projected: Tensor) -> Tensor:
+        query, key, value = (part.view(x.shape[0], 5, 2, 3).transpose(1, 2) for part in projected)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return mixed.transpose(1, 2).reshape(x.shape[0], 5, 6)
