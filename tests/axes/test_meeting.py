@@ -1,4 +1,4 @@
-"""How labels of several operands meet: united along shared dimensions, pinned without a partner, 0 only where all say so."""
+"""How labels of several operands meet: united along shared dimensions, pinned without a partner, 0 where all say so."""
 
 from __future__ import annotations
 
