@@ -41,7 +41,7 @@ TOGETHER: Mapping[str, str] = {
     "cli/test_named.py": "architectures data_reference input_text model_file nearest",
     "cli/test_help.py": "asking/presets",
     "cli/test_terminal.py": "terminal",
-    "cli/test_true_words.py": "pruning/worsened users_code",
+    "cli/test_true_words.py": "users_code",
     "data/test_datasets.py": "data/fitting data/items data/of_function data/streams",
     "formats/test_load_module.py": "program/likely_inputs",
     # one file or page, written by many modules

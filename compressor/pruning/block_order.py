@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -52,7 +53,7 @@ def block_order(
     measured = _Outputs(program, inputs, device)
     gone: list[Block] = []
     lost, n_tried = 0.0, 0
-    waiting = [(-1.0, i, -1, block) for i, block in enumerate(prices)]
+    waiting = [(-math.inf, i, -1, block) for i, block in enumerate(prices)]
     if progress is not None:
         progress.start("order of blocks", len(prices), "block")
     while waiting:
@@ -96,7 +97,7 @@ class _Outputs:
     def _answer(self) -> tuple[Tensor, ...]:
         leaves = tree_leaves(self._module(*self._inputs))
         real = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-        return tuple(leaf.double().reshape(len(leaf) if leaf.dim() > 1 else 1, -1) for leaf in real)
+        return tuple(leaf.double() for leaf in real)
 
 
 def _inputs(program: Program, data: DataSource | None, seed: int) -> tuple[Tensor, ...]:

@@ -103,6 +103,24 @@ def test_targets(tmp_path: Path) -> None:
         open_npz(write(tmp_path / "c.npz", y_train=np.full(6, -1)))
 
 
+def test_without_labels_there_are_no_classes_and_without_a_test_part_some_is_held_out(tmp_path: Path) -> None:
+    x = np.arange(20 * 4, dtype=np.uint8).reshape(20, 4)
+    both = open_npz(write(tmp_path / "a.npz", x_train=x, y_train=None, y_test=None, x_test=x[:3]))
+    assert (both.n_train, both.n_val, both.n_classes) == (20, 3, None)
+    assert both.train.target is None and both.val.target is None
+    alone = open_npz(write(tmp_path / "b.npz", x_train=x, y_train=None, y_test=None, x_test=None))
+    assert (alone.n_train, alone.n_val, alone.n_classes) == (18, 2, None)
+    parts = torch.cat([alone.train.inputs, alone.val.inputs])
+    assert sorted(parts[:, 0].tolist()) == x[:, 0].tolist()
+
+
+def test_classes_need_whole_numbers_in_both_parts(tmp_path: Path) -> None:
+    floats = open_npz(write(tmp_path / "a.npz", y_train=np.linspace(0, 1, 6)))
+    assert floats.n_classes is None
+    with pytest.raises(DataError, match="val is empty"):
+        open_npz(write(tmp_path / "b.npz", x_test=np.ones((0, 4, 5), np.uint8), y_test=np.zeros(0, int)))
+
+
 def test_what_cannot_be_a_data_set_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(DataError, match=r"no array y_test; it holds .*x_train"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from compressor.data import Batch, Classification, open_task
+from compressor.data.task import means_of
 from compressor.errors import DataError
 
 X = torch.zeros(3, 2)
@@ -56,6 +57,32 @@ def test_what_does_not_fit_is_named() -> None:
         task.loss((LOGITS, LOGITS), batch(0, 1, 1))
     with pytest.raises(DataError, match=r"outputs \(3, 2\) and labels \(2,\) do not fit"):
         task.loss(LOGITS, batch(0, 1))
+
+
+def test_perplexity_by_hand_of_the_tokens_that_are_asked_for() -> None:
+    task = open_task("causal-lm")
+    outputs = torch.stack([LOGITS, LOGITS.flip(0)])
+    labels = Batch((X,), torch.tensor([[0, 1, -100], [-100, -100, 0]]))
+    nats = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))
+    assert float(task.loss(outputs, labels)) == pytest.approx(nats / 3, rel=1e-6)
+    sums = task.metrics(outputs, labels)
+    assert sums["accuracy"] == (3.0, 3) and sums["perplexity"] == pytest.approx((nats, 3), rel=1e-6)
+    assert means_of(task, sums)["perplexity"] == pytest.approx(math.exp(nats / 3), rel=1e-6)
+    assert (task.primary, task.higher_is_better) == ("perplexity", False)
+
+
+def test_tokens_of_which_none_is_asked_for_count_nothing() -> None:
+    task = open_task("masked-lm")
+    nothing = Batch((X,), torch.full((1, 3), -100))
+    sums = task.metrics(LOGITS[None], nothing)
+    assert sums == {"perplexity": (0.0, 0), "accuracy": (0.0, 0)}
+    assert means_of(task, sums) == {"perplexity": 1.0, "accuracy": 0.0}
+
+
+@pytest.mark.parametrize("outputs", [LOGITS, (LOGITS[None], LOGITS[None]), LOGITS[None, :2], LOGITS[None, :, :, None]])
+def test_scores_that_do_not_fit_the_tokens_are_named(outputs: object) -> None:
+    with pytest.raises(DataError, match=r"--task masked-lm reads \(N, T, tokens\), the model returns"):
+        open_task("masked-lm").loss(outputs, Batch((X,), torch.zeros(1, 3, dtype=torch.int64)))
 
 
 def test_the_default_task() -> None:

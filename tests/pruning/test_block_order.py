@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from compressor.asking import PruneSettings
 from compressor.axes import find_blocks, without_blocks
+from compressor.data import Batch
 from compressor.program import Program
 from compressor.progress import Silent
-from compressor.pruning.block_order import block_order, order_of
+from compressor.pruning.block_order import _Outputs, block_order, order_of
+from compressor.sparsity import block_prices
 from tests.axes.residual_networks import residual_program
 
 
@@ -70,6 +74,63 @@ def test_without_data_random_inputs_are_taken_and_that_is_said() -> None:
     for other in ({"pattern": "channel"}, {"score": "l2"}):
         asked = PruneSettings(**{"ratio": 1.2, "pattern": "layer", "method": "magnitude", **other})
         assert order_of(program, asked, None, Saying()) is None
+
+
+class Counting(Silent):
+    """What is told of the work."""
+
+    def __init__(self) -> None:
+        self.n_blocks, self.n_done, self.n_passes, self.said = 0, 0, 0.0, list[str]()
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.n_blocks = total
+
+    def advance(self, n: int = 1, **values: float) -> None:
+        self.n_done += n
+
+    def finish(self, stage: str, **values: float) -> None:
+        self.n_passes = values["passes"]
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@torch.no_grad()
+def test_every_block_is_one_step_and_every_measurement_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, told, measured = residual_program("attention"), Counting(), list[int]()
+    prices = dict.fromkeys(find_blocks(program).free, 1.0)
+    once = _Outputs.loss_without
+    monkeypatch.setattr(_Outputs, "loss_without", lambda self, gone: (measured.append(len(gone)), once(self, gone))[1])
+    order = block_order(program, prices, program.example_inputs(4), progress=told)
+    assert (told.n_blocks, told.n_done, told.n_passes) == (len(order), len(prices), len(measured))
+    assert measured[: len(prices)] == [1] * len(prices), "each once, before any goes"
+    assert len(measured) < len(prices) ** 2, "what cannot be next is not measured again"
+
+
+class Inputs:
+    """Data that say what was asked of them."""
+
+    def __init__(self, *batches: Batch) -> None:
+        self.given, self.asked = batches, list[tuple[object, ...]]()
+
+    def batches(self, split: str, n: int, *, seed: int, limit: int) -> Iterator[Batch]:
+        self.asked.append((split, n, seed, limit))
+        return iter(self.given)
+
+
+def test_blocks_are_rated_on_training_data_where_there_are_some() -> None:
+    program, told = residual_program("attention"), Counting()
+    settings = PruneSettings(ratio=1.2, pattern="layer", method="magnitude", seed=5)
+    inputs = tuple(100 * x for x in program.example_inputs(6, seed=9))
+    prices = block_prices(program, settings)
+    expected = block_order(program, prices, inputs)
+    random = block_order(program, prices, program.example_inputs(64, seed=5))
+    assert expected != random, "the data matter here"
+    data: Any = Inputs(Batch(inputs, None))
+    assert order_of(program, settings, data, told) == expected and told.said == []
+    assert data.asked == [("train", 64, 5, 64)]
+    nothing: Any = Inputs()
+    assert order_of(program, settings, nothing, told) == random
 
 
 def test_the_program_is_left_as_it_was() -> None:

@@ -43,14 +43,16 @@ def test_what_is_measured_is_found_by_its_form(
     assert is_alike(found.measured(training), evaluation)
 
 
-@pytest.mark.parametrize(("training", "evaluation"), [([WIDE, WIDE], A), (WIDE, A), (A.double(), A), ((A,), (A, A))])
+@pytest.mark.parametrize(
+    ("training", "evaluation"), [([WIDE, WIDE], A), (WIDE, A), (A.double(), A), ((A,), (A, A)), (A, A[0])]
+)
 def test_what_is_not_there_is_not_found(training: Any, evaluation: Any) -> None:
     assert find_outputs(training, evaluation) is None
 
 
 def test_places_have_the_names_of_their_fields() -> None:
     assert names_of(Three(A, B, WIDE), (1, 2)) == ["aux2", "features"]
-    assert names_of((A, B), (1,)) == ["output 1"]
+    assert names_of((A, B), (0, 1)) == ["output 0", "output 1"]
     assert names_of({"aux": A}, ("aux",)) == ["aux"]
 
 

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from compressor.training.processes import Processes, open_processes
+from compressor.errors import ProviderError
+from compressor.training.processes import Processes, open_processes, share_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,3 +124,49 @@ def test_one_process_is_alone() -> None:
     assert processes.wrap(module) is module
     processes.share_buffers(module)
     assert module.running_mean is not None and module.running_mean.tolist() == [0, 0]
+
+
+class Second:
+    """accelerate's object in the second of two processes; the first one's tensors are all 7."""
+
+    def __init__(self, **asked: Any) -> None:
+        self.asked, self.device, self.process_index, self.num_processes = asked, torch.device("cpu"), 1, 2
+
+    def prepare_model(self, module: torch.nn.Module) -> torch.nn.Module:
+        return torch.nn.Sequential(module)
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> Processes:
+    """The place that is found in the second of two processes, with accelerate's functions answering for the first."""
+    answers = SimpleNamespace(gather_object=lambda found: ["first", *found], broadcast=lambda x: torch.full_like(x, 7))
+    monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(Accelerator=Second))
+    monkeypatch.setitem(sys.modules, "accelerate.utils", answers)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    return open_processes("cpu")
+
+
+def test_the_second_of_two_gathers_wraps_and_takes_what_the_first_has(second: Processes) -> None:
+    assert (second.rank, second.world, second.is_main, second.shard) == (1, 2, False, (1, 2))
+    accelerator: Any = second.accelerator
+    assert accelerator.asked == {"cpu": True, "mixed_precision": "no"}
+    assert second.gather("mine") == ["first", "mine"]
+    module = torch.nn.BatchNorm1d(2)
+    wrapped = second.wrap(module)
+    assert wrapped is not module and next(wrapped.children()) is module
+    second.share_buffers(module)
+    assert module.running_mean is not None and module.running_mean.tolist() == [7, 7]
+    assert module.weight.tolist() == [1, 1], "parameters are kept alike by their gradients"
+    share_state(module, "cpu")
+    assert module.weight.tolist() == module.bias.tolist() == [7, 7]
+
+
+def test_alone_nothing_is_shared_and_accelerate_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    module = torch.nn.BatchNorm1d(2)
+    share_state(module, "cpu")
+    assert module.weight.tolist() == [1, 1]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ProviderError, match="training in several processes needs accelerate: pip install accelerate"):
+        open_processes("cpu")
