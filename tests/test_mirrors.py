@@ -69,7 +69,6 @@ TOGETHER: Mapping[str, str] = {
     ),
     "formats/onnx_import/test_read.py": "formats/onnx_import/opening",
     "bad/test_onnx.py": "formats/onnx_import/budget formats/onnx_import/written_out",
-    "exporting/test_promises.py": "program/interface",
     "bad/test_pickles.py": "formats/pickle_work",
     "models/test_huggingface.py": "formats/folder models/hf_configuration",
     # networks of transformers: from a directory and back into one
