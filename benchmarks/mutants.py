@@ -43,6 +43,7 @@ EXPLAINED = ROOT / "tests" / "mutants.md"
 
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "axes/meeting": ("axes/test_hard_cases.py",),
+    "compaction/removal": ("compaction/test_rounding.py",),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),

@@ -175,6 +175,8 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "compared": lambda net, h: (h > 1).float(),
     "chosen": lambda net, h: torch.where(h > 1, h, -h),
     "strange": lambda net, h: torch.fft.fft(h).real,
+    "of_constants": lambda net, h: h * torch.std_mean(net.scale.flatten(), 0)[1],
+    "drawn": lambda net, h: h[:, 1:2] + torch.rand_like(net.scale),
 }
 
 
@@ -212,7 +214,7 @@ KNOWN = {
     "strange": 0, "gate": 2 / 4, "einsum": 0,
     "adaptive_max": 2 / 4, "adaptive_max_line": 2 / 4, "adaptive_max_padded": 2 / 4, "adaptive_max_at": 0,
     "largest_at": 0, "middle": 2 / 4, "middle_at": 0, "max_pool_found": 2 / 4, "max_pool_found_padded": 2 / 4,
-    "max_pool_at": 0, "passed_on": 2 / 4, "alpha": 2 / 4,
+    "max_pool_at": 0, "passed_on": 2 / 4, "alpha": 2 / 4, "of_constants": 2 / 4, "drawn": 0,
 }  # fmt: skip
 """Share of the elements that must be found."""
 
@@ -267,6 +269,39 @@ def test_maps_beyond_the_budget_count_as_unknown(program: Program, monkeypatch: 
     computed = [poor[node.name] for node in program.module.graph.nodes if node.op == "call_function"]
     spent = sum(v.value.numel() * 8 for v in computed if isinstance(v, Constants) and v.any_known)
     assert 0 < spent <= n_bytes
+
+
+class Table(nn.Module):
+    """Two maps that are made of a table, beside a layer with some weights."""
+
+    def __init__(self, n: int, n_weights: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(float(n)))
+        self.weight = nn.Parameter(torch.ones(n_weights))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x + self.table.sin(), x + self.table.cos(), x * self.weight.sum()
+
+
+def kept_maps(n: int, n_weights: int) -> list[bool]:
+    """Which of the two maps are known."""
+    program = capture(Table(n, n_weights), [InputSpec("x", (None, 1))])
+    found = find_constants(program)
+    maps = [found[name] for name in ("sin", "cos")]
+    return [isinstance(known, Constants) and known.all_known for known in maps]
+
+
+def test_maps_of_64_mib_are_kept_however_small_the_network_is() -> None:
+    assert kept_maps(5 * 2**20, 1) == [True, False], "40 MiB each, in float64"
+
+
+def test_as_many_bytes_are_kept_as_the_parameters_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("compressor.compaction.find_constants")
+    monkeypatch.setattr(module, "_FREE_BYTES", 0)
+    monkeypatch.setattr(module, "_LEAST_BUDGET_BYTES", 0)
+    assert [kept_maps(32, n) for n in (63, 64, 127, 128)] == [
+        [False, False], [True, False], [True, False], [True, True],
+    ]  # fmt: skip
 
 
 def test_a_second_transfer_for_an_operator_is_an_error() -> None:

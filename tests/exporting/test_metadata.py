@@ -38,8 +38,36 @@ def test_history_and_counts_are_in_the_file(program_of: Build) -> None:
     assert found["compress.dense_params"] == "1500"
     assert found["compress.version"] == tool_version()
     assert found["ticket"] == "42"
-    assert model.producer_name == "compress"
+    assert (model.producer_name, model.graph.name) == ("compress", "lenet5")
     assert "lenet5" in model.graph.doc_string and "of 1,500" in model.graph.doc_string
+
+
+def test_a_network_without_a_name_is_called_main_and_one_that_lost_nothing_does_not_boast(program_of: Build) -> None:
+    program = program_of("plain")
+    stream = io.BytesIO()
+    export_onnx(program.replace(record=Record(dense_params=program.n_parameters)), stream)
+    graph = onnx.load_from_string(stream.getvalue()).graph
+    assert graph.name == "main"
+    assert graph.doc_string.startswith("network: ") and graph.doc_string.endswith(" parameters")
+
+
+def test_what_the_record_tells_is_told(program_of: Build) -> None:
+    record = Record(notes=("cut by hand",), arch_args={"width": 2}, until=("3",), preprocessing="clip")
+    found = properties(program_of("plain").replace(record=record), None)
+    told = {key: found[f"compress.{key}"] for key in ("notes", "arch_args", "until", "preprocessing")}
+    assert told == {"notes": '["cut by hand"]', "arch_args": '{"width": 2}', "until": '["3"]', "preprocessing": "clip"}
+
+
+def test_what_is_not_finite_is_null_wherever_it_stands(program_of: Build) -> None:
+    step = Step("prune", {"ratios": [2.0, float("inf")], "pair": (float("nan"), 1.5)}, {})
+    (told,) = json.loads(properties(program_of("plain").replace(record=Record(steps=(step,))), None)["compress.steps"])
+    assert told["options"] == {"ratios": [2.0, None], "pair": [None, 1.5]}
+
+
+def test_a_network_that_was_cast_is_counted_as_before(program_of: Build) -> None:
+    program = program_of("plain")
+    double = program.replace(module=program.module.clone(torch.float64))
+    assert properties(double, None)["compress.macs"] == properties(program, None)["compress.macs"]
 
 
 def test_kept_parameters_are_without_the_masked_ones(program_of: Build) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,23 @@ def test_a_sparse_file_is_checked_too(program_of: Build, tmp_path: Path) -> None
         program.parameters["hidden.weight"].zero_()
     export_onnx(program, tmp_path / "m.onnx", sparse=True)
     assert check_onnx(program, tmp_path / "m.onnx").n_sparse == 1
+
+
+def test_a_network_whose_batch_is_one_is_held_against_its_own_file(program_of: Build, tmp_path: Path) -> None:
+    program = program_of("fixed-batch")
+    export_onnx(program, tmp_path / "m.onnx")
+    started = time.perf_counter()
+    found = check_onnx(program, tmp_path / "m.onnx")
+    assert found.batch == 1 and 0 < found.seconds <= time.perf_counter() - started
+
+
+def test_weights_beside_the_file_count(program_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("compressor.exporting.export"), "EXTERNAL_ABOVE_BYTES", 100)
+    program = program_of("plain")
+    export_onnx(program, tmp_path / "m.onnx")
+    found = check_onnx(program, tmp_path / "m.onnx")
+    assert found.external_data
+    assert found.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) > 4 * program.n_parameters
 
 
 def test_another_checkpoint_is_found_out(program_of: Build, tmp_path: Path) -> None:
