@@ -90,6 +90,35 @@ def test_unknown_operators_and_what_was_left_out_are_listed(branched: Analysis) 
     assert any("spare.weight, spare.bias" in note for note in branched.notes)
 
 
+def test_an_operator_without_a_rule_is_counted_where_it_stands_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.matrix_exp(self.two(torch.linalg.matrix_exp(self.one(x))))
+
+    found = analyze(capture(Twice(), [InputSpec("x", (None, 3, 3))]))
+    assert found.unknown_operators == ("aten.linalg_matrix_exp.default (2x)",)
+
+
+def test_what_multiplies_nothing_has_no_macs_and_a_scalar_is_one_filter(branched: Analysis) -> None:
+    assert {row.name: row.macs for row in branched.layers}["norm"] == 0
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.matrix = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.matrix * self.scale
+
+    rows = {row.name: row for row in analyze(capture(Scaled(), [InputSpec("x", (None, 4))])).layers}
+    assert (rows["scale"].n_filters, rows["scale"].n_prunable) == (1, 0)
+    assert (rows["matrix"].n_filters, rows["matrix"].pinned) == (4, "input of the network"), "of equals the first"
+
+
 def test_masks_show_as_sparsity(lenet: Program) -> None:
     mask = torch.ones(500, 800, dtype=torch.bool)
     mask[:, :200] = False

@@ -83,6 +83,23 @@ def test_a_share_too_small_for_one_filter_is_left_out(program: Program) -> None:
     assert [share for share, _ in cuts_of(program, "filter", (0.01, 0.5)).points["a"]] == [0.5]
 
 
+def test_one_filter_stays_however_much_is_to_go_and_it_is_the_best(program: Program) -> None:
+    weight = program.parameters["b.weight"].detach()
+    best = int(weight.square().sum((1, 2, 3)).argmax())
+    for share in (0.9, 0.97, 1.0):
+        found = cuts_of(program, "filter", (share,))
+        ((left, i),) = found.points["b"]
+        changed = found.cuts[i].apply(program.parameters)
+        assert left == 0.875 and (changed["b.bias"] != 0).nonzero().flatten().tolist() == [best]
+
+
+def test_a_layer_whose_units_count_twice_goes_by_whole_units() -> None:
+    """A grouped convolution: a unit is a filter of each group."""
+    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 2, 1))
+    found = cuts_of(capture(net, [InputSpec("x", (None, 2, 5, 5))]), "filter", (0.2, 0.4, 0.6, 0.9))
+    assert [round(share, 3) for share, _ in found.points["1"]] == [0.333, 0.667]
+
+
 def test_nothing_to_cut_is_an_error() -> None:
     program = capture(nn.Linear(4, 3), [InputSpec("x", (None, 4))])
     with pytest.raises(PatternError, match="nothing in scope can be cut"):

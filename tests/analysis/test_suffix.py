@@ -110,3 +110,17 @@ def test_too_few_inputs_are_refused(program: Program) -> None:
 def test_live_bytes_are_those_of_one_sample(program: Program) -> None:
     values = 4 * 6 * 6
     assert 3 * values * 4 <= live_bytes(program) <= 6 * values * 4
+
+
+class Widening(nn.Module):
+    """10 numbers, four times as many, and these in two parts of which one is read."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(1, 4).chunk(2, 1)[0].relu()
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_live_bytes_by_hand(batch: int | None) -> None:
+    program = capture(Widening(), [InputSpec("x", (batch, 10))])
+    wide = 4 * 10 * 4
+    assert live_bytes(program) == wide + wide, "the wide value and its parts, of one sample"

@@ -65,8 +65,8 @@ def test_mean_and_std_normalise_per_channel(tmp_path: Path) -> None:
 
 
 def test_shift_and_flip_say_how_images_may_be_changed(tmp_path: Path) -> None:
-    told = open_npz(write(tmp_path / "a.npz", shift=np.array(1), flip=np.array([1])))
-    assert (told.shift_pad, told.flip, told.augments) == (1, True, True)
+    told = open_npz(write(tmp_path / "a.npz", shift=np.array(2), flip=np.array([1])))
+    assert (told.shift_pad, told.flip, told.augments) == (2, True, True)
     moved, plain = (next(told.batches("train", 6, seed=3, augment=flag)).inputs[0] for flag in (True, False))
     assert not torch.equal(moved, plain)
     assert not open_npz(write(tmp_path / "b.npz")).augments

@@ -201,6 +201,20 @@ def test_arithmetic_on_sizes_and_numbers_made_on_the_way_are_captured() -> None:
     assert "lift_fresh" not in names and "detach_" not in names and "built-in function mul" in names
 
 
+def test_what_only_checks_read_goes_with_the_checks() -> None:
+    """The number of positive values is compared with limits, which nothing but torch's own assertions read."""
+
+    def checked(net: Function, x: Tensor) -> Tensor:
+        places = torch.nonzero(x.flatten() > 0)
+        torch._check(places.shape[0] < 1000)
+        return net.fc(net.conv(x).relu().flatten(1)) + places.float().sum()
+
+    module = Function(checked)
+    program = capture(module, IMAGE)
+    assert_same_output(module, program)
+    assert not [node for node in program.module.graph.nodes if node.op == "call_function" and not node.users]
+
+
 def test_double_and_half_networks_get_inputs_of_their_own_type() -> None:
     program = capture(Function(lambda net, x: net.conv(x)).double(), [InputSpec("x", (None, 3, 4, 4))])
     assert program.inputs[0].dtype == "float64"

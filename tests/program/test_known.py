@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 import compressor
 from compressor.errors import ModelError
@@ -78,6 +80,7 @@ READS: dict[str, Code] = {
     "changed in place": changed_in_place,
     "roll": lambda net, y: y.roll(net.pair.tolist(), (2, 3)),
     "top": lambda net, y: y.topk(net.pair[0], 1)[0],
+    "passed on": lambda net, y: y[:, net.pair[0] :].relu().flatten(1) * 2,
 }
 
 
@@ -91,6 +94,8 @@ def test_a_number_out_of_a_constant_is_a_number_in_the_graph(name: str) -> None:
     assert program.has_dynamic_batch
     assert not [node for node in program.module.graph.nodes if reads_a_number(node)]
     assert infer_shapes(program.module, program.inputs, 5)
+    leaves = tree_leaves([node.meta.get("val") for node in program.module.graph.nodes])
+    assert not any(free_unbacked_symbols(leaf) for leaf in leaves if isinstance(leaf, Tensor)), "noted anew, all of it"
 
 
 @pytest.mark.parametrize("name", ["fill value", "product in a shape", "slice"])
