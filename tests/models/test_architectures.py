@@ -84,6 +84,33 @@ def test_vgg_names_are_those_of_torchvision() -> None:
     assert "features.41.running_mean" in on_meta("vgg16-bn").state_dict()
 
 
+@pytest.mark.parametrize(
+    ("name", "input_size", "maps"),
+    [("alexnet", 224, (256, 6, 6)), ("vgg16", 224, (512, 7, 7)), ("vgg16-bn", 224, (512, 7, 7))],
+)
+def test_features_are_of_the_published_size_before_they_are_averaged(
+    name: str, input_size: int, maps: tuple[int, ...]
+) -> None:
+    """What follows is averaged to that size, and would take any."""
+    module = on_meta(name).eval()
+    assert module.features(torch.empty(1, 3, input_size, input_size, device="meta")).shape[1:] == maps
+
+
+def test_caffenet_has_maps_of_its_sizes_and_begins_as_its_source_says() -> None:
+    net = CaffeNet(num_classes=10).eval()
+    sizes: list[int] = []
+    for i in range(1, 6):
+        getattr(net, f"conv{i}").register_forward_hook(lambda module, x, y: sizes.append(y.shape[-1]))
+    with torch.no_grad():
+        net(torch.zeros(1, 3, 227, 227))
+    assert sizes == [55, 27, 13, 13, 13] and net.fc6.in_features == 256 * 6 * 6
+    layers = dict(net.named_children())
+    spread = {name: round(float(layer.weight.detach().std()), 3) for name, layer in layers.items()}
+    assert spread == {name: 0.005 if name in ("fc6", "fc7") else 0.01 for name in layers}
+    biases = {name: set(layer.bias.tolist()) for name, layer in layers.items()}
+    assert biases == {name: {0.0 if name in ("conv1", "conv3", "fc8") else 1.0} for name in layers}
+
+
 def test_caffenet_without_groups_counts_as_in_structured_papers() -> None:
     def conv_weights(network: CaffeNet) -> list[int]:
         return [getattr(network, f"conv{i}").weight.numel() for i in range(2, 6)]

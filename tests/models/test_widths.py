@@ -60,6 +60,24 @@ def test_what_a_configuration_can_say(factors: dict[Any, Fraction], is_one: bool
     assert (find_widths(ENTRIES, of_layers).expected(factors) is not None) == is_one
 
 
+def test_whole_numbers_stay_whole_and_others_may_become_fractions() -> None:
+    found = find_widths({**ENTRIES, "ratio": 3.0, "few": 3}, of_layers)
+    half = {(name,): Fraction(1, 2) for name in ("hidden", "ratio", "few")}
+    entries = found.scaled(half)
+    assert entries is not None
+    assert (repr(entries["hidden"]), entries["ratio"], entries["few"]) == ("16", 1.5, 1.5)
+    assert found.scaled({("hidden",): Fraction(1, 3)}) is None
+
+
+def test_heads_of_each_stage_are_heads_too() -> None:
+    def of_stages(entries: Any) -> dict[str, tuple[int, ...]] | None:
+        wide, heads = entries["sizes"], entries["num_heads"]
+        return None if any(a % b for a, b in zip(wide, heads, strict=True)) else {"a": (wide[0], 3), "b": (wide[1], 3)}
+
+    found = find_widths({"sizes": [8, 16], "num_heads": [2, 4]}, of_stages)
+    assert found.heads == (("num_heads", 0), ("num_heads", 1)) and set(found.axes) == {("sizes", 0), ("sizes", 1)}
+
+
 def test_twin_an_entry_that_is_no_width_alone_is_not_found() -> None:
     def odd(entries: Any) -> dict[str, tuple[int, ...]]:
         return {"a": (entries["hidden"] + 5, 2)}
