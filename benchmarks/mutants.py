@@ -52,6 +52,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "formats/onnx_import/pool": ("formats/onnx_import/test_importers.py", "formats/onnx_import/test_attributes.py"),
     "formats/onnx_import/opening": ("formats/onnx_import/test_batches.py", "formats/onnx_import/test_graphs.py"),
     "training/devices": ("training/test_denormals.py",),
+    "formats/archive": ("formats/test_stand_ins.py",),
     "formats/contracts": ("bad/test_hostile_calls.py",),
     "formats/running": ("formats/test_budget.py",),
 }

@@ -23,7 +23,7 @@ TOGETHER: Mapping[str, str] = {
         "compaction/constants compaction/transfer_contract compaction/transfer_move compaction/transfer_pointwise "
         "compaction/transfer_reduce"
     ),
-    "compaction/test_lowering.py": "compaction/lowering_plan compaction/lowering_result compaction/lowering_trial",
+    "compaction/test_lowering.py": "compaction/lowering_plan compaction/lowering_result",
     # plain values, by what shows them
     "report/test_jsonable.py": "analysis/findings compaction/removed timing/measured",
     "cli/test_options.py": "asking/panels",

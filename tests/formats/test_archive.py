@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError, UnsafeFileError
-from compressor.formats.archive import file_sha256, open_archive, open_exported, open_safetensors
+from compressor.formats.archive import file_sha256, first_line, open_archive, open_exported, open_safetensors
 
 
 class Attack:
@@ -121,6 +121,21 @@ def test_an_exported_archive_is_opened_only_when_trusted() -> None:
     assert module.train().training
     with pytest.raises(ModelError, match="cannot be opened"):
         open_exported(io.BytesIO(buffer.getvalue()[:50]), "net.pt2", trust_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ValueError("bad\nworse"), "ValueError: bad"),
+        (ValueError("\n  \n\x07bell\n \x1b[31mred\x1b[0m \n"), "ValueError: red"),
+        (RuntimeError("advice\nWeightsUnpickler error: why\nmore"), "RuntimeError: why"),
+        (KeyError(), "KeyError"),
+        (OSError("\x00"), "OSError"),
+        (ValueError("x" * 500), f"ValueError: {'x' * 160}"),
+    ],
+)
+def test_errors_of_libraries_are_told_in_one_printable_line(raised: Exception, told: str) -> None:
+    assert first_line(raised) == told
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:
