@@ -48,7 +48,7 @@ TOGETHER: Mapping[str, str] = {
     # one file or page, written by many modules
     "exporting/test_source.py": (
         "exporting/source_check exporting/source_classes exporting/source_forward exporting/source_graph "
-        "exporting/source_idioms exporting/source_layers exporting/source_regions exporting/source_text"
+        "exporting/source_layers exporting/source_text"
     ),
     "exporting/test_export.py": "exporting/translations",
     "report/html/test_pages.py": (

@@ -6,11 +6,13 @@ before it gets its name, so a wrong line here is found out.
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch.fx import Node
 
 from compressor.exporting.source_layers import scalar
@@ -66,8 +68,8 @@ PYTHON: Mapping[Any, str] = {
 _FUNCTIONAL = frozenset(
     {
         "relu", "relu6", "silu", "hardswish", "hardsigmoid", "mish", "selu", "softplus", "logsigmoid", "gelu",
-        "elu", "leaky_relu", "hardtanh", "linear", "pixel_shuffle", "embedding", "normalize", "pixel_unshuffle",
-        "grid_sample", "celu", "prelu",
+        "elu", "leaky_relu", "hardtanh", "linear", "pixel_shuffle", "normalize", "pixel_unshuffle", "grid_sample",
+        "celu", "prelu",
     }
 )  # fmt: skip
 """Functions of `torch.nn.functional` that take what the operator takes."""
@@ -96,8 +98,10 @@ def _binary(sign: str) -> Idiom:
     return write
 
 
-def positional(b: Bound, defaults: Mapping[str, Any], names: list[str], w: Writer) -> str:
-    """Arguments without the trailing defaults; after one that is left out they are given by name."""
+def positional(
+    b: Bound, defaults: Mapping[str, Any], names: list[str], w: Writer, named: Collection[str] = ()
+) -> str:  # fmt: skip
+    """Arguments without those that are as usual; after one that is left out, and those of `named`, by name."""
     parts: list[str] = []
     skipped = False
     for name in names:
@@ -105,7 +109,7 @@ def positional(b: Bound, defaults: Mapping[str, Any], names: list[str], w: Write
             skipped = True
             continue
         text = w.value(b[name])
-        parts.append(f"{name}={text}" if skipped else text)
+        parts.append(f"{name}={text}" if skipped or name in named else text)
     return ", ".join(parts)
 
 
@@ -126,7 +130,18 @@ def _method(node: Node, name: str, w: Writer) -> str:
 
 def _functional(node: Node, name: str, w: Writer) -> str:
     b = arguments(node)
-    return f"F.{name}({positional(b, defaults_of(node.target), list(b), w)})"
+    named = [a.name for a in schema_of(node.target).arguments if a.kwarg_only]
+    return f"F.{name}({positional(b, defaults_of(node.target), list(b), w, named)})"
+
+
+def _is_function(node: Node, name: str) -> bool:
+    """Whether the function takes all that the call says: torch's `elu` has scales that `F.elu` has not."""
+    b, defaults = arguments(node), defaults_of(node.target)
+    told = [key for key in list(b)[1:] if key not in defaults or not _equal(b[key], defaults[key])]
+    try:
+        return set(told) <= inspect.signature(getattr(F, name)).parameters.keys()
+    except ValueError:  # built in, and the operator itself
+        return True
 
 
 def _conv(name: str) -> Idiom:
@@ -239,15 +254,9 @@ def _split(b: Bound, w: Writer) -> str:
 def _reduce(name: str) -> Idiom:
     def write(b: Bound, w: Writer) -> str:
         dim = b["dim"]
-        parts = [
-            w.value(
-                scalar(dim, 1)
-                if isinstance(dim, list) and len(dim) == 1
-                else tuple(dim)
-                if isinstance(dim, list)
-                else dim
-            )
-        ]
+        if isinstance(dim, list):
+            dim = scalar(dim, 1) if len(dim) == 1 else tuple(dim)
+        parts = [w.value(dim)]
         parts += ["keepdim=True"] if b["keepdim"] else []
         parts += [f"dtype={w.value(b['dtype'])}"] if b.get("dtype") is not None else []
         return f"{w.operand(b['self'])}.{name}({', '.join(parts)})"
@@ -359,7 +368,7 @@ def expression(node: Node, w: Writer) -> tuple[str, bool]:
     if node.target.namespace == "aten":
         if name in IDIOMS and _is_usual(node, packet):
             return IDIOMS[name](arguments(node), w), name in OPERATORS or name == "rsub.Scalar"
-        if packet in _FUNCTIONAL and overload in ("default", ""):
+        if packet in _FUNCTIONAL and overload == "default" and _is_function(node, packet):
             return _functional(node, packet, w), False
         if packet in _METHODS and _is_method(node):
             return _method(node, packet, w), False

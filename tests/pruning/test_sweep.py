@@ -35,7 +35,7 @@ def test_every_ratio_is_what_prune_makes_of_it(tiny: Program, data: ArraySource,
 def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(
     tiny: Program, data: ArraySource, tmp_path: Path, break_after: Callable[[int], Progress], stopped: type[Exception]
 ) -> None:
-    whole = sweep(tiny, SETTINGS, RATIOS, tmp_path / "whole", data=data)
+    whole = sweep(tiny, SETTINGS, RATIOS, tmp_path / "all" / "whole", data=data)
     broken, steps = tmp_path / "broken", 5 * 2
     with pytest.raises(stopped):
         sweep(tiny, SETTINGS, RATIOS, broken, data=data, progress=break_after(steps + 7))
