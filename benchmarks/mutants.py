@@ -49,7 +49,13 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
     "sparsity/unweighted": ("pruning/test_patterns.py",),
     "pruning/reporting": ("pruning/test_methods.py",),
-    "formats/onnx_import/pool": ("formats/onnx_import/test_importers.py", "formats/onnx_import/test_attributes.py"),
+    **{
+        f"formats/onnx_import/{name}": (
+            "formats/onnx_import/test_semantics.py",
+            "formats/onnx_import/test_attributes.py",
+        )
+        for name in ("contract", "move", "norm", "pointwise", "pool", "reduce", "resize", "shape", "window")
+    },
     "formats/onnx_import/opening": ("formats/onnx_import/test_batches.py", "formats/onnx_import/test_graphs.py"),
     "training/devices": ("training/test_denormals.py",),
     "formats/archive": ("formats/test_stand_ins.py",),

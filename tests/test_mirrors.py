@@ -58,11 +58,12 @@ TOGETHER: Mapping[str, str] = {
     ),
     "report/html/test_drawing.py": "report/html/charts report/html/scale report/html/timing_charts",
     # one ONNX file, read by many modules
-    "formats/onnx_import/test_semantics.py": (
+    "formats/onnx_import/test_importers.py": (
         "formats/onnx_import/contract formats/onnx_import/move formats/onnx_import/norm formats/onnx_import/pointwise "
         "formats/onnx_import/pool formats/onnx_import/reduce formats/onnx_import/resize formats/onnx_import/shape "
-        "formats/onnx_import/size_arithmetic formats/onnx_import/window"
+        "formats/onnx_import/window"
     ),
+    "formats/onnx_import/test_semantics.py": "formats/onnx_import/size_arithmetic",
     "formats/onnx_import/test_batches.py": "formats/onnx_import/attempts formats/onnx_import/per_sample",
     "formats/onnx_import/test_graphs.py": (
         "formats/onnx_import/build formats/onnx_import/emitter formats/onnx_import/inputs formats/onnx_import/locate "

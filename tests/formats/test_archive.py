@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError, UnsafeFileError
+from compressor.formats import archive
 from compressor.formats.archive import file_sha256, first_line, open_archive, open_exported, open_safetensors
 
 
@@ -136,6 +137,47 @@ def test_an_exported_archive_is_opened_only_when_trusted() -> None:
 )
 def test_errors_of_libraries_are_told_in_one_printable_line(raised: Exception, told: str) -> None:
     assert first_line(raised) == told
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (pickle.UnpicklingError("GLOBAL os.mkdir was not an allowed global by default"), "os.mkdir"),
+        (pickle.UnpicklingError("Can only build Tensor, got x"), "of a kind that torch's safe reader refuses"),
+        (pickle.UnpicklingError("pickle data was truncated"), None),
+        (ValueError("GLOBAL os.mkdir was not an allowed global by default"), None),
+    ],
+)
+def test_what_is_damaged_is_told_from_what_would_import(raised: Exception, expected: str | None) -> None:
+    assert archive._unsafe_name(raised) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "told"),
+    [
+        (
+            "GLOBAL omegaconf.dictconfig.DictConfig was not an allowed",
+            UnsafeFileError,
+            r"\(omegaconf\.dictconfig\.Dict",
+        ),
+        ("pickle data was truncated", ModelError, "is damaged or cut off: UnpicklingError: pickle data was truncated"),
+    ],
+)
+def test_what_is_refused_twice_is_given_up(
+    said: str, error: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that torch goes on to refuse, whatever stands in for them."""
+    asked: list[bool] = []
+
+    def refuse(file: Any, *, weights_only: bool) -> Any:
+        asked.append(weights_only)
+        assert len(asked) < 100, "asked for ever"
+        raise pickle.UnpicklingError(said)
+
+    monkeypatch.setattr(archive, "_torch_load", refuse)
+    with pytest.raises(error, match=told):
+        open_archive(saved({"w": torch.zeros(1)}), "net.pt")
+    assert len(asked) <= 2 and all(asked)
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

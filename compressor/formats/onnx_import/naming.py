@@ -70,9 +70,7 @@ def layer_of(node_name: str, kind: str, weight: str | None) -> str:
     `/layer1/layer1.0/conv1/Conv` is `layer1.0.conv1`: TorchScript repeats a Sequential's own name in its children's.
     """
     if weight is not None and not is_made_up(weight):
-        own = weight.removesuffix(".T")
-        owner, _, leaf = own.rpartition(".")
-        return owner if owner and leaf in _TORCH_LEAVES else _without_role(own)
+        return _without_role(weight.removesuffix(".T"))
     parts = [part for part in node_name.split("/") if part]
     if parts and _OPERATOR.sub("", parts[-1]) == kind:
         parts = parts[:-1]
