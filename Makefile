@@ -39,7 +39,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet $(TORCH_SPEC)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) setuptools
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[dev]"
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) huggingface_hub pillow PyYAML safetensors transformers
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) datasets huggingface_hub pillow PyYAML safetensors transformers
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-deps torchvision timm
 	@touch $(READY)
 

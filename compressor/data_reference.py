@@ -11,9 +11,9 @@ from compressor.errors import DataError
 from compressor.nearest import did_you_mean, nearest
 from compressor.reference import resolve_path, split_reference
 
-DATA_KINDS = ("mnist", "fashion-mnist", "cifar10", "text")
+DATA_KINDS = ("mnist", "fashion-mnist", "cifar10", "text", "images")
 """What may stand in front of a directory."""
-KINDS_OF_FILES = frozenset({"text"})
+KINDS_OF_FILES = frozenset({"text", "images"})
 """Of these, what may be one file."""
 
 Form = Literal["kind", "folder", "file", "function"]

@@ -36,7 +36,7 @@ FILES = (
 )
 MODEL = "sample_models/lenet-300-100.pt"
 INSTALLABLE = {
-    *("torch", "torchvision", "timm", "pillow", "transformers", "accelerate", "pyarrow"),
+    *("torch", "torchvision", "timm", "pillow", "transformers", "accelerate", "pyarrow", "datasets"),
     *("ultralytics", "opencv-python-headless"),
 }
 """What a hint may tell to install: these are on PyPI, and are what they are called."""

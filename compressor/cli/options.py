@@ -167,8 +167,8 @@ class SourceOptions(RunOptions):
             metavar="REF",
             panel=_MODEL,
             autocompletion=complete_data,
-            help="mnist:DIR, fashion-mnist:DIR, cifar10:DIR, file.npz, a folder with train/ and val/, "
-            "file.py:function.",
+            help="mnist:DIR, fashion-mnist:DIR, cifar10:DIR, file.npz, a folder with train/ and val/, text: or images: "
+            "and a table (CSV, JSON lines, Parquet, tar) or directory of datasets, file.py:function.",
         ),
     ] = None
     task: Annotated[

@@ -27,7 +27,7 @@ def refuse_bomb(path: Path, unpacked_bytes: int) -> None:
         )
 
 
-def refuse_large_image(path: Path, packed_bytes: int, size: tuple[int, int], shorter_side: int) -> None:
+def refuse_large_image(path: Path | str, packed_bytes: int, size: tuple[int, int], shorter_side: int) -> None:
     """Nothing, when an image of this size (width, height) may be decoded and then resized to that shorter side.
 
     Raises:  DataError if it has more pixels than 2^25 and than its file can honestly hold, or is so long and thin that

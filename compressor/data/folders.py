@@ -22,35 +22,37 @@ from torch import Tensor
 from compressor.data.arrays import IMAGENET, normalise
 from compressor.data.bounded import refuse_large_image
 from compressor.data.digests import digest_of, files_digest
+from compressor.data.held import Held, opened
 from compressor.data.order import held_out
 from compressor.data.passes import NumberedSource, Pass
 from compressor.data.source import Batch
 from compressor.errors import CompressError, DataError
-from compressor.regular import open_regular
 from compressor.sealed import sealed
 from compressor.typed_torch import from_numpy, to_integers, to_list
 
 _CROP = 224
 _RESIZE_PER_CROP = 256 / 224
 """As torchvision's ImageNet models are evaluated: the shorter side to 256, and 224 from the centre."""
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 """Pillow's names of those; left to itself it takes a file's own word for what it is, and hands EPS to Ghostscript."""
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSource(NumberedSource):
-    """A DataSource over image files with their class numbers, None each where there are no labels.
+    """A DataSource over image files with their class numbers, None each where there are no labels; `tables` hold those
+    that are no files of their own.
 
     Shorter side resized to 256, centre crop of 224, ImageNet normalisation; for models of another input size both in
     proportion. With `augment` the crop is placed at random and flipped left-right at random.
     """
 
     ref: str
-    train: tuple[tuple[Path, int | None], ...]
-    val: tuple[tuple[Path, int | None], ...]
+    train: tuple[tuple[Path | Held, int | None], ...]
+    val: tuple[tuple[Path | Held, int | None], ...]
     n_classes: int | None
     input_shapes: tuple[tuple[int, ...], ...] = ((3, _CROP, _CROP),)
+    tables: tuple[Path, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -98,9 +100,10 @@ class FolderSource(NumberedSource):
 
     def content_digest(self) -> str:
         """See `identity.identity_of_data`."""
-        paths = [path for part in (self.train, self.val) for path, _ in part]
+        paths = [file for part in (self.train, self.val) for file, _ in part if isinstance(file, Path)]
         labels = [[label for _, label in part] for part in (self.train, self.val)]
-        return digest_of(files_digest(paths, Path(self.ref)), labels, self.input_shapes)
+        folder = self.tables[0].parent if self.tables else Path(self.ref)
+        return digest_of(files_digest([*self.tables, *paths], folder), labels, self.input_shapes)
 
     def fetched(self, asked: Pass) -> Iterator[Batch]:
         """Raises:  DataError naming the file that cannot be decoded."""
@@ -111,7 +114,7 @@ class FolderSource(NumberedSource):
                 draws: Sequence[list[float] | None]
                 draws = [None] * len(picked) if asked.draws_N3 is None else to_list(asked.draws_N3[part])
                 sizes = [(self.resize, self.crop)] * len(picked)
-                images = list(pool.map(decode, [path for path, _ in picked], draws, sizes))
+                images = list(pool.map(decode, [file for file, _ in picked], draws, sizes))
                 target_N = torch.tensor([label for _, label in picked]).to(device) if self.labelled else None
                 yield Batch((normalise(torch.stack(images).to(device), IMAGENET),), target_N)
 
@@ -124,7 +127,7 @@ def open_folders(directory: Path) -> FolderSource:
     Raises:  DataError if Pillow is not installed, a folder or images are missing, or `val/` has other
              classes.
     """
-    _require_pillow(directory)
+    require_pillow(directory)
     there = [name for name in ("train", "val") if (directory / name).is_dir()]
     if not there:
         return _unlabelled(directory)
@@ -143,7 +146,7 @@ def open_folders(directory: Path) -> FolderSource:
     return FolderSource(str(directory), train, val, len(classes))
 
 
-def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256, _CROP)) -> Tensor:
+def decode(file: Path | Held, draws: list[float] | None, sizes: tuple[int, int] = (256, _CROP)) -> Tensor:
     """One image resized and cropped to `sizes` where `draws` (vertical, horizontal, flip) say, in the centre without.
 
     Shapes:  -> (3, crop, crop) uint8
@@ -153,13 +156,16 @@ def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256,
 
     resize, crop = sizes
     try:
-        with sealed(str(path)), open_regular(path, DataError) as file, Image.open(file, formats=_FORMATS) as opened:
-            refuse_large_image(path, os.fstat(file.fileno()).st_size, opened.size, resize)
-            image = opened.convert("RGB")
+        with sealed(str(file)), opened(file) as content:
+            packed_bytes = content.seek(0, os.SEEK_END)
+            content.seek(0)
+            with Image.open(content, formats=_FORMATS) as picture:
+                refuse_large_image(str(file), packed_bytes, picture.size, resize)
+                image = picture.convert("RGB")
     except CompressError:
         raise
     except Exception as cause:  # Pillow's readers raise anything on damage
-        raise DataError(f"{path}: cannot be decoded as an image ({cause}); remove or replace it") from cause
+        raise DataError(f"{file}: cannot be decoded as an image ({cause}); remove or replace it") from cause
     width, height = (resize * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     room = (height - crop, width - crop)
@@ -172,13 +178,15 @@ def decode(path: Path, draws: list[float] | None, sizes: tuple[int, int] = (256,
     return pixels.flip(2) if draws is not None and draws[2] < 0.5 else pixels
 
 
-def _require_pillow(directory: Path) -> None:
+def require_pillow(where: Path) -> None:
+    """Nothing, where images can be decoded.
+
+    Raises:  DataError if Pillow is not installed.
+    """
     try:
         importlib.import_module("PIL.Image")
     except ImportError as cause:
-        raise DataError(
-            f"{directory}: reading image folders needs Pillow; install it with pip install pillow"
-        ) from cause
+        raise DataError(f"{where}: reading images needs Pillow; install it with pip install pillow") from cause
 
 
 def _unlabelled(directory: Path) -> FolderSource:
@@ -190,11 +198,11 @@ def _unlabelled(directory: Path) -> FolderSource:
 
 
 def _images(folder: Path) -> tuple[tuple[Path, None], ...]:
-    files = tuple((path, None) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES)
+    files = tuple((path, None) for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(
             f"{folder}: no images: looked for train/CLASS/ and val/CLASS/, or images without labels anywhere below"
-            f" ({', '.join(sorted(_SUFFIXES))})"
+            f" ({', '.join(sorted(SUFFIXES))})"
         )
     return files
 
@@ -205,8 +213,8 @@ def _files(folder: Path, numbers: dict[str, int]) -> tuple[tuple[Path, int], ...
         for name in sorted(numbers)
         if (folder / name).is_dir()
         for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in SUFFIXES
     )
     if not files:
-        raise DataError(f"{folder}: no images in class folders (looked for {', '.join(sorted(_SUFFIXES))})")
+        raise DataError(f"{folder}: no images in class folders (looked for {', '.join(sorted(SUFFIXES))})")
     return files

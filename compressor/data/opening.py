@@ -14,19 +14,23 @@ from types import MappingProxyType
 from compressor.data.cifar import open_cifar10
 from compressor.data.folders import open_folders
 from compressor.data.idx import open_idx
+from compressor.data.image_tables import open_images
 from compressor.data.npz import open_npz
 from compressor.data.of_function import open_function
+from compressor.data.saved import is_saved
 from compressor.data.source import DataSource
+from compressor.data.splits import FORMS
 from compressor.data.text import open_text
 from compressor.data_reference import DATA_KINDS, read_data_reference
 from compressor.errors import DataError
 from compressor.reference import complete_reference, split_reference, takes
 
 KINDS: Mapping[str, Callable[[str, Path], DataSource]] = MappingProxyType(
-    dict(zip(DATA_KINDS, (open_idx, open_idx, open_cifar10, open_text), strict=True))
+    dict(zip(DATA_KINDS, (open_idx, open_idx, open_cifar10, open_text, open_images), strict=True))
 )
 """Prefix -> reader, called with the prefix and an absolute directory."""
 
+_IMAGES = "images"
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
@@ -46,7 +50,7 @@ def open_data(ref: str, *, base: Path | None = None, trust_code: bool = False) -
     if found.form == "kind":
         return KINDS[found.kind](found.kind, found.path)
     if found.form == "folder":
-        return open_folders(found.path)
+        return open_images(_IMAGES, found.path) if is_saved(found.path) else open_folders(found.path)
     return _open_file(ref, found.path, base, trust_code)
 
 
@@ -78,5 +82,10 @@ def _open_file(ref: str, path: Path, base: Path | None, trust_code: bool) -> Dat
     with path.open("rb") as file:
         magic = file.read(len(_ZIP_MAGIC))
     if magic != _ZIP_MAGIC:
-        raise DataError(f"{ref}: not an .npz file (it does not begin like a zip archive); see --data in --help")
+        what = (
+            f"a table is given as text:{ref} or images:{ref}"
+            if path.suffix.lower() in FORMS
+            else "see --data in --help"
+        )
+        raise DataError(f"{ref}: not an .npz file (it does not begin like a zip archive); {what}")
     return open_npz(path)

@@ -74,7 +74,7 @@ def test_a_folder_is_an_image_folder(tmp_path: Path) -> None:
         ("mnst:data/digits", "unknown kind of data `mnst`; did you mean mnist"),
         ("mnst:digits", "unknown kind of data `mnst`; did you mean mnist"),
         ("cifar-10:dir", "unknown kind of data `cifar-10`; did you mean cifar10"),
-        ("imagenet:/data", "unknown kind of data `imagenet`; known: mnist, fashion-mnist, cifar10"),
+        ("laion:/data", "unknown kind of data `laion`; known: mnist, fashion-mnist, cifar10"),
         ("no_such_module:load", "no module `no_such_module`"),
         ("no/such/file.npz", "no such file or directory"),
         ("mnist", "no directory; write mnist:DIR"),

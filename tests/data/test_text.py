@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +84,9 @@ def test_a_directory_has_a_file_for_each_split(tmp_path: Path) -> None:
     [
         ('{"text": "a"}\n{', "line 2 is no JSON"),
         ("[1]\n", "line 1 is no object with columns but a list"),
-        ('{"body": "a"}\n', r"no column is called text .*; it has body"),
+        ('{"body": "a"}\n' * 2, r"no column is called text .*; it has body"),
         ('{"text": 3}\n{"text": "b"}\n', "sample 1: text is int, not a text"),
-        ('{"text": "a", "label": 0.5}\n', "its label is float, not a number or a name"),
+        ('{"text": "a", "label": 0.5}\n' * 2, "its label is float, not a number or a name"),
         ('{"text": "a", "label": 1}\n', "one sample cannot train and validate"),
         ("", "holds no samples"),
         (b"\xff\xfe", "is not written in UTF-8"),
@@ -99,21 +97,6 @@ def test_what_is_no_table_of_texts(tmp_path: Path, content: str | bytes, message
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
         open_data(f"text:{path}")
-
-
-def test_parquet_is_read_where_its_library_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr("compressor.data.text.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install pyarrow \(or give CSV\)"):
-        open_data(f"text:{tmp_path / 'train.parquet'}")
-    parquet: Any = types.ModuleType("pyarrow.parquet")
-    parquet.read_table = lambda path: types.SimpleNamespace(to_pylist=lambda: ROWS)
-    package: Any = types.ModuleType("pyarrow")
-    package.parquet = parquet
-    monkeypatch.setitem(sys.modules, "pyarrow", package)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
-    monkeypatch.setattr("compressor.data.text.find_spec", lambda name: package)
-    assert open_data(f"text:{tmp_path / 'train.parquet'}").n_train == 27
 
 
 def test_labels_that_are_missing_or_unknown(tmp_path: Path) -> None:
