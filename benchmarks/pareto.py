@@ -2,8 +2,8 @@
 
 L1, Fisher and ADMM, whole channels and single weights, at several parameter ratios, from the published checkpoints,
 each with the same number of training epochs (ADMM spends 30 % of them before the cut) by the recipe of
-`benchmarks.cifar10`. Writes the rows and a picture. Accuracy is that of the last epoch. `--train N` trains on the first
-N images only, which is what a machine without a GPU has time for; the row says so.
+`benchmarks.cifar10_runs`. Writes the rows and a picture. Accuracy is that of the last epoch. `--train N` trains on the
+first N images only, which is what a machine without a GPU has time for; the row says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 import compressor
-from benchmarks.cifar10 import CHECKPOINTS, HEALING, INPUT, LR, recipe, search
+from benchmarks.cifar10_runs import CHECKPOINTS, HEALING, LR, recipe
+from benchmarks.peer import INPUT
 from compressor.asking import PruneSettings
 from compressor.cli.memory import keep_freed_memory
 from compressor.data import open_data
@@ -49,7 +50,7 @@ def run(
         device=given.device,
         recovery=HEALING,
         retrain_recipe=recipe(given, given.epochs - find),
-        prune_recipe=search(given, find) if find else None,
+        prune_recipe=recipe(given, find, taught=False) if find else None,
     )
     _, report = compressor.prune(dense, asked, data=data)
     errors = [round(100 - 100 * (row.metrics or {})["accuracy"], 4) for row in report.stages]
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=10_000, help="test images that are looked at, from the first")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--compile", action="store_true", help="training steps through torch.compile")
     parser.add_argument("--lr", type=float, default=LR, help="peak learning rate")
     parser.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/pareto.json"))
