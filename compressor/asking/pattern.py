@@ -17,7 +17,8 @@ UNIT_KINDS: tuple[UnitKind, ...] = ("filter", "channel", "head")
 LAYER = "layer"
 EXPERT = "expert"
 PATTERN_FORMS = (
-    *UNIT_KINDS, LAYER, "layer+channel", EXPERT, "expert+channel", "shape", "filter+shape", "channel+shape", "unstructured", "2:4", "block:4x4",
+    *UNIT_KINDS, LAYER, "layer+channel", EXPERT, "expert+channel", "shape", "filter+shape", "channel+shape",
+    "unstructured", "2:4", "block:4x4",
 )  # fmt: skip
 """One of every form, for help and messages."""
 

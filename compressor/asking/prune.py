@@ -93,9 +93,9 @@ class Cut:
     )
     pattern: Pattern = option(
         parse_pattern("channel"),
-        "What goes together: channel (coupled units), filter, head, layer (residual blocks), expert (of a mixture), layer+channel, expert+channel, shape "
-        "(channel and position, of all filters; shape:channel, shape:position), filter+shape, channel+shape, "
-        "unstructured, 2:4 (any N:M), block:4x4.",
+        "What goes together: channel (coupled units), filter, head, layer (residual blocks), layer+channel, expert (of "
+        "a mixture), expert+channel, shape (channel and position, of all filters; shape:channel, shape:position), "
+        "filter+shape, channel+shape, unstructured, 2:4 (any N:M), block:4x4.",
         metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel", texts=lambda: PATTERN_FORMS,
     )  # fmt: skip
     through_norm: ThroughNorm = option(

@@ -170,8 +170,8 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
 
 @rule(families.INDEX_SELECT)
 def select_positions(ctx: Context, node: Node, a: Arguments) -> Value:
-    """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source. What
-    the index was chosen among is x.dim, and goes from it."""
+    """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source;
+    what the index was chosen among goes from the source."""
     x, index = a["self"], a["index"]
     dim = x.normal_dim(a["dim"])
     if index.places is None:

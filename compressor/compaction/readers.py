@@ -293,8 +293,8 @@ READS.register(
     families.REPEAT, families.PARTS, families.REPEAT_INTERLEAVE, families.INDEX_SELECT, families.CAT, families.STACK,
     families.PAD, families.PIXEL_SHUFFLE, families.CHANNEL_SHUFFLE, families.DISPLACE, families.INDEX, families.GATHER,
     families.SCATTER, families.UNPOOL, families.SAMPLE, families.TO_COLUMNS, families.FROM_COLUMNS, families.ROTATE,
-    families.DIFFERENCE, families.OUTER,
-    families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.ONE_HOT, families.FILLED,
+    families.DIFFERENCE, families.OUTER, families.ONE_HOT,
+    families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.FILLED,
     families.UNFILLED, families.NUMBERS, families.TRIANGLE, *families.UNTAGGED,
 )(_passes)  # fmt: skip
 

@@ -62,9 +62,7 @@ def find_routers(program: Program) -> tuple[Router, ...]:
             weight, over = path
             sizes = _sizes(weight, shapes)
             found.append(
-                Router(
-                    str(weight.target), sizes[0], arguments(node)["k"], node.name, tuple(one.name for one in over)
-                )
+                Router(str(weight.target), sizes[0], arguments(node)["k"], node.name, tuple(one.name for one in over))
             )
     return tuple(found)
 
@@ -85,6 +83,11 @@ def open_choices(program: Program) -> Program:
                 changed = True
                 _leave_out(graph, reader, _read_of(graph, router.weight))
     return program.replace(module=_module(program, graph)) if changed else program
+
+
+def leaves_out(program: Program) -> bool:
+    """Whether some router of the program is written so."""
+    return any(weight_of_choice(node) is not None for node in program.module.graph.nodes)
 
 
 def close_choices(program: Program) -> Program:

@@ -92,9 +92,9 @@ def prune(
     preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
     if preferences.trouble is not None:
         progress.note(preferences.trouble)
-    units = units_of(program, settings, progress.note)
-    order = order_of(program, settings, data, progress)
     routed = routed_of(program, settings, data, progress)
+    units = units_of(program, settings, progress.note, routed)
+    order = order_of(program, settings, data, progress)
     selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed))
     selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
     form = _form(program, model, settings, data, task, progress)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,11 +56,12 @@ def measure_routing(program: Program, inputs: Sequence[Tensor], device: str = "c
     return {router.weight: tuple((total / total.sum().clamp_min(1e-30)).tolist()) for router, total in totals.items()}
 
 
+@dataclass(frozen=True)
 class _Seen:
-    """Where in the graph it is seen who was sent where, and what came of it."""
+    """Nodes in which it is seen who was sent where, and what came of it: answers of a row each, or their weights."""
 
-    def __init__(self, places: str, answers: str, is_weight: bool) -> None:
-        self.places, self.answers, self._is_weight = places, answers, is_weight
+    places: str
+    answers: str
 
     @property
     def names(self) -> tuple[str, str]:
@@ -67,23 +69,26 @@ class _Seen:
 
     @classmethod
     def find(cls, program: Program, router: Router) -> _Seen:
-        """The answers are the last value with a row for each place at which weights are looked up."""
+        """The answers are the last value with a row for each place at which weights are looked up; else the weights are
+        the last value with an element for each place."""
         nodes = {node.name: node for node in program.module.graph.nodes}
         parameters = set(program.parameters)
         for name in rows_of(program, router):
-            weights = [user for user in nodes[name].users if _is_of(user, parameters)]
-            last = _last_by_row(program.shapes, weights, _sizes(program.shapes, nodes[name]))
-            if last is not None:
-                return cls(name, last.name, False)
-        taken = {node.args[1]: node.name for node in nodes[router.topk].users}
-        return cls(taken[1], taken.get(0, taken[1]), True)
+            weights = {user for user in nodes[name].users if _is_of(user, parameters)}
+            rows = _sizes(program.shapes, nodes[name])
+            last = _last(program.shapes, weights, lambda sizes, rows=rows: sizes[:-1] == rows)
+            if last is not None and last not in weights:
+                return cls(name, last.name)
+        taken = {node.args[1]: node for node in nodes[router.topk].users}
+        rows = _sizes(program.shapes, taken[1])
+        last = _last(program.shapes, set(taken.values()), lambda sizes: sizes == rows)
+        return cls(taken[1].name, taken[1].name if last is None else last.name)
 
     def of_experts(self, at: Mapping[str, Tensor], n_experts: int) -> Tensor:
         """Shapes: -> (n_experts,)"""
-        places, answers = at[self.places], at[self.answers].double()
-        rows = answers if self._is_weight else answers.flatten(places.dim()).norm(dim=-1)
-        if not at[self.answers].is_floating_point():
-            rows = torch.ones_like(rows)
+        places, answers = at[self.places], at[self.answers]
+        rows = answers.double() if answers.is_floating_point() else torch.ones_like(answers, dtype=torch.float64)
+        rows = rows.norm(dim=-1) if rows.dim() > places.dim() else rows.abs()
         found = torch.zeros(n_experts, dtype=torch.float64, device=rows.device)
         return found.index_add_(0, places.reshape(-1), rows.reshape(-1)).cpu()
 
@@ -93,20 +98,17 @@ def _is_of(node: Node, parameters: set[str]) -> bool:
     return any(source.op == "get_attr" and str(source.target) in parameters for source in node.all_input_nodes)
 
 
-def _last_by_row(shapes: Shapes, weights: Sequence[Node], rows: tuple[int, ...]) -> Node | None:
-    """The last value, in graph order, that is computed of these and has the sizes `rows` in front."""
-    if not weights or not rows:
-        return None
-    reached = set(weights)
-    last: Node | None = None
-    for node in weights[0].graph.nodes:
-        sizes = _sizes(shapes, node)
-        if node not in reached and reached.isdisjoint(node.all_input_nodes):
+def _last(shapes: Shapes, first: Collection[Node], fits: Callable[[tuple[int, ...]], bool]) -> Node | None:
+    """The last floating value, in graph order, that is computed of these through values of fitting sizes alone."""
+    reached, last = set(first), None
+    for node in next(iter(first)).graph.nodes if first else ():
+        shape = shapes.get(node.name)
+        if node not in first and reached.isdisjoint(node.all_input_nodes):
             continue
-        if sizes[: len(rows)] == rows and len(sizes) > len(rows):
+        if isinstance(shape, TensorShape) and fits(shape.sizes):
             reached.add(node)
-            last = node
-    return last if last not in weights else None
+            last = node if shape.dtype.is_floating_point else last
+    return last
 
 
 def _sizes(shapes: Shapes, node: Node) -> tuple[int, ...]:

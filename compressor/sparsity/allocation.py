@@ -30,8 +30,9 @@ class Rules:
 
     `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
     its `step` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
-    thus their group, but none may be empty. Of the units at each place of `least`, as many places stay. `gone` units are cut already, by an earlier run or stage: they stay cut,
-    count as cut, and are no part of any floor.
+    thus their group, but none may be empty. Of the places in `least`, each with its unit, so many stay: a router takes
+    no fewer experts. `gone` units are cut already, by an earlier run or stage: they stay cut, count as cut, and are no
+    part of any floor.
     """
 
     group: Ids

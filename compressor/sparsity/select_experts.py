@@ -21,12 +21,18 @@ from compressor.sparsity.masks import merge_masks
 from compressor.sparsity.select_units import UnitSelector, unit_selector
 
 _SHARES = 5
-"""Parts of the ratio that experts are tried with, from what was asked to all of it."""
+"""Parts of the ratio that experts are tried with, from what was asked to all of it, and to none."""
+
+_NEAR = 1.02
+"""What is near enough to the ratio: experts are coarse, and what widths can add to them is too."""
 
 
 @dataclass(frozen=True)
 class ExpertSelector:
-    """Experts for a share of the ratio, as a power, and what `inner` chooses for the rest; without it experts alone."""
+    """Experts for a share of the ratio, as a power, and what `inner` chooses for the rest; without it experts alone.
+
+    Both are coarse in a small network, so other shares are tried where the first is not near the ratio.
+    """
 
     experts: UnitSelector
     inner: UnitSelector | None
@@ -48,10 +54,16 @@ class ExpertSelector:
             return self.experts.select(tensors, ratio, before)
         ranked, rules = self.experts.ranking(tensors, before)
         most = largest_ratio(ranked, rules, self.experts.budget.cost, self.dense) * (1 - 1e-9)
-        for share in np.linspace(self.unit_share, 1, _SHARES)[:-1]:
+        found: list[Selection] = []
+        more, less = np.linspace(self.unit_share, 1, _SHARES), np.linspace(self.unit_share, 0, _SHARES)[1:-1]
+        for share in (*more, *less):
             with contextlib.suppress(RatioError):
-                return self._at_share(float(share), most, tensors, ratio, before)
-        return self._at_share(1.0, most, tensors, ratio, before)
+                found.append(self._at_share(float(share), most, tensors, ratio, before))
+                if found[-1].ratio <= ratio * _NEAR:
+                    return found[-1]
+        if not found:
+            return self._at_share(1.0, most, tensors, ratio, before)
+        return min(found, key=lambda one: one.ratio)
 
     def kept_cost(self, masks: Mapping[str, Tensor], keep: Keep) -> float:
         return self.experts.kept_cost(masks, keep)

@@ -1,4 +1,7 @@
-"""Whole units as the thing to choose: patterns `filter`, `channel`, `head` and `expert`; it must never look at single weights."""
+"""Whole units as the thing to choose: patterns `filter`, `channel`, `head`, `expert`.
+
+It must never look at single weights.
+"""
 
 from __future__ import annotations
 
