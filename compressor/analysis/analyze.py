@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from compressor.analysis.blocks import block_rows
+from compressor.analysis.experts import router_rows
 from compressor.analysis.findings import Analysis, LayerRow, PinRow, UnitGroup
 from compressor.asking import WalkOptions
 from compressor.axes import Keep, UnitMap, find_units
@@ -47,7 +48,8 @@ def analyze(
     layers = find_layers(program)
     owners = _owners(layers)
     every = {layer.name for layer in layers}
-    free = np.append(free_units(units, layers, every, set()), False)  # a pinned index reads the last entry
+    may_go = free_units(units, layers, every, set()) & ~units.experts
+    free = np.append(may_go, False)  # a pinned index reads the last entry
     macs = macs_of_layers(program)
     metrics = evaluate_where_possible(program.module, data, task, device=device)
     return Analysis(
@@ -66,6 +68,7 @@ def analyze(
         seconds=time.perf_counter() - began,
         uncounted_operators=uncounted_operators(program),
         blocks=block_rows(program),
+        routers=router_rows(program, walk),
     )
 
 

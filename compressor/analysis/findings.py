@@ -61,6 +61,20 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
+class RouterRow:
+    """A router: of its `n_experts` it chooses `n_chosen`, and `n_prunable` may go, each with `params` of the layers
+    `layers`; or why all stay (`pinned`)."""
+
+    name: str
+    n_experts: int
+    n_chosen: int
+    n_prunable: int
+    params: Params
+    layers: tuple[str, ...]
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
 class Analysis:
     """The whole answer of `analyze`. `metrics` is None when no data is known.
 
@@ -83,6 +97,7 @@ class Analysis:
     seconds: float = 0.0
     uncounted_operators: tuple[str, ...] = ()
     blocks: tuple[BlockRow, ...] = ()
+    routers: tuple[RouterRow, ...] = ()
 
 
 @dataclass(frozen=True)

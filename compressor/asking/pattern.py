@@ -15,8 +15,10 @@ Grain = Literal["free", "channel", "position"]
 
 UNIT_KINDS: tuple[UnitKind, ...] = ("filter", "channel", "head")
 LAYER = "layer"
+EXPERT = "expert"
 PATTERN_FORMS = (
-    *UNIT_KINDS, LAYER, "layer+channel", "shape", "filter+shape", "channel+shape", "unstructured", "2:4", "block:4x4",
+    *UNIT_KINDS, LAYER, "layer+channel", EXPERT, "expert+channel", "shape", "filter+shape", "channel+shape",
+    "unstructured", "2:4", "block:4x4",
 )  # fmt: skip
 """One of every form, for help and messages."""
 
@@ -31,8 +33,8 @@ _LARGEST_BLOCK = 256
 class Pattern:
     """A pattern, as `parse_pattern` reads it.
 
-    `blocks` says that whole residual blocks go, `units` which whole units, `weights` what is cut inside of the rest; at
-    least one of them is set.
+    `blocks` says that whole residual blocks go, `experts` that whole experts of a mixture do, `units` which whole
+    units, `weights` what is cut inside of the rest; at least one of them is set.
     `grain` is what goes together in `shape`: single columns, all columns of an input channel, or all of a kernel
     position. `window` is (N, M) of N:M: of M weights in a row N stay. `block` is (rows, columns) in the GEMM view.
     """
@@ -44,6 +46,7 @@ class Pattern:
     window: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
     blocks: bool = False
+    experts: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -51,7 +54,12 @@ class Pattern:
     @property
     def is_width(self) -> bool:
         """Whether what it cuts are the units of widths, and nothing else."""
-        return self.units is not None and self.weights is None and not self.blocks
+        return self.units is not None and self.weights is None and not self.is_deep
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it cuts what is more than a width: blocks or experts."""
+        return self.blocks or self.experts
 
     @property
     def is_physical(self) -> bool:
@@ -83,16 +91,17 @@ def parse_pattern(text: str) -> Pattern:
     """
     parts = [part.strip().lower() for part in text.split("+")]
     units: list[UnitKind] = [kind for kind in UNIT_KINDS if kind in parts]
-    blocks = parts.count(LAYER)
-    inner = [_weight_pattern(text, part) for part in parts if part not in UNIT_KINDS and part != LAYER]
-    partner = (blocks == 1 and not inner) or (len(inner) == 1 and not blocks and inner[0].weights == "shape")
+    deep = [name for name in (LAYER, EXPERT) if name in parts]
+    inner = [_weight_pattern(text, part) for part in parts if part not in (*UNIT_KINDS, LAYER, EXPERT)]
+    partner = (len(deep) == 1 and not inner) or (len(inner) == 1 and not deep and inner[0].weights == "shape")
     if len(parts) > 1 and not (len(parts) == 2 and len(units) == 1 and partner):
         raise UsageError(
-            f"--pattern {text}: these do not combine; filter, channel or head goes with shape or layer, as in"
+            f"--pattern {text}: these do not combine; filter, channel or head goes with shape, layer or expert, as in"
             " filter+shape or layer+channel"
         )
     if not inner:
-        return Pattern("+".join([LAYER] * blocks + units), blocks=blocks > 0, units=units[0] if units else None)
+        blocks, experts = LAYER in deep, EXPERT in deep
+        return Pattern("+".join([*deep, *units]), blocks=blocks, experts=experts, units=units[0] if units else None)
     name = inner[0].text if not units else f"{units[0]}+{inner[0].text}"
     return replace(inner[0], text=name, units=units[0] if units else None)
 

@@ -23,7 +23,7 @@ Method = Literal["admm", "group-lasso", "magnitude", "random"]
 Of = Literal["params", "macs", "latency"]
 Allocation = Literal["global", "uniform", "sensitivity", "latency"]
 Course = Literal["geometric", "cubic"]
-Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm", "output"]
+Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm", "output", "routing"]
 
 Rates = Literal["magnitude", "filter", "random"]
 """What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
@@ -33,7 +33,11 @@ SEARCHING = ("admm", "group-lasso")
 """Methods that draw the weights towards the ratio before they cut."""
 OUTPUT: Score = "output"
 """What the output loses without a residual block."""
-CRITERIA: tuple[Score, ...] = tuple(score for score in get_args(Score) if score != OUTPUT)
+ROUTING: Score = "routing"
+"""What a router sends to an expert, times what it weighs and what the expert answers."""
+MEASURED_SCORES = (OUTPUT, ROUTING)
+"""What is measured of the network, once, and no criterion of weights."""
+CRITERIA: tuple[Score, ...] = tuple(score for score in get_args(Score) if score not in MEASURED_SCORES)
 """Names of the criteria of weights; `l2` is plain magnitude, and the one that ADMM's projection uses."""
 NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
 NEEDS_UNITS = frozenset({"bn", "fpgm"})
@@ -79,7 +83,7 @@ class Cut:
     unit_share: float = option(
         0.5,
         "Of filter+shape: how much of the ratio, as a power, whole units carry; columns carry the rest. Of "
-        "layer+channel: how much blocks carry.",
+        "layer+channel, expert+channel: how much blocks or experts carry.",
         metavar="SHARE", panel=EXPERIMENTS, range=from_to(0, 1),
     )  # fmt: skip
     allocation: Allocation = option(
@@ -89,9 +93,9 @@ class Cut:
     )
     pattern: Pattern = option(
         parse_pattern("channel"),
-        "What goes together: channel (coupled units), filter, head, layer (residual blocks), layer+channel, shape "
-        "(channel and position, of all filters; shape:channel, shape:position), filter+shape, channel+shape, "
-        "unstructured, 2:4 (any N:M), block:4x4.",
+        "What goes together: channel (coupled units), filter, head, layer (residual blocks), layer+channel, expert (of "
+        "a mixture), expert+channel, shape (channel and position, of all filters; shape:channel, shape:position), "
+        "filter+shape, channel+shape, unstructured, 2:4 (any N:M), block:4x4.",
         metavar="PATTERN", panel=HOW, flags=("-p",), read=parse_pattern, shown="channel", texts=lambda: PATTERN_FORMS,
     )  # fmt: skip
     through_norm: ThroughNorm = option(
@@ -146,9 +150,9 @@ class Cut:
                 " --pattern channel"
             )
 
-        if self.uniform and not self.pattern.is_width:
+        if self.uniform and (self.pattern.weights is not None or self.pattern.blocks):
             what = "removes blocks, which no width says" if self.pattern.blocks else "leaves zeros or columns"
-            raise UsageError(f"--uniform: --pattern {self.pattern} {what}; use channel, filter or head")
+            raise UsageError(f"--uniform: --pattern {self.pattern} {what}; use channel, filter, head or expert")
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""
@@ -176,7 +180,7 @@ class Cut:
         if self.sensitivity is not None:
             self._check_scan(self.sensitivity, asks_for_scan)
         says = bool(self.layers or self.quality or self.sensitivity)
-        if says and (self.pattern.blocks or self.pattern.weights not in (None, "unstructured")):
+        if says and (self.pattern.is_deep or self.pattern.weights not in (None, "unstructured")):
             asked = "--layer" if self.layers else "--quality" if self.quality else "--sensitivity"
             raise UsageError(
                 f"{asked}: counts filters or single weights, and --pattern {self.pattern} cuts neither; leave it out,"
@@ -263,8 +267,9 @@ class PruneSettings(Cut, Healing):
     score: Score = option(
         None,
         "What magnitude rates by: weights (l2, l1), loss (taylor, fisher), scale of batch norm (bn), distance "
-        "to the layer's other filters (fpgm); of layer, what the output loses (output).",
-        panel=HOW, shown="l2, output with layer",
+        "to the layer's other filters (fpgm); of layer, what the output loses (output); of expert, what is sent to it "
+        "(routing).",
+        panel=HOW, shown="l2, output with layer, routing with expert",
     )  # fmt: skip
     score_batches: int = option(
         8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
@@ -284,7 +289,8 @@ class PruneSettings(Cut, Healing):
         object.__setattr__(self, "ratio", self._asked_ratio())
         object.__setattr__(self, "sparsity", None)
         if not self.score:
-            object.__setattr__(self, "score", OUTPUT if self.pattern.blocks and self.method != "random" else "l2")
+            measured = OUTPUT if self.pattern.blocks else ROUTING if self.pattern.experts else "l2"
+            object.__setattr__(self, "score", "l2" if self.method == "random" else measured)
         self._check_ratio()
         self._check_score()
         if self.select_inputs and self.pattern.units is None:
@@ -339,12 +345,17 @@ class PruneSettings(Cut, Healing):
                 f"--score output: says what is lost with a residual block, and --pattern {self.pattern} cuts none; use"
                 " --pattern layer"
             )
+        if self.score == ROUTING and not self.pattern.experts:
+            raise UsageError(
+                f"--score routing: says what is sent to an expert, and --pattern {self.pattern} cuts none; use"
+                " --pattern expert"
+            )
         if self.quality and (self.method != "magnitude" or self.score != "l2" or self.ratio != 1):
             raise UsageError(
                 "--quality: a threshold on weights; goes with --method magnitude --score l2, without --ratio"
             )
-        draws_blocks = self.score == OUTPUT and self.method == "admm"
-        if self.score != "l2" and self.method != "magnitude" and not draws_blocks:
+        is_drawn = self.score in MEASURED_SCORES and self.method == "admm"
+        if self.score != "l2" and self.method != "magnitude" and not is_drawn:
             draws = "draws to 0 what weighs least, which is l2"
             reason = {"admm": draws, "group-lasso": draws, "random": "does not score"}
             raise UsageError(

@@ -20,11 +20,13 @@ class Label:
     """Ids of a value along `dims` (ascending); `ids` has one dimension per entry of `dims`.
 
     `zero` says that in the masked model a removed position holds exactly 0 here: a sum over it may then drop it.
+    `absent` says that it holds minus infinity: a softmax over it, or a choice of the largest, may.
     """
 
     dims: tuple[int, ...]
     ids: Ids
     zero: bool = True
+    absent: bool = False
 
     def at_rank(self, rank: int) -> Ids:
         """Ids as an array of `rank` dimensions, of size 1 where the label does not vary."""
@@ -38,7 +40,7 @@ class Label:
         return replace(self, dims=tuple(dim + by for dim in self.dims)) if by else self
 
     def with_zero(self, zero: bool) -> Label:
-        return self if zero == self.zero else replace(self, zero=zero)
+        return self if zero == self.zero and not self.absent else replace(self, zero=zero, absent=False)
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class Value:
     """What the walk knows of one tensor: its sizes and its labels. `uniform`: all elements are the same constant.
 
     `why` says what stands behind dimensions without a label, for the reason of what meets them: an input of the
-    network, an operator without a rule.
+    network, an operator without a rule. `places` are the ids of what its whole numbers are positions among, where those
+    are chosen so that a removed one is never among them.
     """
 
     sizes: tuple[int, ...]
     labels: tuple[Label, ...] = ()
     uniform: bool = False
     why: str = ""
+    places: Ids | None = None
 
     @property
     def rank(self) -> int:

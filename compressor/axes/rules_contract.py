@@ -234,9 +234,12 @@ def _repeated_heads(ctx: Context, shared: Value, query: Value, offsets: Ids) -> 
 
 @rule(families.EMBEDDING)
 def embedding(ctx: Context, node: Node, a: Arguments) -> Value:
-    """out.D = w.D; the vocabulary is pinned."""
-    weight = a["weight"]
-    ctx.pin(weight.along(0), "rows are chosen by the input's integers")
+    """out.D = w.D; the vocabulary is pinned, or is what the index was chosen among."""
+    weight, places = a["weight"], a["indices"].places
+    if places is None:
+        ctx.pin(weight.along(0), "rows are chosen by the input's integers")
+    else:
+        join(ctx, ids_along(ctx, weight, 0), places)
     ctx.pin(a["indices"].labels, "used as indices")
     width = ids_along(ctx, weight, 1)
     rank = len(ctx.out.sizes)

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked, flat_along, from_array, reshape_label
-from compressor.axes.meeting import ids_along, unify
+from compressor.axes.meeting import ids_along, join, unify
 from compressor.axes.table import Arguments, Context, rule
 from compressor.narrowing import is_row
 from compressor.program import arguments, families
@@ -170,10 +170,14 @@ def along_one(ctx: Context, node: Node, a: Arguments) -> Walked:
 
 @rule(families.INDEX_SELECT)
 def select_positions(ctx: Context, node: Node, a: Arguments) -> Value:
-    """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source."""
+    """out.dim = index, x.dim pinned, other dimensions pass: removing a position shortens the index, not its source;
+    what the index was chosen among goes from the source."""
     x, index = a["self"], a["index"]
     dim = x.normal_dim(a["dim"])
-    ctx.pin(x.along(dim), "positions are chosen by another tensor")
+    if index.places is None:
+        ctx.pin(x.along(dim), "positions are chosen by another tensor")
+    else:
+        join(ctx, ids_along(ctx, x, dim), index.places, "positions are chosen by another tensor")
     chosen = tuple(Label((dim,), label.ids, False) for label in index.labels)
     return Value(ctx.out.sizes, (*x.apart_from([dim]), *chosen))
 

@@ -7,6 +7,7 @@ It must never hold rules of operators that mix positions. Any operator that torc
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.fx import Node
@@ -14,7 +15,7 @@ from torch.fx import Node
 from compressor.axes.labels import Value
 from compressor.axes.meeting import ZeroRule, ids_along, unify
 from compressor.axes.table import Arguments, Context, rule, values_in
-from compressor.program import families
+from compressor.program import families, weight_of_choice
 
 _KEEPS_ZERO = frozenset(
     {
@@ -23,7 +24,7 @@ _KEEPS_ZERO = frozenset(
         "atanh", "erf", "expm1", "log1p", "sqrt", "square", "sign", "sgn", "floor", "ceil", "round", "trunc", "frac",
         "deg2rad", "rad2deg", "add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin", "dropout", "alpha_dropout",
         "feature_dropout", "clone", "contiguous", "to", "_to_copy", "detach", "type_as", "positive", "nan_to_num",
-        "rrelu", "lerp", "zeros_like", "bitwise_and", "logical_and", "real", "hypot", "native_dropout",
+        "rrelu", "lerp", "bitwise_and", "logical_and", "real", "hypot", "native_dropout",
     }
 )  # fmt: skip
 """f(0) = 0, and f(0, 0) = 0 for the two-sided ones."""
@@ -38,12 +39,22 @@ def pointwise(ctx: Context, node: Node, a: Arguments) -> Value:
     name = families.operator_name(node.target)
     if node.target in families.PRELU:
         return _prelu(ctx, a)
+    if weight_of_choice(node) is not None:
+        return _left_out(ctx, [a["self"], a["mask"]])
     operands = values_in(a)[:1] if node.target in families.CAST_LIKE else values_in(a)  # of the other its type alone
     if name in _INFINITE_AT_ZERO:
         _pin_zeros(ctx, operands[:1], name)
     if name in ("div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "atan2") and len(operands) > 1:
         _pin_zeros(ctx, operands[1:], "division by")
     return unify(ctx, operands, zero_rule(name, a, operands))
+
+
+def _left_out(ctx: Context, operands: Sequence[Value]) -> Value:
+    """out.E = logits.E = router.E, minus infinity where an expert is removed."""
+    value = unify(ctx, operands, _never)
+    last = (value.rank - 1,)
+    labels = tuple(replace(label, absent=True) if label.dims == last else label for label in value.labels)
+    return Value(value.sizes, labels)
 
 
 def zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
@@ -64,6 +75,8 @@ def zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
         return all if isinstance(a.get("min"), (int, float)) and a["min"] <= 0 else _never
     if name in ("masked_fill", "where"):
         return _never
+    if name == "zeros_like":
+        return _ever
     scalars = [a[key] for key in ("other", "value") if isinstance(a.get(key), (int, float))]
     if name in ("add", "sub", "rsub") and any(value != 0 for value in scalars):
         return _never
@@ -74,6 +87,10 @@ def zero_rule(name: str, a: Arguments, operands: Sequence[Value]) -> ZeroRule:
 
 def _never(zeros: Iterable[bool]) -> bool:
     return False
+
+
+def _ever(zeros: Iterable[bool]) -> bool:
+    return True
 
 
 def _pin_zeros(ctx: Context, operands: Sequence[Value], what: str) -> None:

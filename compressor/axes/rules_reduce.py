@@ -11,8 +11,9 @@ from typing import Any
 
 from torch.fx import Node
 
+from compressor.axes.ids import Ids
 from compressor.axes.labels import Label, Value, Walked, flat_along
-from compressor.axes.meeting import unify
+from compressor.axes.meeting import ids_along, unify
 from compressor.axes.rules_move import fresh_label
 from compressor.axes.rules_norm import pass_statistics
 from compressor.axes.table import Arguments, Context, rule, values_in
@@ -91,15 +92,38 @@ def window(ctx: Context, node: Node, a: Arguments) -> Walked:
 
 @rule(families.SCANS, families.SORT)
 def softmax(ctx: Context, node: Node, a: Arguments) -> Walked:
-    """The dimension is pinned, the others pass."""
+    """The dimension is pinned, but a softmax passes it where what is removed is minus infinity; the others pass."""
     x = a["self"]
     dim = x.normal_dim(a["dim"])
     name = families.operator_name(node.target).removeprefix("_")
-    ctx.pin(x.along(dim), f"{name} over this dimension")
     labels = tuple(label.with_zero(False) for label in x.apart_from([dim]))
+    ids = _left_out(ctx, x, dim) if node.target in families.SOFTMAX else None
+    if ids is not None:
+        return Value(ctx.out.sizes, (*labels, Label((dim,), ids)))
+    ctx.pin(x.along(dim), f"{name} over this dimension")
     if is_row(ctx.out):
         return tuple(Value(out.sizes, labels) for out in ctx.out)
     return Value(ctx.out.sizes, labels)
+
+
+@rule(families.TOPK)
+def largest(ctx: Context, node: Node, a: Arguments) -> Walked:
+    """The dimension is pinned, but where what is removed is minus infinity it is never taken; the others pass."""
+    x = a["self"]
+    dim = x.normal_dim(a["dim"])
+    ids = _left_out(ctx, x, dim) if a["largest"] else None
+    if ids is None:
+        return softmax(ctx, node, a)
+    ctx.choices.append((ids, a["k"]))
+    labels = tuple(label.with_zero(False) for label in x.apart_from([dim]))
+    values, places = ctx.out
+    return Value(values.sizes, labels), Value(places.sizes, labels, places=ids)
+
+
+def _left_out(ctx: Context, x: Value, dim: int) -> Ids | None:
+    """The ids along a dimension whose removed positions hold minus infinity; None for any other."""
+    along = x.along(dim)
+    return ids_along(ctx, x, dim) if along and all(label.absent and label.dims == (dim,) for label in along) else None
 
 
 @rule(families.DIFFERENCE)

@@ -35,7 +35,7 @@ class Context:
     `head_splits` names the dimensions of views that are attention heads, `channel_splits` those that become channels;
     rules put the ids of heads into `heads`, and those of dimensions along which all is equal (stretched from size 1,
     constants) into `stretched`. Widths that must not become equal are in `unequal`: torch tells a projected LSTM from a
-    plain one by its two widths.
+    plain one by its two widths. What is chosen among, and how many are chosen, is in `choices`.
     """
 
     ids: IdSpace
@@ -48,6 +48,7 @@ class Context:
     heads: list[Ids] = field(default_factory=list[Ids])
     stretched: set[int] = field(default_factory=set[int])
     unequal: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
+    choices: list[tuple[Ids, int]] = field(default_factory=list[tuple[Ids, int]])
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)
@@ -66,9 +67,11 @@ class Context:
             self.ids.pin(label.ids, reason, self.node)
 
     def pin_values(self, values: Any, reason: str) -> None:
-        """Pin every label of every value in a nested structure."""
+        """Pin every label of every value in a nested structure, and what its numbers are positions among."""
         if isinstance(values, Value):
             self.pin(values.labels, reason)
+            if values.places is not None:
+                self.ids.pin(values.places, reason, self.node)
         elif is_dict(values):
             for value in values.values():
                 self.pin_values(value, reason)

@@ -40,6 +40,20 @@ class UnitMap:
         found[self.of_ids(self.walk.heads)] = True
         return found[:-1]
 
+    @cached_property
+    def experts(self) -> Keep:
+        """Which units are whole experts, among which a router chooses. Shapes: -> (n_units,)"""
+        found = np.zeros(self.n_units + 1, dtype=bool)
+        for of_index, _ in self.choices:
+            found[of_index] = True
+        return found[:-1]
+
+    @cached_property
+    def choices(self) -> tuple[tuple[Ids, int], ...]:
+        """For each router the unit of each expert, and how many must stay: as many as it chooses."""
+        found = ((self.of_ids(ids), least) for ids, least in self.walk.choices)
+        return tuple((of_index, least) for of_index, least in found if (of_index >= 0).all())
+
     @property
     def way_out(self) -> str:
         """What may be said to who finds nothing to prune: where to look, and the option that may help."""

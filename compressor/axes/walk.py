@@ -38,13 +38,23 @@ RULE_MODULES = (
     rules_contract, rules_distance, rules_recurrent, rules_move, rules_place, rules_norm, rules_pointwise, rules_reduce,
 )  # fmt: skip
 
+_LOOKS_UP = (
+    families.INDEX | families.INDEX_SELECT | families.GATHER | families.SCATTER | families.EMBEDDING | families.ONE_HOT
+)
+"""Operators whose rules know what an index was chosen among."""
+_SAME_NUMBERS = (
+    families.VIEWS | families.TRANSPOSE | families.EXPAND | families.REPEAT | families.REPEAT_INTERLEAVE
+    | families.PARTS | families.COPY | families.CAST | families.FLIP
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Walk:
     """Labels of every value by node name, ids of every tensor axis, and the resolved components.
 
     `axes` maps (tensor name, dimension) to ids, one per index. `unknown` counts operators without a rule; `heads` holds
-    the ids that stand for whole attention heads, `unequal` pairs of widths of which a cut must not leave as many.
+    the ids that stand for whole attention heads, `unequal` pairs of widths of which a cut must not leave as many,
+    `choices` what is chosen among, and how many are.
     """
 
     values: Mapping[str, Walked]
@@ -54,6 +64,7 @@ class Walk:
     options: WalkOptions = field(default_factory=WalkOptions)
     heads: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     unequal: tuple[tuple[Ids, Ids], ...] = ()
+    choices: tuple[tuple[Ids, int], ...] = ()
 
 
 def walk(program: Program, options: WalkOptions | None = None) -> Walk:
@@ -82,7 +93,8 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
         else:
             map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
     heads = np.concatenate([np.zeros(0, dtype=np.int64), *(ids.ravel() for ids in ctx.heads)])
-    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads, tuple(ctx.unequal))
+    unequal, choices = tuple(ctx.unequal), tuple(ctx.choices)
+    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads, unequal, choices)
 
 
 def _input(ctx: Context, spec: InputSpec) -> Value:
@@ -148,8 +160,27 @@ def _apply(ctx: Context, node: Node, values: Mapping[str, Walked]) -> Walked:
     if found is None and families.is_pointwise(node.target) and isinstance(ctx.out, TensorShape):
         found = rules_pointwise.pointwise
     if found is not None:
-        return _told(found(ctx, node, bound), bound)
+        return _placed(ctx, node, _told(found(ctx, node, bound), bound), bound)
     return _unknown(ctx, node, bound)
+
+
+def _placed(ctx: Context, node: Node, walked: Walked, bound: dict[str, Any]) -> Walked:
+    """The result of a rule, told what its numbers are positions among, if they are those of its one operand that has
+    such. What reads them in another way sees how many there are, or which: there all stay."""
+    read = [value for value in values_in(bound) if value.places is not None]
+    if not read or node.target in _LOOKS_UP:
+        return walked
+    if len(read) == 1 and node.target in _SAME_NUMBERS:
+        return _with_places(walked, read[0].places)
+    for value in read:
+        ctx.pin_values(value, f"their numbers are read by {families.operator_name(node.target)}")
+    return walked
+
+
+def _with_places(walked: Walked, places: Ids | None) -> Walked:
+    if isinstance(walked, tuple):
+        return tuple(_with_places(part, places) for part in walked)
+    return replace(walked, places=places) if isinstance(walked, Value) else walked
 
 
 def _told(walked: Walked, bound: dict[str, Any]) -> Walked:
@@ -163,7 +194,7 @@ def _told(walked: Walked, bound: dict[str, Any]) -> Walked:
 
 
 def _unknown(ctx: Context, node: Node, bound: dict[str, Any]) -> Walked:
-    if any(value.labels for value in values_in(bound)):
+    if any(value.labels or value.places is not None for value in values_in(bound)):
         ctx.unknown[str(node.target)] = ctx.unknown.get(str(node.target), 0) + 1
         ctx.pin_values(bound, f"no axis rule for {node.target}")
     return _bare(ctx.out, f"no axis rule for {node.target}")

@@ -64,6 +64,13 @@ def _fill(units: UnitMap, keep: Keep) -> tuple[Keep, tuple[str, ...]]:
         if not (keep | fillers)[members].any():
             fillers[members[0]] = True
             skipped.append(f"{where}: all {len(members)} units are cut; one stays to keep the graph whole")
+    for of_index, least in units.choices:
+        stay = (keep | fillers)[of_index]
+        missing = least - int(stay.sum())
+        for unit in dict.fromkeys(of_index[~stay][: max(missing, 0)].tolist()):
+            fillers[unit] = True
+        if missing > 0:
+            skipped.append(f"a router chooses {least} of its experts; {missing} that are cut stay for it")
     for first, second in units.walk.unequal:
         stay = keep | fillers
         one = units.of_ids(first)

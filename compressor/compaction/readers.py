@@ -21,7 +21,7 @@ from compressor.axes import Ids, Label, UnitMap, Value
 from compressor.axes.table import RULES
 from compressor.compaction.constants import Arguments, Constants, Walked, stretch
 from compressor.compaction.transfer_contract import channel_dim, reads_of
-from compressor.program import Program, TensorShape, arguments, families, layer_name
+from compressor.program import Program, TensorShape, arguments, families, layer_name, weight_of_choice
 from compressor.program.family import OperatorTable
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -223,6 +223,17 @@ class Survey:
         x: Constants = a["self"]
         self._zeros(node, arguments(node)["self"], x, x.normal_dims(a.get("dim")))
 
+    def _choice(self, node: Node, a: Arguments) -> None:
+        """Whoever may be chosen is needed: all but those whose logit is minus infinity by the network's weights."""
+        given, x = arguments(node), a["self"]
+        if weight_of_choice(given["self"]) is None:
+            return
+        dim = x.normal_dim(a["dim"])
+        absent = self._constants[arguments(given["self"])["mask"].name]
+        assert isinstance(absent, Constants)
+        units = self._units_along(self.labels(given["self"]), dim, x.sizes[dim])
+        self._always(node, LIVE, units[~absent.along([absent.rank - 1]).value.bool().numpy().reshape(-1)])
+
     def _layer_norm(self, node: Node, a: Arguments) -> None:
         x: Constants = a["input"]
         self._zeros(node, arguments(node)["input"], x, range(x.rank - len(a["normalized_shape"]), x.rank))
@@ -272,6 +283,7 @@ READS.register(families.REDUCTIONS)(Survey._reduction)
 READS.register(families.FEATURE_NORMS)(Survey._layer_norm)
 READS.register(families.GROUP_NORM)(Survey._group_norm)
 READS.register(families.RECURRENT, families.RECURRENT_CELL)(Survey._recurrent)
+READS.register(families.TOPK)(Survey._choice)
 READS.register(
     families.EINSUM, families.WEIGHT_NORM, families.OTHER_MATMUL, families.ADDMV, families.ADDBMM, families.TENSORDOT,
     families.BILINEAR, families.DISTANCE, families.SIMILARITY,
@@ -281,7 +293,7 @@ READS.register(
     families.REPEAT, families.PARTS, families.REPEAT_INTERLEAVE, families.INDEX_SELECT, families.CAT, families.STACK,
     families.PAD, families.PIXEL_SHUFFLE, families.CHANNEL_SHUFFLE, families.DISPLACE, families.INDEX, families.GATHER,
     families.SCATTER, families.UNPOOL, families.SAMPLE, families.TO_COLUMNS, families.FROM_COLUMNS, families.ROTATE,
-    families.DIFFERENCE, families.OUTER,
+    families.DIFFERENCE, families.OUTER, families.ONE_HOT,
     families.CHANNEL_NORMS, families.GLU, families.WINDOWS, families.SCANS, families.SORT, families.FILLED,
     families.UNFILLED, families.NUMBERS, families.TRIANGLE, *families.UNTAGGED,
 )(_passes)  # fmt: skip

@@ -16,7 +16,7 @@ from compressor.compaction.folding import fold_removed
 from compressor.compaction.removed import Branch, Folded
 from compressor.compaction.rounding import Rounding
 from compressor.compaction.slicing import cut_tensor, slice_program
-from compressor.program import Program
+from compressor.program import Program, close_choices
 from compressor.sparsity import apply_masks, cut_blocks, mask_units
 
 
@@ -51,7 +51,8 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
         units = find_units(masked, walk)
         verdict = rounding.filled(masked, units, masked_units(masked, units))
         filled = _filler_masks(masked, units, verdict) if rounding.fills else {}
-        return Removal(masked, _sliced(masked, units, verdict), units, verdict, branches=gone, filled=filled)
+        small = close_choices(_sliced(masked, units, verdict))
+        return Removal(masked, small, units, verdict, branches=gone, filled=filled)
     constants = find_constants(masked)
     cleared = without_constant_branches(masked, constants)
     whole = cleared.program
@@ -65,6 +66,7 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
     small, folded, exact = fold_removed(_sliced(whole, units, verdict), units, verdict, exact)
     filled = fillers if rounding.fills else {}
+    small = close_choices(small)
     return Removal(whole, small, units, verdict, folded, (*gone, *cleared.branches), exact, filled)
 
 

@@ -206,6 +206,13 @@ def _repeat(node: Node, sizes: Sizes) -> None:
     set_argument(node, name, times)
 
 
+@rewrites(families.ONE_HOT)
+def _one_hot(node: Node, sizes: Sizes) -> None:
+    value = sizes.value(node)
+    assert isinstance(value, Value)
+    set_argument(node, "num_classes", sizes.of(value)[-1])
+
+
 @rewrites(families.SLICE)
 def _slice(node: Node, sizes: Sizes) -> None:
     bound = _bound(node)

@@ -5,6 +5,15 @@ It must never hold knowledge of axes, patterns or file formats.
 
 from compressor.program.arguments import arguments, measured_arguments, set_argument
 from compressor.program.capture import capture
+from compressor.program.choices import (
+    Router,
+    close_choices,
+    find_routers,
+    leaves_out,
+    open_choices,
+    rows_of,
+    weight_of_choice,
+)
 from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
 from compressor.program.interface import Interface, Port
@@ -31,6 +40,7 @@ __all__ = [
     "Program",
     "ProgramModule",
     "Record",
+    "Router",
     "Step",
     "TensorShape",
     "all_lengths",
@@ -38,8 +48,10 @@ __all__ = [
     "as_specs",
     "between",
     "capture",
+    "close_choices",
     "default_type",
     "find_layers",
+    "find_routers",
     "free_name",
     "infer_shapes",
     "insert_gather",
@@ -47,14 +59,18 @@ __all__ = [
     "is_same_graph",
     "landmarks",
     "layer_name",
+    "leaves_out",
     "measured_arguments",
     "misfit",
     "of_same_kind",
+    "open_choices",
     "open_response_norms",
     "other_lengths",
     "own_positions",
     "parse_input",
+    "rows_of",
     "set_argument",
     "tapped",
+    "weight_of_choice",
     "why_columns_stay",
 ]

@@ -124,6 +124,7 @@ SCATTER = _family(
     "scatter", aten.scatter_add.default, aten.scatter.src, aten.scatter.value, aten.scatter_reduce.two,
     aten.index_add.default, aten.index_copy.default,
 )  # fmt: skip
+ONE_HOT = _family("one_hot", aten.one_hot.default)
 PARTS = SLICE | NARROW | SELECT | SPLIT | UNBIND
 
 # A window that slides along space.
@@ -161,7 +162,8 @@ SOFTMAX = _family("softmax", aten.softmax.int, aten._softmax.default)
 LOG_SOFTMAX = _family("log_softmax", aten.log_softmax.int)
 CUMSUM = _family("cumsum", aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
 DIFFERENCE = _family("difference", aten.diff.default)
-SORT = _family("sort", aten.sort.default, aten.sort.stable, aten.topk.default)
+SORT = _family("sort", aten.sort.default, aten.sort.stable)
+TOPK = _family("topk", aten.topk.default)
 REDUCTIONS = MEAN | REDUCE
 SCANS = SOFTMAX | LOG_SOFTMAX | CUMSUM
 
@@ -229,6 +231,10 @@ Kind = frozenset[OpOverload]
 ORDERING: Kind = frozenset(
     {aten.topk.default, aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable}
 )
+MASKED_FILL: Kind = frozenset({aten.masked_fill.Scalar})
+EQUALS: Kind = frozenset({aten.eq.Scalar})
+MAGNITUDE: Kind = frozenset({aten.abs.default})
+SUM_ALONG: Kind = frozenset({aten.sum.dim_IntList})
 STABLE_SORT: Kind = frozenset({aten.sort.stable})
 EXTREMES: Kind = frozenset({aten.argmax.default, aten.argmin.default, aten.max.dim, aten.min.dim})
 COMPARISONS: Kind = frozenset(
@@ -283,7 +289,6 @@ COPIES: Kind = frozenset(
 )
 """Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
 LOOK_UPS: Kind = frozenset({aten.index_select.default, aten.gather.default})
-ONE_HOT: Kind = frozenset({aten.one_hot.default})
 
 FAMILIES = tuple(_known.families)
 _FAMILY_OF = MappingProxyType(_known.of)

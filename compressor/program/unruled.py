@@ -40,7 +40,7 @@ _SHAPES = (
 
 _PLACES = (
     "index_add", "index_copy", "index_fill", "index_put", "masked_scatter", "scatter", "scatter_add", "scatter_reduce",
-    "take", "one_hot", "argsort", "msort", "aminmax", "cummax", "cummin", "cumprod", "logcumsumexp", "median", "mode",
+    "take", "argsort", "msort", "aminmax", "cummax", "cummin", "cumprod", "logcumsumexp", "median", "mode",
     "histc", "kthvalue", "count_nonzero", "any", "all", "std", "var", "std_mean", "var_mean", "nanmean", "nansum",
     "prod", "special_softmax", "special_log_softmax", "special_logsumexp", "_log_softmax", "_safe_softmax", "norm",
     "linalg_norm", "linalg_matrix_norm", "frobenius_norm", "quantile", "nanquantile", "native_layer_norm",

@@ -31,7 +31,7 @@ def order_of(
     prices = block_prices(program, settings)
     if data is None:
         progress.note("no data: what the output loses without each block is measured on random inputs")
-    return block_order(program, prices, _inputs(program, data, settings.seed), settings.device, progress)
+    return block_order(program, prices, sample_inputs(program, data, settings.seed), settings.device, progress)
 
 
 def block_order(
@@ -100,7 +100,7 @@ class _Outputs:
         return tuple(leaf.double() for leaf in real)
 
 
-def _inputs(program: Program, data: DataSource | None, seed: int) -> tuple[Tensor, ...]:
+def sample_inputs(program: Program, data: DataSource | None, seed: int) -> tuple[Tensor, ...]:
     """Of the training data, or random ones."""
     n = program.fixed_batch or _SAMPLES
     batch = None if data is None else next(iter(data.batches("train", n, seed=seed, limit=n)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from compressor.asking import PruneSettings
@@ -23,13 +23,16 @@ def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSetti
     return settings
 
 
-def units_of(program: Program, settings: PruneSettings, note: Callable[[str], None] = lambda said: None) -> UnitMap:
-    """The units that the settings choose among.
+def units_of(
+    program: Program, settings: PruneSettings, note: Callable[[str], None] = lambda said: None,
+    routed: Mapping[str, Sequence[float]] | None = None,
+) -> UnitMap:  # fmt: skip
+    """The units that the settings choose among; `routed` says what matters of experts, where that was measured.
 
     Raises:  as `uniform_units`, where the same is to go from every layer.
     """
     units = find_units(program, settings.walk)
-    return uniform_units(program, units, note) if settings.uniform else units
+    return uniform_units(program, units, note, routed) if settings.uniform else units
 
 
 def remember(program: Program, dense: Program, settings: PruneSettings) -> Program:

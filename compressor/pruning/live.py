@@ -18,7 +18,7 @@ from compressor.asking.prune import NEEDS_GRADIENTS, SEARCHING
 from compressor.axes import UnitMap
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
-from compressor.program import Program, open_response_norms
+from compressor.program import Program, leaves_out, open_response_norms
 from compressor.progress import Silent
 from compressor.pruning.block_order import order_of
 from compressor.pruning.choosing import remember, resolved, units_of
@@ -117,8 +117,13 @@ class Pruner:
     def under_masks(cls, model: nn.Module, program: Program) -> Pruner:
         """Masks alone: `model`, whose parameters have the names of `program`'s, keeps cut what its masks cut.
 
-        Raises:  ModelError if a masked parameter is not there, or has another shape.
+        Raises:  ModelError if a masked parameter is not there, or has another shape; UsageError if experts are cut.
         """
+        if leaves_out(program):
+            raise UsageError(
+                "the routers of this program choose no expert that is cut, and the module's would: retrain with"
+                " compressor.retrain, or compact it first"
+            )
         pruner = cls.__new__(cls)
         pruner._live = LiveModel(model)
         pruner._live.check_fits(program)
@@ -372,6 +377,7 @@ def _refuse(settings: PruneSettings, steps: int) -> None:
         ("rescale_dropout", settings.rescale_dropout),
         ("reinit", settings.reinit),
         ("select_inputs", settings.select_inputs),
+        ("pattern expert", settings.pattern.experts),
         ("a recipe", bool(settings.recipes)),
         ("stages above 1", settings.admm.stages > 1),
     ):

@@ -19,7 +19,7 @@ from compressor.cost import (
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, open_response_norms, own_positions
+from compressor.program import Program, open_choices, open_response_norms, own_positions
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -34,6 +34,7 @@ from compressor.pruning.phases import Phase, plan
 from compressor.pruning.pruned import PruneReport, StageRow
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.reporting import reached, report_of
+from compressor.pruning.routing import routed_of
 from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
@@ -91,9 +92,10 @@ def prune(
     preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
     if preferences.trouble is not None:
         progress.note(preferences.trouble)
-    units = units_of(program, settings, progress.note)
+    routed = routed_of(program, settings, data, progress)
+    units = units_of(program, settings, progress.note, routed)
     order = order_of(program, settings, data, progress)
-    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order))
+    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed))
     selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
     form = _form(program, model, settings, data, task, progress)
     run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences, form)
@@ -113,6 +115,8 @@ def prune(
 def _opened(program: Program, settings: PruneSettings) -> Program:
     """The program with what pruning needs to be operators of their own."""
     program = open_response_norms(program)
+    if settings.pattern.experts:
+        program = open_choices(program)
     if settings.pattern.units is not None and not settings.walk.keep_heads:
         program = own_positions(program)
     return select_inputs(program) if settings.select_inputs else program

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from compressor.asking.prune import NEEDS_GRADIENTS, OUTPUT, PruneSettings
+from compressor.asking.prune import MEASURED_SCORES, NEEDS_GRADIENTS, PruneSettings
 from compressor.axes import UnitMap
 from compressor.program import Program, find_layers
 from compressor.pruning.run import Trainer
@@ -20,7 +20,7 @@ def rated_tensors(
 
     Raises:  UsageError if the criterion needs gradients and there is no data; PatternError as `sparsity.rate`.
     """
-    if settings.score in ("l2", OUTPUT):
+    if settings.score in ("l2", *MEASURED_SCORES):
         return program.parameters
     moments = None
     if settings.score in NEEDS_GRADIENTS and trainer is not None:

@@ -20,7 +20,7 @@ from compressor.architectures import is_code
 from compressor.data import DataSource, Task
 from compressor.errors import CompressError, first_line, named_line
 from compressor.models import exported_form, parameters_behind, rebuilt
-from compressor.program import Program
+from compressor.program import Program, leaves_out
 from compressor.progress import Progress
 from compressor.pruning.live_model import LiveModel
 from compressor.training import (
@@ -137,6 +137,8 @@ def _rebuilt(program: Program) -> nn.Module | None:
 
 def _form(program: Program, live: LiveModel, is_known: bool, task: Task, progress: Progress) -> TrainingForm | None:
     """The module's own form, tried on a copy of the program's tensors; where it does not train it gets its own back."""
+    if leaves_out(program):
+        raise _NoFormError("its routers choose no expert that is cut, and the module's would")
     trial, given = program.clone(), live.tensors
     own = tuple(name for name in given if name not in trial.module.tensors() and name not in trial.aliases)
     before = {name: (given[name].detach().clone(), given[name].requires_grad) for name in own}

@@ -8,7 +8,7 @@ others; what no entry is a width of stays. It must never know an architecture by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
@@ -16,13 +16,14 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from compressor.axes import Ids, Keep, Pin, UnitMap
 from compressor.errors import PatternError, UsageError
 from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
-from compressor.program import Program, families
-from compressor.sparsity import mask_units, score_units
+from compressor.program import Program, ProgramModule, families
+from compressor.sparsity import mask_units, routed_scores, score_units
 
 _MOST_STEPS = 12
 """Steps of a width that are tried, the finest first."""
@@ -47,8 +48,12 @@ class Role:
         return dict.fromkeys((*self.entries, *self.heads), Fraction(self.parts - n_gone, self.parts))
 
 
-def uniform_units(program: Program, units: UnitMap, note: Callable[[str], None] = lambda said: None) -> UnitMap:
-    """The units, tied over all layers by what a configuration can say; `note` gets what stays, and why.
+def uniform_units(
+    program: Program, units: UnitMap, note: Callable[[str], None] = lambda said: None,
+    routed: Mapping[str, Sequence[float]] | None = None,
+) -> UnitMap:  # fmt: skip
+    """The units, tied over all layers by what a configuration can say; `note` gets what stays, and why. Those that
+    matter least of every layer go together: by weight, or by what `routed` says of experts.
 
     Raises:  UsageError if the program does not come from a directory of transformers; PatternError naming every entry
              and why it stays, if none can shrink.
@@ -59,7 +64,7 @@ def uniform_units(program: Program, units: UnitMap, note: Callable[[str], None] 
     if not roles:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items()) or "no entry is a width"
         raise PatternError(f"--uniform: nothing can be cut that a configuration can say: {why}")
-    return _tied(program, units, roles)
+    return _tied(program, units, roles, routed)
 
 
 def find_roles(program: Program, units: UnitMap) -> tuple[list[Role], dict[str, str]]:
@@ -161,7 +166,9 @@ class _Roles:
         assert entries is not None
         names, inputs = [spec.name for spec in self._program.inputs], self._program.example_inputs(2, seed=1)
         aliases = self._program.aliases
-        whole = answers(fill_network(self._widths.entries, masked, aliases, {}), names, inputs)
+        with torch.no_grad():
+            leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
+        whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         small = answers(fill_network(entries, left, aliases, shares), names, inputs)
         return all(
             a.shape == b.shape and float((a - b).abs().max()) <= _ALIKE * float(a.abs().max())
@@ -214,9 +221,11 @@ def _kept(units: UnitMap, keep: Keep, name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _tied(program: Program, units: UnitMap, roles: list[Role]) -> UnitMap:
+def _tied(program: Program, units: UnitMap, roles: list[Role], routed: Mapping[str, Sequence[float]] | None) -> UnitMap:
     """The map with one unit for each part of a role; all that is in no role is pinned."""
     scores = score_units(units, program.parameters, lambda name, dim: True, program.masks)
+    if routed is not None:
+        scores = np.where(units.experts, routed_scores(units, routed), scores)
     unit_of = np.full(units.n_units + 1, -1, dtype=np.int64)
     n_units = 0
     for role in roles:

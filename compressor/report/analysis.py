@@ -15,7 +15,7 @@ from compressor.units import format_bytes, format_count, format_macs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compressor.analysis.findings import Analysis, BlockRow, Explanation, LayerRow, PinRow, UnitGroup
+    from compressor.analysis.findings import Analysis, BlockRow, Explanation, LayerRow, PinRow, RouterRow, UnitGroup
 
 _ROWS = 15
 """Rows of the secondary tables unless every row is wanted."""
@@ -37,6 +37,7 @@ def analysis_table(
         _layers(found, with_bars),
         _groups(found.groups, limit),
         _blocks(found.blocks, limit),
+        _routers(found.routers, limit),
         _pins(found.pins, limit),
         scan,
         lines(*_unknown(found.unknown_operators), without_counts(found.uncounted_operators)),
@@ -111,6 +112,19 @@ def _blocks(blocks: Sequence[BlockRow], limit: int | None) -> RenderableType | N
             by_reason.setdefault(block.pinned, []).append(block.name)
     stay = [f"stay: {_listed(names, 40)}: {reason}" for reason, names in list(by_reason.items())[:limit]]
     return group(table, _more(len(free), limit, "block"), lines(*stay))
+
+
+def _routers(routers: Sequence[RouterRow], limit: int | None) -> RenderableType | None:
+    """What `--pattern expert` may take, and what it may not."""
+    if not routers:
+        return None
+    table = make_table("Router", ">Experts", ">Chosen", ">May go", ">Params each", "Of")
+    names = shorten_all([router.name for router in routers], 40)
+    for row in routers[:limit]:
+        why = row.pinned or _listed(row.layers, 40)
+        numbers = (str(row.n_experts), str(row.n_chosen), str(row.n_prunable), format_count(row.params))
+        table.add_row(names[row.name], *numbers, why)
+    return group(table, _more(len(routers), limit, "router"))
 
 
 def _pins(pins: Sequence[PinRow], limit: int | None) -> RenderableType | None:

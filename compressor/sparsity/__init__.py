@@ -11,7 +11,7 @@ from compressor.sparsity.likes import FilledWork, Likes, find_likes
 from compressor.sparsity.masks import kept_units, mask_units, merge_masks
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import block_prices, make_selector
-from compressor.sparsity.select_units import free_units
+from compressor.sparsity.select_units import free_units, routed_scores
 
 __all__ = [
     "CRITERIA",
@@ -38,6 +38,7 @@ __all__ = [
     "matching_layers",
     "merge_masks",
     "rate",
+    "routed_scores",
     "score_units",
     "without_cut_blocks",
 ]

@@ -30,8 +30,9 @@ class Rules:
 
     `free` units may go; each group keeps at least `floor` of its units (never fewer than one), and a multiple of
     its `step` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
-    thus their group, but none may be empty. `gone` units are cut already, by an earlier run or stage: they stay cut,
-    count as cut, and are no part of any floor.
+    thus their group, but none may be empty. Of the places in `least`, each with its unit, so many stay: a router takes
+    no fewer experts. `gone` units are cut already, by an earlier run or stage: they stay cut, count as cut, and are no
+    part of any floor.
     """
 
     group: Ids
@@ -40,6 +41,7 @@ class Rules:
     step: int | Ids
     widths: tuple[Ids, ...] = ()
     gone: NDArray[np.bool_] | None = None
+    least: tuple[tuple[Ids, int], ...] = ()
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -149,8 +151,19 @@ def _removal_order(ranked: Scores, rules: Rules) -> Ids:
         members = width[rules.alive[width]]
         if len(members) and removable[members].all():
             removable[members[np.argmax(ranked[members])]] = False
+    for of_place, n_least in rules.least:
+        _protect(removable, ranked, of_place[rules.alive[of_place]], n_least)
     units = np.flatnonzero(removable)
     return units[np.argsort(ranked[units], kind="stable")]
+
+
+def _protect(removable: NDArray[np.bool_], ranked: Scores, of_place: Ids, n_least: int) -> None:
+    """The best units of these places, in place, until as many places stay. Shapes: of_place (n_places,)"""
+    may_go = np.unique(of_place[removable[of_place]])
+    for unit in may_go[np.argsort(ranked[may_go], kind="stable")[::-1]]:
+        if int((~removable[of_place]).sum()) >= n_least:
+            break
+        removable[unit] = False
 
 
 def _without(order: Ids, n: int, rules: Rules) -> Keep:

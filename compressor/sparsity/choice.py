@@ -62,14 +62,15 @@ class Choice:
     """What a selector is made for: what was asked, and the machine that it is asked for.
 
     `stopwatch` times layers where time is what counts; `preferences` are the widths that whole units leave where none
-    are asked for (`round_to` 0). `order` names residual blocks as they go, where that was
-    measured.
+    are asked for (`round_to` 0). `order` names residual blocks as they go, and `routed` says for each router, by its
+    weight, what matters of each of its experts, where that was measured.
     """
 
     asked: Cut
     stopwatch: Stopwatch | None = None
     preferences: Preferences = USUAL
     order: tuple[str, ...] | None = None
+    routed: Mapping[str, tuple[float, ...]] | None = None
 
 
 def matching_layers(layers: Sequence[Layer], globs: Sequence[str], option: str) -> set[str]:

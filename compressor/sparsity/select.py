@@ -20,6 +20,7 @@ from compressor.sparsity.choice import Choice, Selector, matching_layers
 from compressor.sparsity.columns import find_columns
 from compressor.sparsity.cut_blocks import cut_blocks
 from compressor.sparsity.select_blocks import BlockSelector, block_selector
+from compressor.sparsity.select_experts import expert_selector
 from compressor.sparsity.select_shape import ShapeSelector
 from compressor.sparsity.select_units import budget_of, free_units, unit_selector
 from compressor.sparsity.select_weights import weight_selector
@@ -74,8 +75,13 @@ def _plain_selector(program: Program, units: UnitMap, scoped: set[str], kept: se
         return window_selector(program, layers, scoped, kept, choice, pattern)
     if pattern.weights is not None:
         return weight_selector(program, layers, scoped, kept, choice, pattern)
-    assert pattern.units is not None
-    return unit_selector(program, units, layers, scoped, kept, choice, pattern.units)
+    inner = None
+    if pattern.units is not None:
+        inner = unit_selector(program, units, layers, scoped, kept, choice, pattern.units)
+    if pattern.experts:
+        return expert_selector(program, units, layers, scoped, kept, choice, inner)
+    assert inner is not None
+    return inner
 
 
 def _shape_selector(

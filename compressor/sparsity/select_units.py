@@ -1,9 +1,13 @@
-"""Whole units as the thing to choose: patterns `filter`, `channel` and `head`; it must never look at single weights."""
+"""Whole units as the thing to choose: patterns `filter`, `channel`, `head`, `expert`.
+
+It must never look at single weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +32,7 @@ from compressor.sparsity.scores import Scores, random_scores, score_units
 
 def unit_selector(
     program: Program, units: UnitMap, layers: Sequence[Layer], scoped: set[str], kept: set[str], choice: Choice,
-    kind: UnitKind,
+    kind: UnitKind | Literal["expert"],
 ) -> UnitSelector:  # fmt: skip
     """The selector over units that some layer in `scoped` produces and no layer in `kept` does.
 
@@ -40,15 +44,16 @@ def unit_selector(
         latency = LatencyBudget.measured(program, units, choice.stopwatch, scoped)
         budget = latency if choice.asked.of == "latency" else budget
     free = free_units(units, layers, scoped, kept)
-    if kind == "head":
-        free &= units.heads
+    free &= units.heads if kind == "head" else units.experts if kind == "expert" else ~units.experts
     if not free.any():
         raise PatternError(f"--pattern {choice.asked.pattern}: nothing in scope can be pruned; {units.way_out}")
     members = tuple(members for _, members in units.widths)
-    rules = Rules(units.group_of, free, choice.asked.floor, max(choice.asked.round_to, 1), members)
+    step = 1 if kind == "expert" else max(choice.asked.round_to, 1)
+    rules = Rules(units.group_of, free, choice.asked.floor, step, members, least=units.choices)
     demands = find_demands(choice, layers, producers(units, layers, rules))
-    likes = None if choice.asked.round_to else find_likes(program, units, choice.preferences)
-    work = None if choice.asked.round_to else FilledWork.of(program, units, choice.preferences)
+    is_exact = kind == "expert" or choice.asked.round_to > 0
+    likes = None if is_exact else find_likes(program, units, choice.preferences)
+    work = None if is_exact else FilledWork.of(program, units, choice.preferences)
     counts = _slice_choice(units, layers, kind, choice.asked.rates)
     return UnitSelector(program, units, budget, rules, choice, counts, demands, latency, likes, work)
 
@@ -123,7 +128,7 @@ def _selected(units: UnitMap, layers: Sequence[Layer], names: set[str]) -> Keep:
     return found
 
 
-def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score: str) -> Callable[[str, int], bool]:
+def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: str, score: str) -> Callable[[str, int], bool]:
     """`filter` looks at the filters' own weights only, `channel` and `head` at everything that goes with them.
 
     What no filter produces (a hidden unit of an LSTM, a feature of an embedding) has its own weights in what does.
@@ -133,7 +138,7 @@ def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score
     if score == "filter":
         every = {(layer.weight, layer.out_dim) for layer in layers}
         return lambda name, dim: (name, dim) in every
-    if kind in ("channel", "head"):
+    if kind in ("channel", "head", "expert"):
         return lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
     of_filters = np.zeros(units.n_units + 1, dtype=bool)
@@ -152,7 +157,7 @@ def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: UnitKind, score
 
 @dataclass(frozen=True)
 class UnitSelector:
-    """Whole units: patterns `filter`, `channel` and `head`."""
+    """Whole units: patterns `filter`, `channel`, `head` and `expert`."""
 
     program: Program
     units: UnitMap
@@ -223,4 +228,16 @@ class UnitSelector:
     def _scores(self, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
         if self.choice.asked.rates == "random":
             return random_scores(self.units.n_units, self.choice.asked.seed)
+        if self.choice.routed is not None and (self.rules.free <= self.units.experts).all():
+            return routed_scores(self.units, self.choice.routed)
         return score_units(self.units, tensors, self.counts, masks)
+
+
+def routed_scores(units: UnitMap, routed: Mapping[str, Sequence[float]]) -> Scores:
+    """What was measured of each expert; of several that are one unit, the mean. Shapes: -> (n_units,)"""
+    total, n = np.zeros(units.n_units + 1), np.zeros(units.n_units + 1)
+    for weight, scores in routed.items():
+        of_index = units.axes[weight, 0]
+        np.add.at(total, of_index, scores)
+        np.add.at(n, of_index, 1)
+    return (total / np.maximum(n, 1))[:-1]

@@ -46,7 +46,7 @@ def test_a_name_is_read(text: str, expected: Pattern) -> None:
         ("filter+2:4", "these do not combine"),
         ("shape+unstructured", "these do not combine"),
         ("filter+channel+shape", "these do not combine"),
-        ("layer+layer", "these do not combine; filter, channel or head goes with shape or layer"),
+        ("layer+layer", "these do not combine; filter, channel or head goes with shape, layer or expert"),
         ("layer+shape", "these do not combine"),
         ("layer+channel+shape", "these do not combine"),
         ("layer+2:4", "these do not combine"),
