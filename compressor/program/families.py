@@ -288,6 +288,8 @@ COPIES: Kind = frozenset(
     }
 )
 """Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
+BY_PLACE = INDEX | INDEX_SELECT | GATHER | SCATTER | EMBEDDING | ONE_HOT
+"""What looks up or puts where whole numbers say; rules know what those were chosen among."""
 LOOK_UPS: Kind = frozenset({aten.index_select.default, aten.gather.default})
 
 FAMILIES = tuple(_known.families)

@@ -228,7 +228,7 @@ class _Run:
             hooks = self._hooks(phase)
             history = self.trainer.train(
                 phase.name, self.program, phase.recipe, hooks, fit_state,
-                lambda state: self._save(number, state),
+                lambda state: self._save(number, state), follows=phase.kind == "masked",
             ).history  # fmt: skip
         searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}
