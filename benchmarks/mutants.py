@@ -42,7 +42,10 @@ COPIED = (
 EXPLAINED = ROOT / "tests" / "mutants.md"
 
 JUDGES: Mapping[str, tuple[str, ...]] = {
-    "axes/meeting": ("axes/test_hard_cases.py",),
+    **{
+        f"axes/{name}": ("axes/test_hard_cases.py",)
+        for name in "meeting rules_contract rules_distance rules_move rules_pointwise rules_reduce walk".split()
+    },
     "compaction/removal": ("compaction/test_rounding.py",),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
