@@ -44,8 +44,10 @@ EXPLAINED = ROOT / "tests" / "mutants.md"
 JUDGES: Mapping[str, tuple[str, ...]] = {
     **{
         f"axes/{name}": ("axes/test_hard_cases.py",)
-        for name in "meeting rules_contract rules_distance rules_move rules_pointwise rules_reduce walk".split()
+        for name in ("meeting", "rules_contract", "rules_distance", "rules_move", "rules_pointwise", "rules_reduce")
     },
+    "axes/walk": ("axes/test_hard_cases.py",),
+    "axes/rules_norm": ("axes/test_through_norm.py",),
     "compaction/removal": ("compaction/test_rounding.py",),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
