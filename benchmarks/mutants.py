@@ -199,7 +199,7 @@ def copied(folder: Path) -> None:
 
 def judge(wanted: Sequence[Mutant], results: Path, *, quick: bool = False) -> None:
     """Judges mutants that have no result yet, and notes each as it is done; `quick` notes only what is noticed."""
-    known = Known(results)
+    known, same = Known(results), set(explained(EXPLAINED.read_text(encoding="utf-8")))
     for module in dict.fromkeys(mutant.module for mutant in wanted):
         todo = [mutant for mutant in wanted if mutant.module == module and known.of(mutant) is None]
         if not todo:
@@ -210,7 +210,8 @@ def judge(wanted: Sequence[Mutant], results: Path, *, quick: bool = False) -> No
             copied(folder)
             changes = [Change(mutant.of(text), mutant.start) for mutant in todo]
             told = partial(_told, todo, known, os.dup(1))
-            left = Judge(folder, module, judges(module)).notice(changes, told, quick=quick)
+            excused = [number for number, mutant in enumerate(todo) if described(mutant) in same]
+            left = Judge(folder, module, judges(module)).notice(changes, told, quick=quick, excused=excused)
             print("".join(f"may live  {todo[number]}\n" for number in left), end="", flush=True)
 
 
