@@ -202,7 +202,7 @@ def judge(wanted: Sequence[Mutant], results: Path, *, quick: bool = False) -> No
     known, same = Known(results), set(explained(EXPLAINED.read_text(encoding="utf-8")))
     for module in dict.fromkeys(mutant.module for mutant in wanted):
         todo = [mutant for mutant in wanted if mutant.module == module and known.of(mutant) is None]
-        if not todo:
+        if all(described(mutant) in same for mutant in todo):
             continue
         text = source(module)
         with tempfile.TemporaryDirectory(prefix="mutants") as name:
@@ -320,9 +320,9 @@ def summary(wanted: Sequence[Mutant], known: Known, same: Collection[tuple[str, 
         package, line = mutant.module.split("/")[0], known.of(mutant)
         n[package] += 1
         noticed[package] += line is not None and line["noticed"] is not None
-        if line is not None and line["noticed"] is None:
+        if line is None or line["noticed"] is None:
             excused[package] += described(mutant) in same
-            living += [] if described(mutant) in same else [mutant]
+            living += [] if described(mutant) in same or line is None else [mutant]
     for package in (*sorted(n), None):
         of = [sum(part.values()) if package is None else part[package] for part in (n, noticed, excused)]
         asked = of[0] - of[2]
