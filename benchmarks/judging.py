@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -30,6 +30,9 @@ MEMORY_BYTES = 12 * 2**30
 
 Place = tuple[str, int]
 """A function: its name and the line where it begins, decorators included."""
+
+Told = Callable[[int, str | None], None]
+"""Takes a change's number, and the test that notices it."""
 
 BY_A_LIMIT = "a limit"
 """What noticed a change with which the tests do not end, take all memory, or crash."""
@@ -116,11 +119,12 @@ class Judge:
         return self.folder.parent / "tests.log"
 
     def notice(
-        self, changes: Sequence[Change], told: Callable[[int, str | None], None], *, quick: bool = False
+        self, changes: Sequence[Change], told: Told, *, quick: bool = False, excused: Collection[int] = ()
     ) -> list[int]:
         """Tells for each change, by its number, which test notices it; None for one that lives.
 
-        Gives those that were not noticed and, where it has to be `quick`, not asked again.
+        Gives those that were not noticed and, where it has to be `quick`, not asked again. The `excused`, which compute
+        the same, are not asked again either.
 
         Raises:  SystemExit if the tests fail without any change.
         """
@@ -134,6 +138,9 @@ class Judge:
             return answer["open"]
         limits = Limits.of(sum(answer["times"].values()))
         for number in answer["open"]:
+            if number in excused:
+                told(number, None)
+                continue
             self.path.write_text(changes[number].text, encoding="utf-8")
             # One second apart: Python takes a module that was compiled for one of the same second and length.
             os.utime(self.path, (number + 10**9, number + 10**9))
@@ -206,9 +213,7 @@ class _Whole(_Run):
 class _Quick(_Run):
     """Instead of pytest's loop: the tests once as they are, then once for each change, in forks."""
 
-    def __init__(
-        self, path: Path, text: str, changes: Sequence[Change], told: Callable[[int, str | None], None]
-    ) -> None:
+    def __init__(self, path: Path, text: str, changes: Sequence[Change], told: Told) -> None:
         super().__init__()
         self.path, self.text, self.changes, self.told = path, text, changes, told
         self.answered: dict[str, Any] = {}

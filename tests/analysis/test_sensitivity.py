@@ -18,6 +18,7 @@ from compressor.data import Batch, open_task
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError, UsageError
 from compressor.program import InputSpec, Program, capture, find_layers
+from compressor.progress import Silent
 from compressor.training import evaluate
 
 N = 61
@@ -183,3 +184,26 @@ def test_a_network_that_fixes_its_batch_gets_that(data: ArraySource) -> None:
     fixed = capture(Net(), [InputSpec("x", (1, 1, 6, 6))])
     found = scan_sensitivity(fixed, data, ScanSettings((0.5,), n_samples=5, scope=("fc",)))
     assert found.n_samples == 5
+
+
+class Counting(Silent):
+    """How many units of work were foreseen, and how many were done."""
+
+    def __init__(self) -> None:
+        self.total, self.done = 0, 0
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.total = total
+
+    def advance(self, n: int = 1, **values: float) -> None:
+        self.done += n
+
+
+@pytest.mark.parametrize("n", [16, 20])
+def test_as_many_cuts_are_foreseen_as_are_measured(
+    program: Program, data: ArraySource, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LARGEST_BATCH", 8)
+    told = Counting()
+    scan_sensitivity(program, data, ScanSettings((0.5,), n_samples=n, scope=("fc",)), progress=told)
+    assert isinstance(told.total, int) and told.total == told.done == -(-n // 8)

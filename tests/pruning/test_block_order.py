@@ -41,6 +41,25 @@ def test_each_block_is_the_one_that_costs_least_behind_those_before_it(name: str
     assert block_order(program, dict.fromkeys(find_blocks(program).free, 1.0), [x]) == tuple(expected)
 
 
+@pytest.mark.parametrize("name", ["attention", "nested"])
+@pytest.mark.parametrize("turned", [False, True])
+@torch.no_grad()
+def test_each_block_is_the_one_that_costs_least_for_its_price(name: str, turned: bool) -> None:
+    program = residual_program(name)
+    (x,) = program.example_inputs(8, seed=2)
+    blocks = find_blocks(program).free
+    prices = {block: 2.0**i for i, block in enumerate(reversed(blocks) if turned else blocks)}
+    expected: list[str] = []
+    left = list(blocks)
+    while left:
+        so_far = lost(program, tuple(expected), x)
+        paid = {block: (lost(program, (*expected, block.name), x) - so_far) / prices[block] for block in left}
+        cheapest = min(left, key=paid.__getitem__)
+        left.remove(cheapest)
+        expected.append(cheapest.name)
+    assert block_order(program, prices, [x]) == tuple(expected)
+
+
 @torch.no_grad()
 def test_a_block_that_does_nothing_goes_first_and_one_that_does_much_last() -> None:
     program = residual_program("attention")

@@ -289,3 +289,75 @@ def test_a_norm_may_compute_its_scale(kind: str) -> None:
         node(kind, ["h", "s", *shift], ["y"]),
     ]
     agrees(model_of(nodes, {"x": ("N", 5)}, {"w": numbers(5, 4), "v": numbers(5, 4, seed=1)}, opset=23))
+
+
+def targets_of(model: onnx.ModelProto) -> set[str]:
+    return {str(n.target) for n in agrees(model).module.graph.nodes if n.op == "call_function"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "slopes", "is_one_operator"),
+    [
+        (("N", 4, 6, 7), (4, 1, 1), True),
+        (("N", 4, 6), (4, 1), True),
+        (("N", 8), (8,), True),
+        (("N", 4, 6, 7), (1,), True),
+        (("N",), (1,), True),
+        (("N", 4, 6, 7), (1, 1, 7), False),
+        (("N", 4, 4, 7), (4, 7), False),
+        (("N", 4, 6, 7), (4, 6, 7), False),
+        (("N", 5, 8), (8,), False),
+    ],
+)
+def test_a_slope_per_channel_is_torchs_operator_and_any_other_is_written_out(
+    shape: tuple[Any, ...], slopes: tuple[int, ...], is_one_operator: bool
+) -> None:
+    found = targets_of(one_node("PRelu", shape, [numbers(*slopes)]))
+    assert ("aten.prelu.default" in found) == is_one_operator
+
+
+@pytest.mark.parametrize("kind", ["Div", "Mod"])
+@pytest.mark.parametrize(("divisor", "is_safe"), [(2, True), (-3, True), (-1, False)])
+def test_only_a_divisor_that_may_stop_the_processor_is_looked_at(kind: str, divisor: int, is_safe: bool) -> None:
+    model = one_node(kind, ("N", 8), [np.full(8, divisor, i64)], dtype="int64", out="int64")
+    computed(model, SIGNED)
+    assert ("aten.where.self" not in targets_of(model)) == is_safe
+    least = torch.full((1, 8), torch.iinfo(torch.int64).min)
+    (found,) = outputs_of(imported(model), [least])
+    if divisor == -1:
+        assert torch.equal(found, least if kind == "Div" else torch.zeros_like(least)), "it has no negative"
+
+
+def test_whole_numbers_are_divided_by_1_where_they_would_be_by_0() -> None:
+    nodes = [node("Div", ["a", "b"], ["q"])]
+    program = imported(
+        model_of(
+            nodes, {"a": ("N", 4), "b": ("N", 4)}, outputs=["q"], dtypes={"a": "int64", "b": "int64", "q": "int64"}
+        )
+    )
+    a, b = torch.tensor([[7, 7, 7, 7]]), torch.tensor([[0, 1, 2, -1]])
+    (found,) = outputs_of(program, [a, b])
+    assert found.tolist() == [[7, 7, 3, -7]]
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_dropout_of_a_constant_is_the_constant(opset: int) -> None:
+    nodes = [node("Dropout", ["c"], ["d"]), node("Add", ["x", "d"], ["y"])]
+    found = targets_of(model_of(nodes, {"x": ("N", 6)}, {"c": numbers(6)}, opset=opset))
+    assert found == {"aten.add.Tensor"}
+
+
+@pytest.mark.parametrize("computed_one", [3, 4])
+def test_running_statistics_that_are_computed_are_refused(computed_one: int) -> None:
+    held = {"s": numbers(6), "b": numbers(6, seed=1), "m": numbers(6, seed=2), "v": np.abs(numbers(6)) + 1}
+    given = ["x", "s", "b", "m", "v"]
+    nodes = [node("ReduceMean", ["x"], ["r"], axes=[0], keepdims=0)]
+    given[computed_one] = "r"
+    nodes.append(node("BatchNormalization", given, ["y"]))
+    with pytest.raises(ModelError, match="computes its running statistics, which is not supported"):
+        imported(model_of(nodes, {"x": ("N", 6)}, held, opset=15))
+
+
+def test_a_local_response_has_onnx_own_numbers_where_none_are_given() -> None:
+    x = np.linspace(10, 40, 5 * 2 * 2, dtype=np.float32).reshape(1, 5, 2, 2)
+    computed(one_node("LRN", ("N", 5, 2, 2), size=5), x)
