@@ -148,6 +148,9 @@ def normalise(x: Tensor, normalisation: Normalisation | None) -> Tensor:
     if normalisation is None:
         return x
     shape = (1, -1, *([1] * (x.dim() - 2)))
-    mean = torch.tensor(normalisation.mean, dtype=x.dtype, device=x.device).view(shape)
-    std = torch.tensor(normalisation.std, dtype=x.dtype, device=x.device).view(shape)
+    # Made there, each would wait until the device has done all that it was given: twice a step.
+    mean, std = (
+        torch.tensor(values, dtype=x.dtype).view(shape).to(x.device, non_blocking=True)
+        for values in (normalisation.mean, normalisation.std)
+    )
     return (x - mean).div_(std)

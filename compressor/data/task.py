@@ -69,9 +69,9 @@ class Classification:
         Raises:  DataError if the labels do not fit the outputs.
         """
         logits = _logits(outputs, batch)
-        # On an accelerator the look at the labels would make every step wait; `metrics`, which waits
-        # anyway, and the validation before training look there.
-        if logits.device.type == "cpu":
+        # On an accelerator the look at the labels would make every step wait, and it would take a compiled one apart;
+        # `metrics`, which waits anyway, and the validation before training look there.
+        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_range(logits, batch.target)
         return F.cross_entropy(logits, batch.target, label_smoothing=smoothing)
 

@@ -111,9 +111,25 @@ def _selected(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+@contextmanager
+def tried_kernels(asked: bool) -> Generator[None]:
+    """The block with cuDNN trying its algorithms on every new shape to keep the fastest, where that is asked for."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or asked
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The context in which a forward pass runs at that precision."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")
+
+
+def autocast_type(precision: Precision) -> torch.dtype | None:
+    """The type that `autocast` takes weights to, None where it takes them as they are."""
+    return _DTYPES.get(precision)
 
 
 def gradient_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
@@ -132,6 +148,10 @@ class LossReading:
             self._loss = host.copy_(self._loss, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
+
+    def arrived(self) -> bool:
+        """Whether `value` would not wait."""
+        return self._arrived is None or self._arrived.query()
 
     def value(self) -> float:
         """Waits for the forward pass only."""

@@ -16,7 +16,7 @@ from compressor.asking.recipe import Recipe
 from compressor.errors import ConfigError, TrainingError
 from compressor.narrowing import is_list
 from compressor.training.auxiliary import TrainedAs
-from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch
+from compressor.training.devices import flushed_denormals, forked_rng, seed_epoch, tried_kernels
 from compressor.training.evaluation import evaluate
 from compressor.training.form import check_fit_state, plain_as
 from compressor.training.hooks import StepHook
@@ -67,7 +67,7 @@ def fit(
     trained_as.module.to(processes.device)
     stepper = Stepper(trained_as.module, task, recipe, processes, tuple(hooks), teacher, trained_as.outputs)
     run = _Run(module, trained_as.module, data, task, recipe, seed, processes, stepper)
-    with forked_rng(processes.device), flushed_denormals():
+    with forked_rng(processes.device), flushed_denormals(), tried_kernels(recipe.compile):
         if start is not None:
             run.restore(start)
         while run.stopped is None and len(run.history) < recipe.epochs:
@@ -168,16 +168,15 @@ class _Run:
 
     def _train_epoch(self, number: int, on_step: Callable[[StepReport], None] | None) -> tuple[float, float]:
         """Mean training loss, and the last step's learning rate."""
-        loss_sum, n_seen, lr = 0.0, 0, 0.0
+        lr = 0.0
         n_steps, batches = self._batches(number - 1)
         for step, batch in enumerate(batches):
             lr = learning_rate(self.recipe, number - 1, step, n_steps)
             loss = self.stepper.step(batch, lr, f"epoch {number}, step {step + 1}")
             self.steps += 1
-            n_batch = len(batch.inputs[0])
-            loss_sum, n_seen = loss_sum + loss * n_batch, n_seen + n_batch
             if on_step is not None:
                 on_step(StepReport(number, step + 1, n_steps, loss, lr))
+        loss_sum, n_seen = self.stepper.losses.total()
         if n_seen == 0:
             raise TrainingError(f"{self.data.ref}: no training batches; the train split is empty or too small")
         sums = self.processes.gather((loss_sum, n_seen))

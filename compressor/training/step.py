@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,13 @@ from torch import Tensor, nn
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
 from compressor.training.auxiliary import TrainingOutputs
-from compressor.training.compiled import compiled, compiler_named
-from compressor.training.devices import LossReading, autocast, gradient_scaler
+from compressor.training.compiled import compiled, compiler_named, step_begins
+from compressor.training.devices import LossReading, autocast, autocast_type, gradient_scaler
 from compressor.training.hooks import StepHook
+from compressor.training.losses import Gate, Losses
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
 from compressor.training.processes import Processes
+from compressor.training.teacher import Teacher
 from compressor.typed_torch import backward
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class Stepper:
-    """The module with its optimizer: each call of `step` is one update."""
+    """The module with its optimizer: each call of `step` is one update, `losses` are those of all steps.
+
+    A compiled step on an accelerator does not wait for its own loss, so that the next one is handed over while it runs;
+    from a loss that is not finite on, a `Gate` on the device then keeps the weights.
+    """
 
     def __init__(
         self,
@@ -44,40 +49,40 @@ class Stepper:
         self._teacher = _ready_teacher(teacher, recipe, processes.device)
         self._callee, self._outputs = processes.wrap(module), outputs or TrainingOutputs()
         self._reporting = compiler_named if recipe.compile else nullcontext
-        if recipe.compile:
-            self._callee, self._teacher = compiled(self._callee), self._teacher and compiled(self._teacher)
+        self._loss_of = compiled(self._loss, self._device) if recipe.compile else self._loss
+        self.losses = Losses()
+        self._gate = None if _waits(recipe, self._device) else Gate.before(self.optimizer)
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._weights = matrices(self._trained)
 
     def step(self, batch: Batch, lr: float, where: str) -> float:
-        """The batch's loss, weights updated at rate `lr`.
+        """The batch's loss, weights updated at rate `lr`; where the step does not wait, the last loss that is known.
 
-        Raises:  TrainingError if the loss is not finite; weights are then still those of the step before.
+        Raises:  TrainingError if a loss is not finite; weights are then still those of the step before it.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
+        step_begins(self._device, self._recipe.compile)
         with self._reporting():
             with autocast(self._device, self._recipe.precision):
-                loss = self._loss(batch)
-            reading = LossReading(loss)
+                if self._teacher is not None:
+                    self._teacher.cast_once(batch.inputs)
+                loss = self._loss_of(batch)
+            self.losses.add(LossReading(loss), len(batch.inputs[0]), where, lr)
+            if self._gate is not None:
+                self._gate.take(loss)
             backward(self.scaler.scale(loss))
-        value = reading.value()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{where}: the loss is {value} at learning rate {lr:.3g}\n"
-                "try a lower lr, warmup_epochs, clip_norm, or precision fp32"
-            )
+        self.losses.read(wait=self._gate is None)
         self._update()
-        return value
+        return self.losses.latest
 
     def _loss(self, batch: Batch) -> Tensor:
         outputs = self._callee(*batch.inputs)
         loss, _ = self._outputs.loss(self._task, outputs, batch, smoothing=self._recipe.label_smoothing)
         if self._teacher is None:
             return loss
-        with torch.no_grad():
-            taught = self._teacher(*batch.inputs)
+        taught = self._teacher(*batch.inputs)
         share = self._recipe.distill
         return (1 - share) * loss + share * self._outputs.taught_loss(outputs, taught, self._recipe.temperature)
 
@@ -95,9 +100,14 @@ class Stepper:
             hook.on_update()
 
 
-def _ready_teacher(teacher: nn.Module | None, recipe: Recipe, device: torch.device) -> nn.Module | None:
+def _waits(recipe: Recipe, device: torch.device) -> bool:
+    """Whether each step reads its loss before it changes weights. A CPU has it by then; fp16 has its own gate."""
+    return not recipe.compile or device.type == "cpu" or recipe.precision == "fp16"
+
+
+def _ready_teacher(teacher: nn.Module | None, recipe: Recipe, device: torch.device) -> Teacher | None:
     if recipe.distill == 0:
         return None
     if teacher is None:
         raise TrainingError(f"distill = {recipe.distill}: there is no teacher; give the dense model or set it to 0")
-    return teacher.to(device).eval()
+    return Teacher(teacher.to(device).eval(), autocast_type(recipe.precision))

@@ -1,12 +1,13 @@
 """Steps through torch.compile: the same training, and a compiler that is not there is named."""
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor import capture, prune
+from compressor import capture, prune, retrain
 from compressor.asking import PruneSettings, Recipe
 from compressor.data import Classification
 from compressor.data.arrays import Arrays, ArraySource
@@ -30,6 +31,20 @@ def data() -> ArraySource:
 
 
 @needs_compiler
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_step_is_one_graph_with_its_teacher_and_its_loss(precision: Any) -> None:
+    """What breaks a graph is handed over piece by piece again."""
+    program, teacher = (capture(net(), InputSpec("x", (None, 6))) for _ in range(2))
+    recipe = Recipe(epochs=1, batch_size=16, optimizer="sgd", lr=0.1, compile=True, distill=0.5, precision=precision)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _, report = retrain(program, recipe, data=data(), teacher=teacher)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    assert len(report.history) == 1
+
+
+@needs_compiler
 def test_compiled_training_cuts_the_same_and_ends_at_the_same_weights() -> None:
     program = capture(net(), InputSpec("x", (None, 6)))
     results = []
@@ -48,8 +63,8 @@ def test_compiled_training_cuts_the_same_and_ends_at_the_same_weights() -> None:
 def test_a_compiler_that_fails_is_an_error_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
-    def refuses(module: nn.Module) -> object:
-        def call(x: Tensor) -> Tensor:
+    def refuses(function: object, device: torch.device) -> object:
+        def call(batch: object) -> Tensor:
             raise TorchDynamoException("no C++ compiler found\nmore lines")
 
         return call

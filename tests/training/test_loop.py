@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +372,49 @@ def test_an_epoch_may_be_fewer_steps_than_the_samples_make(data: Any, task: Any,
     assert [step.lr for step in steps] == pytest.approx([0.1 * (1 - i / 6) for i in range(6)])
     whole = fit(make_net(), data, task, Recipe(epochs=1, epoch_steps=1000, batch_size=16))
     assert whole.steps == 6, "no more than there are"
+
+
+class Late:
+    """A loss that is known when somebody waits for it and not before, as on a device that is busy."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self._loss = loss.detach()
+
+    def arrived(self) -> bool:
+        return False
+
+    def value(self) -> float:
+        return float(self._loss)
+
+
+@pytest.fixture
+def busy_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled step that does not wait for its loss, without a compiler and a GPU."""
+    monkeypatch.setattr("compressor.training.step.LossReading", Late)
+    monkeypatch.setattr("compressor.training.step._waits", lambda recipe, device: False)
+
+
+def test_late_losses_give_the_same_epochs(
+    data: Any, task: Any, make_net: Make, weights_of: Make, same_weights: Make, request: pytest.FixtureRequest
+) -> None:
+    nets, recipe = [make_net(), make_net()], Recipe(epochs=2, batch_size=16, lr=0.02)
+    expected = fit(nets[0], data, task, recipe)
+    request.getfixturevalue("busy_device")
+    steps: list[StepReport] = []
+    got = fit(nets[1], data, task, recipe, on_step=steps.append)
+    assert same_weights(weights_of(nets[0]), weights_of(nets[1]))
+    assert _without_time(got.history) == _without_time(expected.history)
+    assert math.isnan(steps[0].loss), "not known yet"
+
+
+@pytest.mark.usefixtures("busy_device")
+def test_a_late_bad_loss_names_its_step_and_keeps_the_weights_before_it(
+    data: Any, task: Any, bad_loss_after: Make, make_net: Make
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=16, optimizer="sgd", schedule="constant", lr=0.02)
+    kept, net = make_net(dropout=0.0), make_net(dropout=0.0)
+    fit(kept, data, task, replace(recipe, epoch_steps=2))
+    with pytest.raises(TrainingError, match=r"epoch 1, step 3: the loss is nan at learning rate 0\.02"):
+        fit(net, data, bad_loss_after(2), recipe)
+    for mine, theirs in zip(net.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
