@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressError, DataError, ModelError, named_line
 from compressor.models.budget import Budget, counted
+from compressor.models.depths import Depth, find_depths
 from compressor.models.huggingface import Description, describe, quiet
 from compressor.models.inputs import takes_by_name
 from compressor.models.task_outputs import return_tensors
@@ -40,14 +41,28 @@ def widths_of(configuration: Mapping[str, Any]) -> Widths:
     Raises:  ModelError if transformers is missing or cannot read it.
     """
     _shapes(describe(configuration, _NAME))  # a configuration that cannot be built says why
+    return find_widths(configuration, _build)
 
-    def build(entries: Entries) -> dict[str, tuple[int, ...]] | None:
-        try:
-            return _shapes(describe(entries, _NAME))
-        except CompressError:
-            return None
 
-    return find_widths(configuration, build)
+def depths_of(configuration: Mapping[str, Any]) -> tuple[Depth, ...]:
+    """The entries that count layers of the network that a configuration describes.
+
+    Raises:  as `widths_of`.
+    """
+    _shapes(describe(configuration, _NAME))
+    return find_depths(configuration, _build)
+
+
+def names_of(configuration: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the tensors of the network that a configuration describes. Raises: as `widths_of`."""
+    return frozenset(_shapes(describe(configuration, _NAME)))
+
+
+def _build(entries: Entries) -> dict[str, tuple[int, ...]] | None:
+    try:
+        return _shapes(describe(entries, _NAME))
+    except CompressError:
+        return None
 
 
 def rebuild(widths: Widths, shapes: Shapes) -> Widths:

@@ -54,6 +54,9 @@ CASES: list[tuple[str, float, dict[str, Any], set[str]]] = [
     ("qwen2", 1.3, {"through_norm": "exact"}, {"hidden_size", "intermediate_size", "rms_norm_eps"}),
     ("gemma", 1.1, {"through_norm": "exact"}, {"intermediate_size"}),  # its embeddings are scaled by √hidden_size
     ("t5", 1.2, {}, {"d_ff"}),
+    ("mixtral", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
+    ("qwen2-moe", 1.4, {"pattern": "expert+channel"}, {"num_experts", "moe_intermediate_size"}),
+    ("qwen3-moe", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
 ]
 
 
