@@ -111,11 +111,20 @@ def fill_network(
 
 
 def answers(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """What the network returns for inputs of these names, as plain tensors."""
+    """What the network returns for inputs of these names, as plain tensors, computed as the library does by itself."""
+    _as_opened(network)
     return_tensors(network)
     takes_by_name(network, names)
     with torch.no_grad():
         return [leaf for leaf in pytree.tree_leaves(network(*inputs)) if isinstance(leaf, Tensor)]
+
+
+def _as_opened(network: nn.Module) -> None:
+    """Lets the library choose how experts are computed, as it does for who opens a directory."""
+    asked: Any = network
+    can = getattr(asked, "_can_set_experts_implementation", None)
+    if can is not None and can():
+        asked.set_experts_implementation(asked.get_correct_experts_implementation(None))
 
 
 def _epsilons(entries: Entries, shares: Sequence[float]) -> dict[str, float]:
