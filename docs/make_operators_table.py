@@ -49,7 +49,7 @@ _UNRULED = _COUNTED_ONLY | _UNNORMALISED
 _WITHOUT_SIZES = (
     f.LINEAR | f.PRODUCTS | f.ADDED_PRODUCTS | f.EINSUM | f.ATTENTION | f.EMBEDDING | f.CHANNEL_NORMS | f.WEIGHT_NORM
     | f.FLATTEN | f.UNSQUEEZE | f.VIEW_AS | f.TRANSPOSE | f.FLIP | f.EXPAND_AS | f.CAT | f.STACK
-    | f.UNBIND | f.INDEX_SELECT | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU | _RECURRENT | _OF_TWO | f.ROTATE
+    | f.UNBIND | f.INDEX_SELECT | f.TOPK | f.REDUCE | f.SCANS | f.BY_ELEMENT | f.GLU | _RECURRENT | _OF_TWO | f.ROTATE
 )  # fmt: skip
 
 GAPS = (
@@ -57,8 +57,8 @@ GAPS = (
     Gap("Axis rule", _UNNORMALISED, "stands only in graphs that are not normalised; left in one, it pins"),
     Gap(
         "Constants",
-        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TRIANGLE | f.GLU | _RECURRENT | _UNRULED | _OF_TWO | _PLACED
-        | f.FROM_COLUMNS | f.DIFFERENCE,
+        f.EINSUM | f.WEIGHT_NORM | f.GATHER | f.SORT | f.TOPK | f.ONE_HOT | f.TRIANGLE | f.GLU | _RECURRENT | _UNRULED
+        | _OF_TWO | _PLACED | f.FROM_COLUMNS | f.DIFFERENCE,
         "known only where all operands are tensors of the network, because then the operator itself is run on them",
     ),
     Gap("Constants", f.UNFILLED, "its elements are whatever lay in memory"),

@@ -150,9 +150,16 @@ class Cut:
                 " --pattern channel"
             )
 
-        if self.uniform and (self.pattern.weights is not None or self.pattern.blocks):
-            what = "removes blocks, which no width says" if self.pattern.blocks else "leaves zeros or columns"
-            raise UsageError(f"--uniform: --pattern {self.pattern} {what}; use channel, filter, head or expert")
+        if self.uniform and self.pattern.weights is not None:
+            raise UsageError(
+                f"--uniform: --pattern {self.pattern} leaves zeros or columns; use channel, filter, head, expert or"
+                " layer"
+            )
+        if self.uniform and self.pattern.blocks and self.pattern.units is not None:
+            raise UsageError(
+                f"--uniform: --pattern {self.pattern} cuts widths of a network that no configuration says yet\n"
+                "cut layers first, with --pattern layer -o NAME/, and then widths of what that wrote"
+            )
 
     def _check_latency(self) -> None:
         """Time is known of whole widths only, and it is either what is counted or what decides between equals."""

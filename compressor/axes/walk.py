@@ -39,12 +39,6 @@ RULE_MODULES = (
 )  # fmt: skip
 
 
-_SAME_NUMBERS = (
-    families.VIEWS | families.TRANSPOSE | families.EXPAND | families.REPEAT | families.REPEAT_INTERLEAVE
-    | families.PARTS | families.COPY | families.CAST | families.FLIP
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Walk:
     """Labels of every value by node name, ids of every tensor axis, and the resolved components.
@@ -165,9 +159,9 @@ def _placed(ctx: Context, node: Node, walked: Walked, bound: dict[str, Any]) -> 
     """The result of a rule, told what its numbers are positions among, if they are those of its one operand that has
     such. What reads them in another way sees how many there are, or which: there all stay."""
     read = [value for value in values_in(bound) if value.places is not None]
-    if not read or node.target in families.BY_PLACE:
+    if not read or node.target in families.LOOKS_UP:
         return walked
-    if len(read) == 1 and node.target in _SAME_NUMBERS:
+    if len(read) == 1 and node.target in families.SAME_NUMBERS:
         return _with_places(walked, read[0].places)
     for value in read:
         ctx.pin_values(value, f"their numbers are read by {families.operator_name(node.target)}")

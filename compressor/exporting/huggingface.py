@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,15 @@ from compressor.exporting.exported import ExportReport
 from compressor.exporting.metadata import properties, refuse_reserved
 from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.models import keep_every_head, takes_by_name
-from compressor.models.hf_directory import fill_network, open_directory, save_directory, widths_of
+from compressor.models.depths import Depth
+from compressor.models.hf_directory import (
+    depths_of,
+    fill_network,
+    names_of,
+    open_directory,
+    save_directory,
+    widths_of,
+)
 from compressor.models.widths import Entries, Widths, candidates, name_of
 from compressor.program import Program
 from compressor.program.agreement import leaves
@@ -87,11 +95,11 @@ def _check_source(program: Program) -> None:
 def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: DataSource | None) -> ExportReport:
     """The directory, written and checked; the path is for the caller to fill in."""
     trouble: Exception | None = None
-    tensors = {name: tensor.detach().cpu() for name, tensor in program.module.tensors().items()}
-    shares = _smaller_norms(program, tensors)
-    for entries in _configurations(program):
+    left = _Left.of(program)
+    shares = {left.named(name): share for name, share in _smaller_norms(program).items()}
+    for entries in _configurations(left):
         try:
-            network = fill_network(entries, tensors, program.aliases, shares)
+            network = fill_network(entries, left.tensors, left.aliases, shares)
             beside = save_directory(network, folder, _original(program))
             found = FileComparison(program, _opened(program, folder, entries)).verification(batch_sizes, data)
         except VerificationError as error:
@@ -118,13 +126,66 @@ def _original(program: Program) -> Path | None:
     return Path(folder).expanduser() if prefix == "transformers" and Path(folder).expanduser().is_dir() else None
 
 
-def _configurations(program: Program) -> Iterator[Entries]:
-    """Configurations whose networks have the program's shapes, the likeliest first.
+@dataclass(frozen=True)
+class _Left:
+    """The tensors that are left of a network under the names that they have in one without the layers that are gone,
+    and the configuration of that; `gone` are the entries that count layers with those that are left."""
+
+    entries: Entries
+    tensors: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    gone: tuple[tuple[Depth, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, program: Program) -> _Left:
+        """Raises:  ModelError naming what a layer has lost that a configuration gives every layer."""
+        tensors = {name: tensor.detach().cpu() for name, tensor in program.module.tensors().items()}
+        entries: Entries = program.record.configuration
+        depths, names = depths_of(entries), {*tensors, *program.aliases}
+        _refuse_parts(depths, names, names_of(entries))
+        gone = tuple((depth, kept) for depth in depths if 0 < len(kept := depth.left(names)) < depth.n)
+        for depth, kept in gone:
+            entries = depth.without(entries, kept)
+        left = cls(entries, {}, {}, gone)
+        return replace(
+            left,
+            tensors={left.named(name): tensor for name, tensor in tensors.items()},
+            aliases={left.named(name): left.named(to) for name, to in program.aliases.items()},
+        )
+
+    def named(self, name: str) -> str:
+        for depth, kept in self.gone:
+            name = depth.renamed(name, kept)
+        return name
+
+
+def _refuse_parts(depths: Sequence[Depth], names: Collection[str], dense: Collection[str]) -> None:
+    """Nothing, if each layer has either all of its tensors in `dense` that others like it still have, or none.
+
+    Raises:  ModelError naming what a layer has lost.
+    """
+    for depth in depths:
+        parts: dict[tuple[str, int], set[str]] = {}
+        for name in names:
+            if (place := depth.place(name)) is not None:
+                parts.setdefault(place[:2], set()).add(place[2])
+        for (stack, number), own in sorted(parts.items()):
+            whole = set[str]().union(*(other for (beside, _), other in parts.items() if beside == stack))
+            lost = sorted(part for part in whole - own if f"{stack}{number}.{part}" in dense)
+            if lost:
+                raise ModelError(
+                    f"--format huggingface: {stack}{number} has lost {lost[0]} and not all; {name_of(depth.key)} counts"
+                    " whole layers\ncompress prune … --pattern layer --uniform takes whole layers"
+                )
+
+
+def _configurations(left: _Left) -> Iterator[Entries]:
+    """Configurations whose networks have the shapes that are left, the likeliest first.
 
     Raises:  ModelError if there is none, naming a tensor that no configuration gives that shape.
     """
-    widths = widths_of(program.record.configuration)
-    shapes = {name: tuple(tensor.shape) for name, tensor in program.module.tensors().items()}
+    widths = widths_of(left.entries)
+    shapes = {name: tuple(tensor.shape) for name, tensor in left.tensors.items()}
     factors = widths.factors_of(shapes)
     fitting = [entries for entries in candidates(widths, factors) if _misfit(widths, entries, shapes) is None]
     if not fitting:
@@ -153,7 +214,7 @@ def _why_not(widths: Widths, factors: Mapping[Any, Any], shapes: Mapping[str, tu
     return f"{name} is {shapes[name][dim]} wide along dimension {dim}; {entry}{built[name][dim]} elsewhere"
 
 
-def _smaller_norms(program: Program, tensors: Mapping[str, Tensor]) -> dict[str, float]:
+def _smaller_norms(program: Program) -> dict[str, float]:
     """Vectors that got shorter while norms kept their divisor, each with C / C0: what is left of it.
 
     x / sqrt(Σ x² / C0 + eps) is x / sqrt(mean of x² + eps · C0 / C) · sqrt(C0 / C).
@@ -163,7 +224,7 @@ def _smaller_norms(program: Program, tensors: Mapping[str, Tensor]) -> dict[str,
     dense = program.record.dense_shapes
     return {
         name: tensor.shape[0] / dense[name][0]
-        for name, tensor in tensors.items()
+        for name, tensor in program.module.tensors().items()
         if tensor.dim() == 1 and name in dense and dense[name][0] != tensor.shape[0]
     }
 

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressError, DataError, ModelError, named_line
 from compressor.models.budget import Budget, counted
+from compressor.models.depths import Depth, find_depths
 from compressor.models.huggingface import Description, describe, quiet
 from compressor.models.inputs import takes_by_name
 from compressor.models.task_outputs import return_tensors
@@ -40,14 +41,28 @@ def widths_of(configuration: Mapping[str, Any]) -> Widths:
     Raises:  ModelError if transformers is missing or cannot read it.
     """
     _shapes(describe(configuration, _NAME))  # a configuration that cannot be built says why
+    return find_widths(configuration, _build)
 
-    def build(entries: Entries) -> dict[str, tuple[int, ...]] | None:
-        try:
-            return _shapes(describe(entries, _NAME))
-        except CompressError:
-            return None
 
-    return find_widths(configuration, build)
+def depths_of(configuration: Mapping[str, Any]) -> tuple[Depth, ...]:
+    """The entries that count layers of the network that a configuration describes.
+
+    Raises:  as `widths_of`.
+    """
+    _shapes(describe(configuration, _NAME))
+    return find_depths(configuration, _build)
+
+
+def names_of(configuration: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the tensors of the network that a configuration describes. Raises: as `widths_of`."""
+    return frozenset(_shapes(describe(configuration, _NAME)))
+
+
+def _build(entries: Entries) -> dict[str, tuple[int, ...]] | None:
+    try:
+        return _shapes(describe(entries, _NAME))
+    except CompressError:
+        return None
 
 
 def rebuild(widths: Widths, shapes: Shapes) -> Widths:
@@ -96,11 +111,20 @@ def fill_network(
 
 
 def answers(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """What the network returns for inputs of these names, as plain tensors."""
+    """What the network returns for inputs of these names, as plain tensors, computed as the library does by itself."""
+    _as_opened(network)
     return_tensors(network)
     takes_by_name(network, names)
     with torch.no_grad():
         return [leaf for leaf in pytree.tree_leaves(network(*inputs)) if isinstance(leaf, Tensor)]
+
+
+def _as_opened(network: nn.Module) -> None:
+    """Lets the library choose how experts are computed, as it does for who opens a directory."""
+    asked: Any = network
+    can = getattr(asked, "_can_set_experts_implementation", None)
+    if can is not None and can():
+        asked.set_experts_implementation(asked.get_correct_experts_implementation(None))
 
 
 def _epsilons(entries: Entries, shares: Sequence[float]) -> dict[str, float]:

@@ -98,10 +98,10 @@ class Widths:
         """The configuration with these entries times their factors; None if one would be no whole number."""
         entries: Any = copy.deepcopy(self.entries)
         for key, factor in factors.items():
-            value = Fraction(_get(entries, key)) * factor
-            if value.denominator != 1 and type(_get(entries, key)) is int and _get(entries, key) > _PROBE:
+            value = Fraction(get_entry(entries, key)) * factor
+            if value.denominator != 1 and type(get_entry(entries, key)) is int and get_entry(entries, key) > _PROBE:
                 return None
-            _put(entries, key, int(value) if value.denominator == 1 else float(value))
+            put_entry(entries, key, int(value) if value.denominator == 1 else float(value))
         return entries
 
 
@@ -182,17 +182,17 @@ def _growing(before: Shapes, after: Shapes | None) -> frozenset[Axis]:
     return frozenset(changed)
 
 
-def _tables(entries: Any, at: Key = ()) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+def tables_of(entries: Any, at: Key = ()) -> Iterator[tuple[Key, Mapping[str, Any]]]:
     """Every table of entries in a configuration, itself first."""
     yield at, entries
     for name, value in entries.items():
         if isinstance(value, Mapping) and name.endswith("config"):
-            yield from _tables(value, (*at, name))
+            yield from tables_of(value, (*at, name))
 
 
 def _numbers(entries: Entries) -> list[tuple[Key, int]]:
     found: list[tuple[Key, int]] = []
-    for at, table in _tables(entries):
+    for at, table in tables_of(entries):
         for name, value in table.items():
             listed = enumerate(value) if is_row(value) else ()
             found += [((*at, name, i), part) for i, part in listed if type(part) is int and part > 0]
@@ -202,13 +202,13 @@ def _numbers(entries: Entries) -> list[tuple[Key, int]]:
 
 
 def _open_entries(entries: Entries) -> Iterator[Key]:
-    for at, table in _tables(entries):
+    for at, table in tables_of(entries):
         yield from ((*at, name) for name, value in table.items() if value is None and not _has((name,), _NEVER))
 
 
 def _heads_dims(entries: Entries) -> Iterator[Key]:
     """The size of a head, which many architectures take though their files do not hold it."""
-    for at, table in _tables(entries):
+    for at, table in tables_of(entries):
         if "head_dim" not in table and _HEADS & table.keys():
             yield (*at, "head_dim")
 
@@ -218,14 +218,19 @@ def _has(key: Key, parts: Sequence[str]) -> bool:
     return any(part in name for part in parts)
 
 
-def _get(entries: Any, key: Key) -> Any:
+def get_entry(entries: Any, key: Key) -> Any:
+    """What stands there."""
     for part in key:
         entries = entries[part]
     return entries
 
 
-def _put(entries: Any, key: Key, value: Any) -> None:
-    table = _get(entries, key[:-1])
+def put_entry(entries: Any, key: Key, value: Any) -> None:
+    """Puts a value there, in place.
+
+    Raises:  CompressError if it is a part of what cannot be changed.
+    """
+    table = get_entry(entries, key[:-1])
     if isinstance(table, tuple):
         raise CompressError(f"{name_of(key)}: is no list that can be changed")
     table[key[-1]] = value
@@ -233,5 +238,5 @@ def _put(entries: Any, key: Key, value: Any) -> None:
 
 def _with(entries: Entries, key: Key, value: Any) -> Entries:
     changed = copy.deepcopy(dict(entries))
-    _put(changed, key, value)
+    put_entry(changed, key, value)
     return changed

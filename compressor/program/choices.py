@@ -26,8 +26,6 @@ from compressor.program.unread import erase_unread
 
 aten = torch.ops.aten
 
-_RENUMBERED = families.VIEWS | families.TRANSPOSE | families.EXPAND | families.COPY | families.CAST
-
 
 @dataclass(frozen=True)
 class Router:
@@ -182,9 +180,9 @@ def _looks_up(topk: Node) -> bool:
     while waiting:
         node = waiting.pop()
         for user in node.users:
-            if user.target in families.BY_PLACE:
+            if user.target in families.LOOKS_UP:
                 return True
-            if user.target in _RENUMBERED:
+            if user.target in families.SAME_NUMBERS:
                 waiting.append(user)
     return False
 
@@ -195,6 +193,6 @@ def rows_of(program: Program, router: Router) -> Iterator[str]:
     waiting = [node for node in nodes[router.topk].users if node.target is operator.getitem and node.args[1] == 1]
     while waiting:
         node = waiting.pop()
-        if any(user.target in families.BY_PLACE for user in node.users):
+        if any(user.target in families.LOOKS_UP for user in node.users):
             yield node.name
-        waiting.extend(user for user in node.users if user.target in _RENUMBERED)
+        waiting.extend(user for user in node.users if user.target in families.SAME_NUMBERS)

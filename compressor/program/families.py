@@ -127,6 +127,9 @@ SCATTER = _family(
 ONE_HOT = _family("one_hot", aten.one_hot.default)
 PARTS = SLICE | NARROW | SELECT | SPLIT | UNBIND
 
+LOOKS_UP = INDEX | INDEX_SELECT | GATHER | SCATTER | EMBEDDING | ONE_HOT
+"""What finds places by whole numbers that another tensor holds."""
+
 # A window that slides along space.
 MAX_POOL = _family(
     "max_pool", aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default,
@@ -210,6 +213,8 @@ SUB = _family("sub", aten.sub.Tensor)
 MUL = _family("mul", aten.mul.Tensor)
 GLU = _family("glu", aten.glu.default)
 ACTIVATIONS = RELU | ACTIVATION
+SAME_NUMBERS = VIEWS | TRANSPOSE | EXPAND | REPEAT | REPEAT_INTERLEAVE | PARTS | COPY | CAST | FLIP
+"""What gives the whole numbers that it reads, at other places at most."""
 BY_ELEMENT = Group(
     (
         RELU, ACTIVATION, CURVE, PRELU, RRELU, DROPOUT, ALPHA_DROPOUT, COPY, CAST, CAST_LIKE, FILLED_LIKE, RANDOM_LIKE,
@@ -288,8 +293,6 @@ COPIES: Kind = frozenset(
     }
 )
 """Operators that only move or copy numbers and whose schema does not show it, as it does for views."""
-BY_PLACE = INDEX | INDEX_SELECT | GATHER | SCATTER | EMBEDDING | ONE_HOT
-"""What looks up or puts where whole numbers say; rules know what those were chosen among."""
 LOOK_UPS: Kind = frozenset({aten.index_select.default, aten.gather.default})
 
 FAMILIES = tuple(_known.families)

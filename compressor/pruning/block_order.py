@@ -22,13 +22,14 @@ _SAMPLES = 64
 
 
 def order_of(
-    program: Program, settings: PruneSettings, data: DataSource | None, progress: Progress
-) -> tuple[str, ...] | None:
-    """Names of the blocks that may go, the least important for what it costs first; None where the settings ask for
-    another score."""
+    program: Program, settings: PruneSettings, data: DataSource | None, progress: Progress,
+    blocks: tuple[Block, ...] | None = None,
+) -> tuple[str, ...] | None:  # fmt: skip
+    """Names of the blocks that may go, the least important for what it costs first, of `blocks` where not all may go
+    alone; None where the settings ask for another score."""
     if settings.score != OUTPUT or not settings.pattern.blocks:
         return None
-    prices = block_prices(program, settings)
+    prices = block_prices(program, settings, blocks)
     if data is None:
         progress.note("no data: what the output loses without each block is measured on random inputs")
     return block_order(program, prices, sample_inputs(program, data, settings.seed), settings.device, progress)

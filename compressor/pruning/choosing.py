@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from compressor.asking import PruneSettings
-from compressor.axes import UnitMap, find_units
+from compressor.axes import Block, UnitMap, find_units
 from compressor.cost import Stopwatch, count_macs
 from compressor.errors import UsageError
 from compressor.program import Program
 from compressor.pruning.uniform import uniform_units
+from compressor.pruning.whole_layers import whole_layers
 
 
 def resolved(settings: PruneSettings, stopwatch: Stopwatch | None) -> PruneSettings:
@@ -32,7 +33,19 @@ def units_of(
     Raises:  as `uniform_units`, where the same is to go from every layer.
     """
     units = find_units(program, settings.walk)
-    return uniform_units(program, units, note, routed) if settings.uniform else units
+    if not settings.uniform or settings.pattern.blocks:
+        return units
+    return uniform_units(program, units, note, routed)
+
+
+def layers_of(
+    program: Program, settings: PruneSettings, note: Callable[[str], None] = lambda said: None
+) -> tuple[Block, ...] | None:
+    """The whole layers that the settings choose among, where a configuration is to say how many are left; else None.
+
+    Raises:  as `whole_layers`.
+    """
+    return whole_layers(program, note) if settings.uniform and settings.pattern.blocks else None
 
 
 def remember(program: Program, dense: Program, settings: PruneSettings) -> Program:

@@ -21,7 +21,7 @@ from compressor.errors import UsageError
 from compressor.program import Program, leaves_out, open_response_norms
 from compressor.progress import Silent
 from compressor.pruning.block_order import order_of
-from compressor.pruning.choosing import remember, resolved, units_of
+from compressor.pruning.choosing import layers_of, remember, resolved, units_of
 from compressor.pruning.drawing import DrawHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.live_model import LiveModel
@@ -92,8 +92,10 @@ class Pruner:
         settings = resolved(settings, stopwatch)
         preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
         self._start(dense, settings, steps)
-        order = order_of(dense, settings, None, Silent())
-        self._selector = make_selector(dense, self._units, Choice(settings, stopwatch, preferences, order))
+        blocks = layers_of(dense, settings)
+        order = order_of(dense, settings, None, Silent(), blocks)
+        choice = Choice(settings, stopwatch, preferences, order, blocks=blocks)
+        self._selector = make_selector(dense, self._units, choice)
         self._selector.select(dense.parameters, settings.ratio, dense.masks)  # infeasible is found now
 
     @classmethod

@@ -23,7 +23,7 @@ from compressor.program import Program, open_choices, open_response_norms, own_p
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
-from compressor.pruning.choosing import remember, resolved, units_of
+from compressor.pruning.choosing import layers_of, remember, resolved, units_of
 from compressor.pruning.closing import Speedup, close
 from compressor.pruning.drawing import PLANNED, DrawHook
 from compressor.pruning.dropout import rescale_dropout
@@ -94,8 +94,9 @@ def prune(
         progress.note(preferences.trouble)
     routed = routed_of(program, settings, data, progress)
     units = units_of(program, settings, progress.note, routed)
-    order = order_of(program, settings, data, progress)
-    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed))
+    blocks = layers_of(program, settings, progress.note)
+    order = order_of(program, settings, data, progress, blocks)
+    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed, blocks))
     selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
     form = _form(program, model, settings, data, task, progress)
     run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences, form)

@@ -137,17 +137,20 @@ class _Roles:
             others = {axis for group in groups for axis in units.slices[group[0]]} - self._said
             others = {axis for axis in others if axis[0] in self._program.parameters}
             why = f"is a width of {min(others)[0]} too, which has none" if others else None
-        role = None if why is not None else self._in_steps(entries, tuple(groups))
-        if role is not None and not self._answers_alike(role):
-            role, why = None, "is more than a width: the library's network of another size computes otherwise"
-        if role is None:
-            name = ", ".join(map(name_of, entries))
-            self.reasons[name] = why or "cannot shrink by any step that the library builds"
-        return role
+        for role in () if why is not None else self._in_steps(entries, tuple(groups)):
+            alike = self._answers_alike(role)
+            if alike:
+                return role
+            if alike is not None:
+                why = "is more than a width: the library's network of another size computes otherwise"
+                break
+        self.reasons[", ".join(map(name_of, entries))] = why or "cannot shrink by any step that the library runs"
+        return None
 
-    def _answers_alike(self, role: Role) -> bool:
+    def _answers_alike(self, role: Role) -> bool | None:
         """Whether the library's smaller network answers as the whole one with what goes set to 0; nothing can be said
-        where norms are rescaled that have no exact form."""
+        where norms are rescaled that have no exact form. None if the library does not run a network of that size: some
+        of its kernels take multiples only (grouped products of experts)."""
         gone = np.ones(self._units.n_units, dtype=bool)
         for group in role.groups:
             gone[list(group[: len(group) // role.parts])] = False
@@ -169,7 +172,10 @@ class _Roles:
         with torch.no_grad():
             leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
         whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        small = answers(fill_network(entries, left, aliases, shares), names, inputs)
+        try:
+            small = answers(fill_network(entries, left, aliases, shares), names, inputs)
+        except RuntimeError:  # what kernels raise on sizes that are not theirs
+            return None
         return all(
             a.shape == b.shape and float((a - b).abs().max()) <= _ALIKE * float(a.abs().max())
             for a, b in zip(whole, small, strict=True)
@@ -193,7 +199,8 @@ class _Roles:
         nodes = [n for n in self._program.module.graph.nodes if n.target in families.LAYER_NORM | families.GROUP_NORM]
         return {str(read.target) for node in nodes for read in node.all_input_nodes if read.op == "get_attr"}
 
-    def _in_steps(self, entries: tuple[Key, ...], groups: tuple[tuple[int, ...], ...]) -> Role | None:
+    def _in_steps(self, entries: tuple[Key, ...], groups: tuple[tuple[int, ...], ...]) -> Iterator[Role]:
+        """The role, the finest steps first, of those that the library builds."""
         whole = math.gcd(*map(len, groups))
         has_heads = any(self._units.heads[group[0]] for group in groups)
         tables = {key[:-1] for key in entries}
@@ -201,8 +208,7 @@ class _Roles:
         for step in [n for n in range(1, whole) if whole % n == 0][:_MOST_STEPS]:
             role = Role(entries, silent, groups, whole // step)
             if all(self._builds(role.left(n)) for n in (1, min(2, role.parts - 1))):
-                return role
-        return None
+                yield role
 
     def _go_together(self, one: Role, other: Role) -> bool:
         counts = ((1, 1), (1, min(2, other.parts - 1)), (min(2, one.parts - 1), 1))

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from compressor.asking.prune import Cut
-from compressor.axes import Keep
+from compressor.axes import Block, Keep
 from compressor.cost import USUAL, Preferences, Stopwatch
 from compressor.errors import UsageError
 from compressor.program import Layer
@@ -63,7 +63,8 @@ class Choice:
 
     `stopwatch` times layers where time is what counts; `preferences` are the widths that whole units leave where none
     are asked for (`round_to` 0). `order` names residual blocks as they go, and `routed` says for each router, by its
-    weight, what matters of each of its experts, where that was measured.
+    weight, what matters of each of its experts, where that was measured. `blocks` are those to choose among where not
+    all may go alone (whole layers).
     """
 
     asked: Cut
@@ -71,6 +72,7 @@ class Choice:
     preferences: Preferences = USUAL
     order: tuple[str, ...] | None = None
     routed: Mapping[str, tuple[float, ...]] | None = None
+    blocks: tuple[Block, ...] | None = None
 
 
 def matching_layers(layers: Sequence[Layer], globs: Sequence[str], option: str) -> set[str]:

@@ -53,13 +53,14 @@ def make_selector(program: Program, units: UnitMap, choice: Choice) -> Selector:
     return BlockSelector(program, units, choice, cut, (), count, plain) if cut else plain(program, units)
 
 
-def block_prices(program: Program, asked: Cut) -> dict[Block, float]:
-    """The residual blocks that the request may take, and what goes with each alone, as its ratio counts.
+def block_prices(program: Program, asked: Cut, blocks: tuple[Block, ...] | None = None) -> dict[Block, float]:
+    """The residual blocks that the request may take, and what goes with each alone, as its ratio counts; of `blocks`,
+    where not all may go alone.
 
     Raises:  as `make_selector`.
     """
     alone = replace(asked, pattern=parse_pattern(LAYER))
-    selector = make_selector(program, find_units(program, asked.walk), Choice(alone))
+    selector = make_selector(program, find_units(program, asked.walk), Choice(alone, blocks=blocks))
     assert isinstance(selector, BlockSelector)
     return selector.prices(program.masks)
 

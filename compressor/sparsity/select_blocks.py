@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.axes import Block, Keep, UnitMap, find_blocks, find_units, needed_without, without_blocks
+from compressor.axes import Block, Blocks, Keep, UnitMap, find_blocks, find_units, needed_without, without_blocks
 from compressor.errors import PatternError, RatioError
 from compressor.program import Layer, Program
 from compressor.sparsity.allocation import Rules, choose_units, largest_ratio
@@ -263,7 +263,7 @@ def block_selector(
 
     Raises:  PatternError if there are none.
     """
-    found = find_blocks(program)
+    found = find_blocks(program) if choice.blocks is None else Blocks(choice.blocks)
     candidates = tuple(
         block for block in found.free
         if all(layer.name in scoped for layer in layers if block.zeroed.intersection(layer.tensors))

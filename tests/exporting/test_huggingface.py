@@ -54,6 +54,11 @@ CASES: list[tuple[str, float, dict[str, Any], set[str]]] = [
     ("qwen2", 1.3, {"through_norm": "exact"}, {"hidden_size", "intermediate_size", "rms_norm_eps"}),
     ("gemma", 1.1, {"through_norm": "exact"}, {"intermediate_size"}),  # its embeddings are scaled by √hidden_size
     ("t5", 1.2, {}, {"d_ff"}),
+    ("llama", 1.2, {"pattern": "layer"}, {"num_hidden_layers"}),
+    ("gpt-neo", 1.2, {"pattern": "layer"}, {"num_layers", "attention_layers"}),
+    ("mixtral", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
+    ("qwen2-moe", 1.4, {"pattern": "expert+channel"}, {"num_experts", "moe_intermediate_size"}),
+    ("qwen3-moe", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
 ]
 
 
@@ -101,6 +106,28 @@ def test_widths_of_layers_that_no_configuration_says_are_refused_by_name(transfo
     with pytest.raises(ModelError, match=r"wide along dimension 0; intermediate_size is one number for all layers"):
         export_huggingface(compact(masked)[0], tmp_path / "small")
     assert not (tmp_path / "small").exists()
+
+
+def test_a_layer_that_lost_a_part_only_is_refused_by_name(transformers: Any, tmp_path: Path) -> None:
+    save_small(transformers, "llama", tmp_path / "m")
+    program = load(tmp_path / "m")
+    masked, _ = prune(program, PruneSettings(ratio=1.05, pattern="layer", method="magnitude"))
+    smaller, _ = compact(masked)
+    with pytest.raises(ModelError, match=r"model\.layers\.\d has lost .* counts\s+whole layers"):
+        export_huggingface(smaller, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_what_has_fewer_layers_can_lose_more_and_widths_too(transformers: Any, tmp_path: Path) -> None:
+    save_small(transformers, "llama", tmp_path / "m", num_hidden_layers=4)
+    once, _ = compact(cut(load(tmp_path / "m"), 1.2, pattern="layer"))
+    export_huggingface(once, tmp_path / "three")
+    twice, _ = compact(cut(load(tmp_path / "three"), 1.2, pattern="layer"))
+    export_huggingface(twice, tmp_path / "two")
+    widths, _ = compact(cut(load(tmp_path / "two"), 1.1))
+    export_huggingface(widths, tmp_path / "narrow")
+    assert changed(tmp_path / "m", tmp_path / "narrow").keys() >= {"num_hidden_layers", "intermediate_size"}
+    assert json.loads((tmp_path / "narrow" / "config.json").read_text())["num_hidden_layers"] == 2
 
 
 def test_nothing_is_written_over(transformers: Any, tmp_path: Path) -> None:

@@ -240,3 +240,21 @@ def test_what_is_offered_of_experts_is_what_prune_takes(transformers: Any, tmp_p
     assert small.n_parameters == report.compact_params and proof.agreement is not None
     if name == "mixtral":
         export_onnx(small, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_whole_experts_go_with_their_row_in_the_router(transformers: Any, tmp_path: Path, name: str) -> None:
+    save_small(transformers, name, tmp_path, num_hidden_layers=1)
+    program = load(tmp_path)
+    (row,) = analyze(program).routers
+    assert (row.n_experts, row.n_chosen, row.n_prunable) == (4, 2, 2) and len(row.layers) == 3
+    pruned, report = prune(program, PruneSettings(ratio=1.15, pattern="expert", method="magnitude"))
+    small, proof = compact(pruned)
+    assert proof.agreement is not None and small.n_parameters == report.compact_params < program.n_parameters
+    left = {small.parameters[f"model.layers.0.mlp.{part}"].shape[0] for part in ("gate.weight", *TENSORS)}
+    assert len(left) == 1 and left <= {2, 3}
+    if name == "mixtral":
+        export_onnx(small, tmp_path / "small.onnx")
+
+
+TENSORS = ("experts.gate_up_proj", "experts.down_proj")
