@@ -11,7 +11,7 @@ from torch import Tensor
 from compressor.compaction.removed import Proof
 from compressor.errors import VerificationError
 from compressor.program import Program
-from compressor.program.agreement import Agreement
+from compressor.program.agreement import Agreement, Tally
 from compressor.program.replay import as_foreign
 from compressor.program.runs import Decisions, Other, Yardstick, examples_at_other_lengths
 
@@ -76,10 +76,15 @@ def _agreement(
     exact: Mapping[str, Tensor],
 ) -> Agreement:
     """The agreement in `dtype`, with `exact` in place of the compact model's tensors of those names."""
-    smaller = Yardstick(compact, dtype, exact)
-    others = [Other(given, smaller.own(given), deciding=partial(_deciding, smaller, given)) for given in inputs]
+    smaller, whole = Yardstick(compact, dtype, exact), Yardstick(masked, dtype)
     limit = FLOAT64_LIMIT if dtype == torch.float64 else FLOAT32_LIMIT
-    return Yardstick(masked, dtype).agreement(others, limit, least_share=_LEAST_SHARE)
+    tally = Tally()
+    for given in inputs:
+        tally.add(whole.own(given), smaller.own(given))
+    if (found := tally.agreement(limit, least_share=_LEAST_SHARE)) is not None:
+        return found
+    others = [Other(given, smaller.own(given), deciding=partial(_deciding, smaller, given)) for given in inputs]
+    return whole.agreement(others, limit, least_share=_LEAST_SHARE)
 
 
 def _deciding(smaller: Yardstick, inputs: Sequence[Tensor], own: Decisions) -> tuple[list[Tensor], dict[str, Tensor]]:

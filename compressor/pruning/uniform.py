@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.axes import Ids, Keep, Pin, UnitMap
 from compressor.errors import PatternError, UsageError
 from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
-from compressor.program import Program, families
+from compressor.program import Program, computing_in, families, has_halves
 from compressor.sparsity import mask_units, score_units
 
 _MOST_STEPS = 12
@@ -150,19 +151,27 @@ class _Roles:
         left = {name: _kept(self._units, gone, name, tensor) for name, tensor in tensors.items()}
         if any(left[name].shape != tensors[name].shape for name in self._centred):
             return True
-        masks = mask_units(self._program.module, self._units, gone)
-        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
         shares = {
             name: len(left[name]) / len(tensor)
             for name, tensor in tensors.items()
             if tensor.dim() == 1 and len(left[name]) < len(tensor)
         }
+        if has_halves(self._program):
+            left |= {name: left[name].float() for name in shares}  # a factor must not be rounded to half precision
         entries = self._widths.scaled(role.left(1))
         assert entries is not None
         names, inputs = [spec.name for spec in self._program.inputs], self._program.example_inputs(2, seed=1)
         aliases = self._program.aliases
-        whole = answers(fill_network(self._widths.entries, masked, aliases, {}), names, inputs)
-        small = answers(fill_network(entries, left, aliases, shares), names, inputs)
+
+        def answered(network: nn.Module) -> list[Tensor]:
+            with computing_in(torch.float32) if has_halves(self._program) else nullcontext():
+                return answers(network, names, inputs)
+
+        small = answered(fill_network(entries, left, aliases, shares))
+        del left  # of a large network there is no room for three
+        masks = mask_units(self._program.module, self._units, gone)
+        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        whole = answered(fill_network(self._widths.entries, masked, aliases, {}))
         return all(
             a.shape == b.shape and float((a - b).abs().max()) <= _ALIKE * float(a.abs().max())
             for a, b in zip(whole, small, strict=True)
