@@ -124,7 +124,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The latest row of each model and command, as Markdown."""
     latest = {(row["size"], row["command"]): row for row in rows}
     lines = [
-        "| weights | file | command | time | peak above the imports | times the file | 2 × file + 0.5 GB | commit | load |",
+        "| weights | file | command | time | peak above imports | ÷ file | 2 × file + 0.5 GB | commit | load |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (size, command), row in sorted(latest.items(), key=lambda item: (list(SIZES).index(item[0][0]),)):

@@ -23,6 +23,7 @@ from compressor.errors import PatternError, UsageError
 from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
 from compressor.program import Program, computing_in, families, has_halves
+from compressor.program.runs import with_short_examples
 from compressor.sparsity import mask_units, score_units
 
 _MOST_STEPS = 12
@@ -160,7 +161,10 @@ class _Roles:
             left |= {name: left[name].float() for name in shares}  # a factor must not be rounded to half precision
         entries = self._widths.scaled(role.left(1))
         assert entries is not None
-        names, inputs = [spec.name for spec in self._program.inputs], self._program.example_inputs(2, seed=1)
+        names, inputs = (
+            [spec.name for spec in self._program.inputs],
+            with_short_examples(self._program).example_inputs(2, seed=1),
+        )
         aliases = self._program.aliases
 
         def answered(network: nn.Module) -> list[Tensor]:
