@@ -18,7 +18,7 @@ from compressor.data import DataSource, Task, in_batches_of
 from compressor.program import Layer, Program, TensorShape, find_layers, layer_name, own_positions
 from compressor.sparsity import free_units
 from compressor.training import evaluate_where_possible
-from compressor.units import Macs, Params
+from compressor.units import Macs, Params, format_dtype
 
 _STRUCTURAL = ("kernel window", "the only index")
 """Pins of positions that no pattern would remove; they are no news to anyone."""
@@ -69,6 +69,8 @@ def analyze(
         uncounted_operators=uncounted_operators(program),
         blocks=block_rows(program),
         routers=router_rows(program, walk),
+        n_bytes=sum(p.nbytes for p in program.module.parameters()),
+        stored_as=", ".join(sorted({format_dtype(p.dtype) for p in program.module.parameters()})),
     )
 
 

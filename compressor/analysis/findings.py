@@ -79,7 +79,7 @@ class Analysis:
     """The whole answer of `analyze`. `metrics` is None when no data is known.
 
     `unknown_operators` have no axis rule; `macs` is without `uncounted_operators`, of which nobody knows what they
-    multiply.
+    multiply. `n_bytes` is what the parameters take in the types that they are `stored_as`.
     """
 
     n_params: Params
@@ -98,6 +98,8 @@ class Analysis:
     uncounted_operators: tuple[str, ...] = ()
     blocks: tuple[BlockRow, ...] = ()
     routers: tuple[RouterRow, ...] = ()
+    n_bytes: int | None = None
+    stored_as: str = "float32"
 
 
 @dataclass(frozen=True)

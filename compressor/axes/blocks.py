@@ -14,6 +14,7 @@ from torch.fx import Graph, Node
 
 from compressor.axes.zeros import Zeros
 from compressor.program import Layer, Program, ProgramModule, TensorShape, arguments, families, find_layers
+from compressor.program.masks import only
 from compressor.program.unread import erase_unread
 
 Branch: TypeAlias = "tuple[str, str]"
@@ -74,7 +75,7 @@ def without_blocks(program: Program, blocks: Collection[Block]) -> Program:
     tensors = {name: tensor for name, tensor in program.module.tensors().items() if name in named}
     module = ProgramModule(tensors, graph)
     module.training = program.module.training
-    masks = {name: mask for name, mask in program.masks.items() if name in tensors}
+    masks = only(program.masks, tensors)
     aliases = {name: to for name, to in program.aliases.items() if to in tensors}
     return program.replace(module=module, masks=masks, aliases=aliases)
 

@@ -20,14 +20,14 @@ def as_compacted(program: Program, report: PruneReport) -> PruneReport:
     `prune` counts what it cut; what was dead before goes too. Where columns are cut the report stays as it is: whether
     a layer is computed without them is decided by measuring.
     """
-    from compressor.compaction import preview
+    from compressor.compaction import foresee
     from compressor.cost import count_macs
 
     pattern = report.pattern
     if pattern.weights == "shape":
         return report
     try:
-        left = preview(program)
+        left = foresee(program)
     except CompressError as error:
         told = f"compact will not take this network: {first_line(error)}"
         return replace(report, warnings=(*report.warnings, told))

@@ -54,12 +54,13 @@ def after_prune(
 
     Only whole units make a network smaller at once: columns are left out by `compact`, which measures in which form.
     """
-    from compressor.compaction import preview
+    from compressor.compaction import foresee, preview
 
     tell_trouble(session, stopwatch)
     if report.pattern.weights is not None:
         return report, None
-    latency = cut_latency(options, session, before, lambda: preview(pruned))
+    shrunk = preview if unmeasurable(before) is None else foresee
+    latency = cut_latency(options, session, before, lambda: shrunk(pruned))
     again = f"compress prune {model}" + (f" --ratio {said}" if (said := options.said.get("ratio")) else " …")
     remedy = "what costs time is not what was cut; ask for a larger --ratio, or --allocation latency"
     if options.said.get("round_to", "auto") != "auto":
@@ -75,13 +76,13 @@ def after_compact(
     stopwatch: Stopwatch | None,
 ) -> tuple[CompactReport, CutLatency | None]:  # fmt: skip
     """The same for `compact`, where dead channels may have been what made a width fast."""
-    from compressor.compaction import preview
+    from compressor.compaction import foresee
 
     tell_trouble(session, stopwatch)
     latency = cut_latency(options, session, before, lambda: compacted, asked.threads)
     remedy = "cut by time instead: compress prune MODEL --ratio 2x --of latency"
     if latency is not None and not latency.is_faster and asked.round_to == 1:
-        fuller = preview(before, round_to=0, stopwatch=clock())
+        fuller = foresee(before, round_to=0, stopwatch=clock())
         if fuller.n_parameters > compacted.n_parameters:
             remedy = f"widths that kernels like may be: compress compact {model} --round-to auto"
     return replace(report, warnings=(*report.warnings, *not_faster(latency, remedy))), latency
@@ -113,14 +114,23 @@ def network_speedup(threads: int = 1) -> Callable[[Program, Program], float | No
     return measured
 
 
+def unmeasurable(program: Program) -> str | None:
+    """Why no inference of the network is tried; None where it is."""
+    from compressor.cost import count_macs
+    from compressor.program import has_halves
+
+    if count_macs(program) > _MOST_MACS:
+        return "one inference takes too long"
+    return "onnxruntime would compute its half precision in float32" if has_halves(program) else None
+
+
 def _measured(before: Program, after: Program, threads: int, seconds: float = 1.0) -> tuple[CutLatency | None, str]:
     """What was measured; or why nothing could be."""
-    from compressor.cost import count_macs
     from compressor.exporting import feeds_of, to_runnable
     from compressor.timing import glance
 
-    if count_macs(before) > _MOST_MACS:
-        return None, "one inference takes too long"
+    if (why := unmeasurable(before)) is not None:
+        return None, why
     try:
         feeds = feeds_of(before)
         return glance(to_runnable(before), to_runnable(after), feeds, threads, seconds), "one inference takes too long"

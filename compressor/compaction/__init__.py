@@ -1,7 +1,7 @@
 """Physical removal of what is dead, and the proof that nothing else changed; it must never train."""
 
 from compressor.asking.compact import LOWERINGS, LoweringChoice
-from compressor.compaction.compact import compact, preview
+from compressor.compaction.compact import compact, foresee, preview
 from compressor.compaction.lowering import lower
 from compressor.compaction.lowering_result import LoweredLayer
 from compressor.compaction.norms import rescaled_norms
@@ -20,6 +20,7 @@ __all__ = [
     "LoweringChoice",
     "Proof",
     "compact",
+    "foresee",
     "lower",
     "preview",
     "rescaled_norms",

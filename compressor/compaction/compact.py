@@ -94,6 +94,11 @@ def preview(program: Program, *, round_to: int = 1, stopwatch: Stopwatch | None 
     return remove_dead(_masked(program), rounding=_rounding(round_to, stopwatch)).program
 
 
+def foresee(program: Program, *, round_to: int = 1, stopwatch: Stopwatch | None = None) -> Program:
+    """The same, whose matrices and kernels have no data: to be counted."""
+    return remove_dead(_masked(program), rounding=_rounding(round_to, stopwatch), shapes_only=True).program
+
+
 def _rounding(round_to: int, stopwatch: Stopwatch | None) -> Rounding:
     return Rounding(round_to, find_preferences(stopwatch) if round_to == 0 else USUAL)
 

@@ -123,7 +123,8 @@ class Additions:
         name = free_name(wanted, [*self.tensors, *self.program.aliases])
         shape = self.program.shapes[like.name]
         assert isinstance(shape, TensorShape)
-        device = next((tensor.device for tensor in self.tensors.values()), made.value.device)
+        held = (tensor.device for tensor in self.tensors.values() if tensor.device.type != "meta")
+        device = next(held, made.value.device)
         stored = made.value.to(shape.dtype).to(device)
         self.tensors[name] = nn.Parameter(stored) if made.learned else stored
         self.exact[name] = made.value

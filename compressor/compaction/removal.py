@@ -37,11 +37,13 @@ class Removal:
     filled: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding | None = None) -> Removal:
+def remove_dead(
+    masked: Program, *, masks_only: bool = False, rounding: Rounding | None = None, shapes_only: bool = False
+) -> Removal:
     """The program without what nothing needs; what its masks cut is expected to be 0, and its mode to be evaluation.
 
     With `masks_only` what the masks cut altogether goes, and nothing else. `rounding` says what of it stays to fill up
-    a width.
+    a width; `shapes_only` is for who counts only.
     """
     walk, rounding = WalkOptions.from_mapping(masked.record.walk), rounding or Rounding()
     blocks = cut_blocks(masked)
@@ -51,7 +53,7 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
         units = find_units(masked, walk)
         verdict = rounding.filled(masked, units, masked_units(masked, units))
         filled = _filler_masks(masked, units, verdict) if rounding.fills else {}
-        small = close_choices(_sliced(masked, units, verdict))
+        small = close_choices(_sliced(masked, units, verdict, shapes_only))
         return Removal(masked, small, units, verdict, branches=gone, filled=filled)
     constants = find_constants(masked)
     cleared = without_constant_branches(masked, constants)
@@ -64,15 +66,15 @@ def remove_dead(masked: Program, *, masks_only: bool = False, rounding: Rounding
     fillers = _filler_masks(whole, units, verdict)
     exact = {name: cut_tensor(name, value, units, verdict.keep) for name, value in cleared.exact.items()}
     exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
-    small, folded, exact = fold_removed(_sliced(whole, units, verdict), units, verdict, exact)
+    small, folded, exact = fold_removed(_sliced(whole, units, verdict, shapes_only), units, verdict, exact)
     filled = fillers if rounding.fills else {}
     small = close_choices(small)
     return Removal(whole, small, units, verdict, folded, (*gone, *cleared.branches), exact, filled)
 
 
-def _sliced(whole: Program, units: UnitMap, verdict: Living) -> Program:
+def _sliced(whole: Program, units: UnitMap, verdict: Living, shapes_only: bool) -> Program:
     """The program without the units that go; those that only fill a dimension are 0 in it."""
-    sliced = slice_program(whole, units, verdict.keep)
+    sliced = slice_program(whole, units, verdict.keep, shapes_only=shapes_only)
     apply_masks(sliced.module, _filler_masks(whole, units, verdict))
     return sliced
 

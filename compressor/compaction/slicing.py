@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -55,8 +55,9 @@ class Sizes:
         return self._units.walk.values[node.name]
 
 
-def slice_program(program: Program, units: UnitMap, keep: Keep) -> Program:
-    """The program without the units that `keep` drops; masks and tensors are cut, the graph is rewritten.
+def slice_program(program: Program, units: UnitMap, keep: Keep, *, shapes_only: bool = False) -> Program:
+    """The program without the units that `keep` drops; masks and tensors are cut, the graph is rewritten. With
+    `shapes_only` matrices and kernels have no data: to be counted, never to be run.
 
     Shapes:  keep (n_units,)
     Raises:  ModelError if an operator's arguments cannot be rewritten (a bug in an axis rule; nothing is guessed).
@@ -67,11 +68,11 @@ def slice_program(program: Program, units: UnitMap, keep: Keep) -> Program:
         rewrite = REWRITES.get(node.target) if node.op == "call_function" else None
         if rewrite is not None:
             rewrite(node, sizes)
-    module = ProgramModule(
-        {name: _sliced(name, tensor, units, keep) for name, tensor in program.module.tensors().items()}, graph
-    )
-    masks = {name: cut_tensor(name, mask, units, keep) for name, mask in program.masks.items()}
-    cut = program.replace(module=module, masks={name: mask for name, mask in masks.items() if not mask.all()})
+    source = program.module.tensors()
+    if shapes_only:
+        source = {name: _without_data(tensor) if tensor.dim() > 1 else tensor for name, tensor in source.items()}
+    module = ProgramModule({name: _sliced(name, tensor, units, keep) for name, tensor in source.items()}, graph)
+    cut = program.replace(module=module, masks=dict(_cut_masks(program.masks, units, keep)))
     _check_sizes(cut, sizes, units)
     return cut.replace(record=replace(program.record, **_kept_positions(program, units, keep)))
 
@@ -90,12 +91,25 @@ def layer_changes(before: Program, after: Program) -> tuple[LayerChange, ...]:
 
 def cut_tensor(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:
     """What is left of a tensor of that name. Shapes: keep (n_units,)"""
+    left = tensor.detach()
     for dim in range(tensor.dim()):
         if (name, dim) in units.axes:
             kept = units.kept_along(keep, name, dim)
             if not kept.all():
-                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
-    return tensor.detach().clone()
+                left = left.index_select(dim, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+    return left if left.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr() else left.clone()
+
+
+def _cut_masks(masks: Mapping[str, Tensor], units: UnitMap, keep: Keep) -> Iterator[tuple[str, Tensor]]:
+    """What is left of each mask that still cuts something, one after another."""
+    for name in masks:
+        left = cut_tensor(name, masks[name], units, keep)
+        if not left.all():
+            yield name, left
+
+
+def _without_data(tensor: Tensor) -> Tensor:
+    return of_same_kind(torch.empty_like(tensor, device="meta"), tensor)
 
 
 def _sliced(name: str, tensor: Tensor, units: UnitMap, keep: Keep) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 from compressor.compaction.removed import Proof
 from compressor.errors import VerificationError
 from compressor.program import Program
-from compressor.program.agreement import Agreement
+from compressor.program.agreement import Agreement, Tally
 from compressor.program.replay import as_foreign
-from compressor.program.runs import Decisions, Other, Yardstick, examples_at_other_lengths
+from compressor.program.runs import Decisions, Other, Yardstick, examples_at_other_lengths, with_short_examples
 
 FLOAT64_LIMIT = 1e-10
 """Relative to the largest value of an output: float64 leaves 1e-16 per operation, so 1e-10 forgives depth and nothing
@@ -42,8 +42,9 @@ def verify(
     Raises:  VerificationError if either limit is passed; the difference is told.
     """
     sizes = tuple(batches) if masked.has_dynamic_batch else (masked.sampled_batch,)
-    inputs = [masked.example_inputs(batch, seed=batch) for batch in sizes] + list(real_inputs)
-    inputs += examples_at_other_lengths(masked, sizes)
+    short = with_short_examples(masked)
+    inputs = [short.example_inputs(batch, seed=batch) for batch in sizes] + list(real_inputs)
+    inputs += examples_at_other_lengths(short, sizes)
     in64 = _agreement(masked, compact, inputs, torch.float64, exact or {})
     coarse = {name for name, tensor in compact.module.tensors().items() if tensor.element_size() < 4}
     kept = {name: value for name, value in (exact or {}).items() if name in coarse}
@@ -76,10 +77,15 @@ def _agreement(
     exact: Mapping[str, Tensor],
 ) -> Agreement:
     """The agreement in `dtype`, with `exact` in place of the compact model's tensors of those names."""
-    smaller = Yardstick(compact, dtype, exact)
-    others = [Other(given, smaller.own(given), deciding=partial(_deciding, smaller, given)) for given in inputs]
+    smaller, whole = Yardstick(compact, dtype, exact), Yardstick(masked, dtype)
     limit = FLOAT64_LIMIT if dtype == torch.float64 else FLOAT32_LIMIT
-    return Yardstick(masked, dtype).agreement(others, limit, least_share=_LEAST_SHARE)
+    tally = Tally()
+    for given in inputs:
+        tally.add(whole.own(given), smaller.own(given))
+    if (found := tally.agreement(limit, least_share=_LEAST_SHARE)) is not None:
+        return found
+    others = [Other(given, smaller.own(given), deciding=partial(_deciding, smaller, given)) for given in inputs]
+    return whole.agreement(others, limit, least_share=_LEAST_SHARE)
 
 
 def _deciding(smaller: Yardstick, inputs: Sequence[Tensor], own: Decisions) -> tuple[list[Tensor], dict[str, Tensor]]:

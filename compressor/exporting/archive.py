@@ -18,6 +18,7 @@ from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import quiet, to_exported
 from compressor.exporting.exported import ExportReport
+from compressor.exporting.host import host_module
 from compressor.exporting.metadata import PREFIX, properties, refuse_reserved
 from compressor.exporting.publish import publish
 from compressor.exporting.verify import FileComparison, Run, check_data
@@ -57,7 +58,7 @@ def export_pt2(
         check_data(program, data)
 
     def build(path: Path) -> ExportReport:
-        module = program.module.clone().to("cpu").eval()
+        module = host_module(program)
         exported = to_exported(program, module, batch)
         _save(exported, path, {**properties(program, data), **extra})
         comparison = FileComparison(program.replace(module=module), _read_back(path), batch=batch)

@@ -48,8 +48,6 @@ def to_onnx(program: Program, module: nn.Module, opset: int | None, batch: int |
     known = onnx.defs.onnx_opset_version()
     if opset is not None and opset > known:
         raise UsageError(f"--opset {opset}: onnx {onnx.__version__} here knows them up to {known}; update it")
-    if weight_dtype(program) == torch.bfloat16:
-        raise ModelError("onnxruntime has no CPU kernels for bfloat16 to check it with; convert the weights to float32")
     interface = program.record.interface
     _refuse_projections(program)
     _lay_out_attention(module)

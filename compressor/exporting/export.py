@@ -22,6 +22,7 @@ from compressor.exporting.contents import kept_norms
 from compressor.exporting.convert import named_outputs, to_onnx, weight_dtype
 from compressor.exporting.exported import ExportReport
 from compressor.exporting.half import to_half
+from compressor.exporting.host import host_module, in_runtime_type
 from compressor.exporting.metadata import PREFIX, stamp
 from compressor.exporting.promises import keep
 from compressor.exporting.publish import data_file, publish
@@ -70,6 +71,7 @@ def export_onnx(
     if fold_norms:
         warnings.warn("fold_norms has no effect: the exporter folds by itself", DeprecationWarning, stacklevel=2)
     program.check_masks()
+    program, told = in_runtime_type(program)
     form = ExportForm(opset=opset, batch=batch, fp16=fp16, int8=int8, n_calibration=n_calibration, sparse=sparse)
     check_counts("--check-batch", batch_sizes)
     form.check_batch(program.has_dynamic_batch)
@@ -85,6 +87,7 @@ def export_onnx(
             report = _built(program, path, form, batch_sizes, data, extra)
         except VerificationError as error:
             raise VerificationError(f"{error}\nnothing was written; {_advice(form, program)}") from error
+        report = replace(report, notes=(*told, *report.notes))
         if accept is not None:
             accept(report)
         return report
@@ -155,7 +158,7 @@ def _build(
     extra: Mapping[str, str],
 ) -> ExportReport:
     """Writes and checks the file at `path`; time and final path are for the caller to fill in."""
-    module = program.module.clone().to("cpu").eval()
+    module = host_module(program)
     model = to_onnx(program, module, form.opset, form.batch)
     interface = program.record.interface
     notes = () if interface is None else keep(model, interface)

@@ -32,7 +32,7 @@ from compressor.models.hf_directory import (
     widths_of,
 )
 from compressor.models.widths import Entries, Widths, candidates, name_of
-from compressor.program import Program
+from compressor.program import Program, half_type, has_halves
 from compressor.program.agreement import leaves
 from compressor.program.runs import Other, seeded
 
@@ -88,8 +88,16 @@ def _check_source(program: Program) -> None:
         raise ModelError(
             "--format huggingface: what its masks cut is still there as zeros; remove it first with compress compact"
         )
-    if weight_dtype(program) != torch.float32:
-        raise ModelError("--format huggingface: writes float32 weights, and the model has others")
+    if _kept_type(program) is None:
+        raise ModelError(
+            "--format huggingface: writes weights of one type, float32, float16 or bfloat16, and the model has others"
+        )
+
+
+def _kept_type(program: Program) -> torch.dtype | None:
+    """The one type that all weights have, if transformers opens a network in it."""
+    halved = half_type(program.module.parameters())
+    return halved or (torch.float32 if weight_dtype(program) == torch.float32 and not has_halves(program) else None)
 
 
 def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: DataSource | None) -> ExportReport:
@@ -101,6 +109,8 @@ def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: Dat
         try:
             network = fill_network(entries, left.tensors, left.aliases, shares)
             beside = save_directory(network, folder, _original(program))
+            n_params = sum(p.numel() for p in network.parameters())
+            del network  # what is opened below is a second one
             found = FileComparison(program, _opened(program, folder, entries)).verification(batch_sizes, data)
         except VerificationError as error:
             trouble = error
@@ -110,7 +120,7 @@ def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: Dat
             program,
             sorted(path for path in folder.iterdir() if path.is_file()),
             found,
-            n_params=sum(p.numel() for p in network.parameters()),
+            n_params=n_params,
             n_nodes=0,
             on_data=data is not None,
             format="huggingface",
@@ -230,14 +240,16 @@ def _smaller_norms(program: Program) -> dict[str, float]:
 
 
 def _opened(program: Program, folder: Path, entries: Entries) -> Run:
-    network, names = open_directory(folder, entries), [spec.name for spec in program.inputs]
-    keep_every_head(network, names, program.example_inputs(1))
+    dtype = _kept_type(program) or torch.float32
+    network, names = open_directory(folder, entries, dtype), [spec.name for spec in program.inputs]
+    keep_every_head(network, names, program.example_inputs(1, dtype=dtype))
     takes_by_name(network, names)
 
     def run(inputs: Sequence[Tensor]) -> Other:
+        given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
         try:
             with seeded(), torch.no_grad():
-                return Other(inputs, leaves(network(*inputs)))
+                return Other(inputs, leaves(network(*given)))
         except Exception as error:  # torch raises anything there
             raise VerificationError(f"what transformers opens does not run: {innermost_line(error)}") from error
 

@@ -16,6 +16,7 @@ from compressor.errors import ModelError, UsageError, VerificationError, innermo
 from compressor.exporting.contents import fixed_batch, precision_of
 from compressor.exporting.convert import weight_dtype
 from compressor.exporting.exported import ExportReport
+from compressor.exporting.host import host_module, in_runtime_type
 from compressor.exporting.publish import data_file
 from compressor.exporting.verify import FileComparison, check_data, check_file, onnx_run
 from compressor.formats.onnx_weights import count_onnx_parameters
@@ -46,7 +47,8 @@ def check_onnx(
         raise UsageError(f"{file}: its batch is fixed at {batch}, that of the checkpoint at 1; they cannot be compared")
     precision = precision_of(model, weight_dtype(program) == torch.float16)
     n_sparse = len(model.graph.sparse_initializer)
-    module = program.module.clone().to("cpu").eval()
+    program, _ = in_runtime_type(program)
+    module = host_module(program)
     try:
         check_file(file, full=not n_sparse)
         run = onnx_run(file, precision, program.record.interface)

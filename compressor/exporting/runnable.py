@@ -14,6 +14,7 @@ import torch
 
 from compressor.errors import ModelError
 from compressor.exporting.convert import input_dtype, quiet, to_onnx
+from compressor.exporting.host import host_module, in_runtime_type
 from compressor.program import Program
 
 MOST_BYTES = 2**30
@@ -33,7 +34,8 @@ def to_runnable(program: Program, batch: int = 1) -> bytes:
     size = sum(tensor.nbytes for tensor in program.module.tensors().values())
     if size > MOST_BYTES:
         raise ModelError(f"its weights take {size / 2**30:.1f} GiB")
-    module = program.module.clone().to("cpu").eval()
+    program, _ = in_runtime_type(program)
+    module = host_module(program)
     return _by_tracing(program, module, batch) or _by_exporting(program, module, batch)
 
 

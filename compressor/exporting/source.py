@@ -27,6 +27,7 @@ from compressor.exporting.source_classes import Classes
 from compressor.exporting.source_graph import tell
 from compressor.exporting.source_text import quoted, variable
 from compressor.exporting.verify import check_data
+from compressor.formats.tensors import plain
 from compressor.program import Program, find_layers
 from compressor.program.normalise import foreign_operators
 from compressor.units import format_count, format_ratio
@@ -186,5 +187,5 @@ def _save_weights(program: Program, path: Path, data: DataSource | None, extra: 
     arch = told.get("compress.arch")
     if arch is not None:
         told["compress.arch"] = arch.replace("\\", "/").rsplit("/", 1)[-1]
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in program.module.tensors().items()}
+    tensors = {name: plain(tensor) for name, tensor in program.module.tensors().items()}
     save_file(tensors, path, metadata={"format": "pt", **told, "compress.widths": json.dumps(widths), **extra})

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from compressor.data.source import DataSource
 from compressor.errors import ModelError, VerificationError, innermost_line
 from compressor.exporting.convert import input_dtype
+from compressor.exporting.host import host_module
 from compressor.exporting.verify import FileComparison, Verification
 from compressor.program import Program
 from compressor.program.agreement import leaves
@@ -65,7 +66,7 @@ def check_source(program: Program, path: Path, batch_sizes: Sequence[int], data:
     made = load_source(path)
     _check_names(program, made)
     _check_trained(program, made)
-    module = program.module.clone().to("cpu").eval()
+    module = host_module(program)
     comparison = FileComparison(
         program.replace(module=module), lambda inputs: Other(inputs, _made_outputs(made, tuple(inputs)))
     )

@@ -21,7 +21,7 @@ from compressor.exporting.exported import Check, Verification
 from compressor.formats.onnx_session import OnnxFile
 from compressor.program import Interface, Program, misfit
 from compressor.program.agreement import Outputs
-from compressor.program.runs import Other, Yardstick, examples_at_other_lengths
+from compressor.program.runs import Other, Yardstick, examples_at_other_lengths, with_short_examples
 
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2}
 """Largest difference that is not looked into, relative to the largest |output|, by element type.
@@ -124,7 +124,7 @@ class FileComparison:
             inputs = self._random(size) if calibrated is None else self._samples(calibrated, size)
             kind = "random" if calibrated is None else "validation"
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), kind, size))
-        for inputs in examples_at_other_lengths(self.program, sizes, input_dtype(self.program)):
+        for inputs in examples_at_other_lengths(self._short, sizes, input_dtype(self.program)):
             checks.append(self._check(self._yardstick.own(inputs), self.run(inputs), "random", len(inputs[0])))
         for size in sizes[:1]:
             checks += self._other_sizes(size)
@@ -160,7 +160,7 @@ class FileComparison:
         return checks, n_same / n_compared if n_compared else None
 
     def _random(self, size: int) -> tuple[Tensor, ...]:
-        return self._arriving(self.program.example_inputs(size, seed=size, dtype=input_dtype(self.program)))
+        return self._arriving(self._short.example_inputs(size, seed=size, dtype=input_dtype(self.program)))
 
     def _grown(self, size: int) -> Iterator[tuple[Tensor, ...]]:
         """Random inputs of other sizes, where those behind the batch are open too."""
@@ -177,6 +177,10 @@ class FileComparison:
         """The inputs with what the types of the file's own inputs let through."""
         interface = self.program.record.interface
         return inputs if interface is None else interface.rounded(inputs)
+
+    @cached_property
+    def _short(self) -> Program:
+        return with_short_examples(self.program)
 
     @cached_property
     def _yardstick(self) -> Yardstick:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
+import stat
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -134,14 +137,19 @@ def _stand_in(name: str) -> type | None:
 
 
 def open_safetensors(file: BinaryIO, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file, mapped where it is on a disk: read when they are looked at.
 
     Raises:  ModelError if it is damaged.
     """
+    from safetensors import safe_open
     from safetensors.torch import load
 
+    path = path_of(file)
     try:
-        return load(file.read())
+        if path is None:
+            return load(file.read())
+        with safe_open(path, framework="pt") as stored:
+            return {key: stored.get_tensor(key) for key in list(stored.keys())}
     except Exception as error:  # SafetensorError, and KeyError for element types that torch lacks
         raise ModelError(f"{name}: is a damaged safetensors file: {first_line(error)}") from error
 
@@ -193,10 +201,35 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
+def path_of(file: BinaryIO) -> str | None:
+    """The path by which an open file can be mapped: of a regular file that still has its name, else None."""
+    name = getattr(file, "name", None)
+    try:
+        here = os.fstat(file.fileno())
+        found = isinstance(name, str) and stat.S_ISREG(here.st_mode) and os.path.samestat(os.stat(name), here)
+    except (OSError, ValueError):  # a stream in memory has no descriptor
+        return None
+    return name if found else None
+
+
 def _torch_load(file: BinaryIO, *, weights_only: bool) -> Any:
+    path = path_of(file) if weights_only and _is_plain_zip(file) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its storages and old formats
+        if path is not None:  # private pages: what is written into a tensor never reaches the file
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return torch.load(file, map_location="cpu", weights_only=weights_only)
+
+
+def _is_plain_zip(file: BinaryIO) -> bool:
+    """Whether the file is an archive whose records lie in it as they are, so that they can be mapped."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
+    except Exception:  # no archive, or a damaged one: zipfile raises anything, and the reader will say what is wrong
+        return False
+    finally:
+        file.seek(0)
 
 
 def _open_trusted(file: BinaryIO, name: str) -> Any:

@@ -24,6 +24,7 @@ from compressor.formats.archive import first_line
 from compressor.formats.digest import digest
 from compressor.formats.graph_json import read_graph, write_graph
 from compressor.formats.names import check_tensor_names, shown, variables_of
+from compressor.formats.positions import flat_positions, read_positions, stored_positions, with_positions
 from compressor.formats.running import check_running
 from compressor.formats.tensors import check_dense, check_finite, plain
 from compressor.formats.where import made_absolute, made_relative
@@ -33,7 +34,10 @@ from compressor.schema import check_plain, read_as
 
 T = TypeVar("T")
 
-SCHEMA = 1
+SCHEMA = 2
+_WITHOUT_POSITIONS = 1
+"""The schema of files without the positions of `stored_positions`, which earlier versions read too."""
+_POSITIONS = "kept_positions"
 _LARGEST_INPUT = 2**33
 """Elements of one input at batch 2, 32 GiB in fp32; a larger one is a damaged or hostile size."""
 _MOST_SHARING = 16
@@ -102,15 +106,16 @@ def _contents(program: Program, folder: Path | None) -> dict[str, Any]:
     state = {name: plain(tensor) for name, tensor in tensors.items()}
     # The very same key objects in both: pickle writes a string again or refers to it by identity.
     keys = {name: name for name in state}
-    masks = {keys.get(name, name): plain(mask) for name, mask in program.masks.items()}
-    _check_masks(masks, parameters)
+    _check_masks(program.masks, parameters)
     program.check_masks()
+    positions = stored_positions(program.masks)
+    masks = {keys.get(name, name): plain(program.masks[name]) for name in program.masks if name not in positions}
     graph = _graph_text(program.module)
     check_running(program)
     _check_all_read(program.module, state)
     aliases = {alias: name for alias, name in program.aliases.items() if name in state and alias not in state}
     metadata = {
-        "schema": SCHEMA,
+        "schema": SCHEMA if positions else _WITHOUT_POSITIONS,
         "inputs": [spec.to_mapping() for spec in program.inputs],
         "record": made_relative(program.record, folder).to_mapping(),
         "aliases": aliases,
@@ -120,9 +125,10 @@ def _contents(program: Program, folder: Path | None) -> dict[str, Any]:
     }
     # Through JSON and back: nothing but plain values, and the same bytes for the same program.
     metadata = json.loads(json.dumps(metadata, default=_as_plain))
-    metadata["sha256"] = digest(graph, metadata, state, masks)
+    metadata["sha256"] = digest(graph, metadata, state, {**masks, **flat_positions(positions)})
     state |= {alias: state[name] for alias, name in aliases.items()}
-    return {"state_dict": state, "masks": masks, "graph": graph, "compressor": metadata}
+    kept = {_POSITIONS: positions} if positions else {}
+    return {"state_dict": state, "masks": masks, **kept, "graph": graph, "compressor": metadata}
 
 
 def _as_plain(value: Any) -> Any:
@@ -139,18 +145,20 @@ def _read(content: Mapping[str, Any], folder: Path | None) -> Program:
     metadata, graph = content["compressor"], content["graph"]
     _check_schema(metadata)
     check_plain(metadata, ModelError, "its metadata")
-    state, masks = _tensors(content, "state_dict"), _tensors(content, "masks")
+    state, dense = _tensors(content, "state_dict"), _tensors(content, "masks")
+    positions = read_positions(content.get(_POSITIONS, {}), state)
     if not isinstance(graph, str):
         raise ModelError("its graph is no text; the file is damaged")
     aliases = _names(metadata, "aliases", dict[str, str])
     tensors = _without_aliases(state, aliases)
-    _check_own_memory([*tensors.values(), *masks.values()])
-    if metadata.get("sha256") != digest(graph, metadata, tensors, masks):
+    _check_own_memory([*tensors.values(), *dense.values()])
+    if metadata.get("sha256") != digest(graph, metadata, tensors, {**dense, **flat_positions(positions)}):
         raise ModelError("its content does not match its digest: it was damaged or edited; restore it from a copy")
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     module = _module(graph, tensors, _names(metadata, "buffers", list[str]), _names(metadata, "frozen", list[str]))
     parameters = dict(module.named_parameters())
     check_finite(tensors, parameters)
+    masks = with_positions(dense, positions, parameters)
     _check_masks(masks, parameters)
     record = made_absolute(Record.from_mapping(metadata.get("record")), folder)
     program = Program(module, _inputs(metadata, module), masks, record, dict(aliases))
@@ -227,9 +235,10 @@ def _check_all_read(module: ProgramModule, tensors: Mapping[str, Tensor]) -> Non
 
 
 def _check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
-    for name, mask in masks.items():
+    for name in masks:
         if name not in parameters:
             raise ModelError(f"a mask is for {shown(name, 60)}, which is no parameter")
+        mask = masks[name]
         if mask.dtype is not torch.bool or mask.shape != parameters[name].shape:
             raise ModelError(
                 f"the mask of {shown(name, 60)} is {mask.dtype} {list(mask.shape)}; "

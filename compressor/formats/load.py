@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, fx, nn
 
+from compressor.architectures import is_code
 from compressor.data import first_inputs, open_data
 from compressor.errors import ModelError, UsageError
 from compressor.formats.archive import open_archive, open_exported, open_safetensors
@@ -45,7 +46,7 @@ from compressor.models import (
     taking_by_name,
 )
 from compressor.narrowing import is_mapping
-from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture
+from compressor.program import Inputs, InputSpec, Program, Record, as_specs, capture, half_type, taking_float32
 from compressor.program.spec import without_values
 from compressor.typed_torch import symbol_of
 from compressor.units import format_dtype
@@ -259,14 +260,17 @@ def _from_state_dict(state: Mapping[str, Tensor], name: str, request: _Request, 
         fitting = suggest(state)
         hint = f"; --arch {fitting[0]} fits" if fitting else ", such as torchvision:resnet50 or path/to/net.py:Net"
         raise ModelError(f"{name}: holds weights but not the network; say which with --arch{hint}")
-    filled = fill(request.arch, request.arch_args, state)
+    kept = half_type(state.values())
+    filled = fill(request.arch, request.arch_args, state, kept or torch.float32)
     if filled is not None:
-        check_filled(filled[0].module, state, filled[1], name, request.arch)
-        return _captured(filled[0].module, _inputs(request, filled[0]), request, notes, filled[0])
+        said = check_filled(filled[0].module, state, filled[1], name, request.arch)
+        inputs, told = _inputs(request, filled[0]), [*notes, *said]
+        program = _captured(filled[0].module, inputs, request, told, filled[0], owned=True)
+        return program if kept is None else taking_float32(program)
     built = request.build()
     inputs = _inputs(request, built)
     said = load_into(built.module, state, name, request.arch)
-    return _captured(built.module, inputs, request, [*notes, *said], built)
+    return _captured(built.module, inputs, request, [*notes, *said], built, owned=not is_code(request.arch))
 
 
 def _from_module(
@@ -293,8 +297,9 @@ def _from_pickled(module: nn.Module, name: str, request: _Request, notes: Sequen
 
 def _captured(
     module: nn.Module, inputs: tuple[InputSpec, ...], request: _Request, notes: Sequence[str],
-    built: Built | None = None,
+    built: Built | None = None, *, owned: bool = False,
 ) -> Program:  # fmt: skip
+    """The program of a module; of an `owned` one nobody else has the weights, unless somebody asked for the module."""
     inputs = without_values(inputs)
     if isinstance(module, fx.GraphModule):
         if request.until:
@@ -306,7 +311,9 @@ def _captured(
         keep_every_head(module.eval(), names, examples)
         told = [*notes, *left_outside(module, request.until)]
         with taking_by_name(module, names), ending_at(module, request.until, examples):
-            program = capture(module, inputs, record=request.record(told, built))
+            program = capture(
+                module, inputs, record=request.record(told, built), owned=owned and request.on_module is None
+            )
     if request.on_module is not None:
         request.on_module(module)
     return program

@@ -16,6 +16,7 @@ from compressor.formats.names import shown
 from compressor.formats.tensors import check_dense, check_finite
 from compressor.models import ARCHITECTURES, build
 from compressor.narrowing import is_mapping
+from compressor.units import format_dtype
 
 _WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
@@ -78,8 +79,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], name: str, arch: s
 
 def check_filled(
     module: nn.Module, state: Mapping[str, Tensor], trouble: Mapping[str, list[str]], name: str, arch: str
-) -> None:
-    """Nothing, when a library put all of the state dict into its module, and every value is a number.
+) -> list[str]:
+    """What there is to say, when a library put all of the state dict into its module, and every value is a number.
 
     Raises:  ModelError as `load_into`.
     """
@@ -92,6 +93,11 @@ def check_filled(
         check_finite(module.state_dict(), dict(module.named_parameters(remove_duplicate=False)))
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
+    stored = sorted({format_dtype(tensor.dtype) for tensor in state.values() if tensor.is_floating_point()})
+    taken = sorted({format_dtype(p.dtype) for p in module.parameters() if p.is_floating_point()})
+    if stored != taken:
+        return [f"weights stored as {', '.join(stored)} were loaded as {', '.join(taken)}"]
+    return [] if taken == ["float32"] else [f"weights are {', '.join(taken)} and stay so; training computes in float32"]
 
 
 def suggest(state: Mapping[str, Tensor]) -> list[str]:

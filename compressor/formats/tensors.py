@@ -12,6 +12,8 @@ from compressor.errors import ModelError
 from compressor.formats.names import shown
 from compressor.program.element_types import ELEMENT_TYPES
 
+_PART = 1 << 20
+"""Elements that are looked at together."""
 _DTYPES = frozenset(kind.torch_dtype for kind in ELEMENT_TYPES)
 
 
@@ -39,9 +41,9 @@ def check_finite(tensors: Mapping[str, Tensor], parameters: Container[str]) -> N
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue
-        # The sum is finite almost always when all are, and needs no temporary as large as the tensor.
-        total = tensor.detach().sum(dtype=torch.float64)
-        if bool(torch.isfinite(total)):
+        # The sum is finite almost always when all are; by parts, because each is copied into float64 for it.
+        parts = tensor.detach().reshape(-1).split(_PART)
+        if all(bool(torch.isfinite(part.sum(dtype=torch.float64))) for part in parts):
             continue
         wrong = torch.isnan(tensor) if name not in parameters else ~torch.isfinite(tensor)
         if n_wrong := int(wrong.sum()):

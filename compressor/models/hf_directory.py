@@ -5,13 +5,16 @@ It must never know where weights come from, nor an architecture by name.
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressError, DataError, ModelError, named_line
@@ -93,21 +96,52 @@ def new_network(configuration: Mapping[str, Any]) -> nn.Module:
 def fill_network(
     entries: Entries, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], shares: Mapping[str, float]
 ) -> nn.Module:
-    """The network of a configuration with these weights; what they lack stays as the library makes it.
+    """The network of a configuration with these very weights; what they lack stays as the library makes it.
 
     `aliases` are further names of tied tensors. `shares` tells of vectors what is left of them where norms keep their
     divisor: those of norms without a mean get their plain form, weight · √(C0/C) and eps · C0/C.
     """
-    network = new_network(entries)
-    own = network.state_dict()
-    norms = dict(plain_norms(network, {name: own[name].shape[0] for name in shares if name in own}))
-    if norms:
-        network = new_network({**entries, **_epsilons(entries, [shares[name] for name in norms])})
-    state = {name: tensors[name] for name in own if name in tensors}
-    state |= {name: tensors[to] for name, to in aliases.items() if to in tensors and name in own}
-    state |= {name: (state[name] + added) * shares[name] ** -0.5 - added for name, added in norms.items()}
-    network.load_state_dict(state, strict=False)
+    state = {**tensors, **{name: tensors[to] for name, to in aliases.items() if to in tensors}}
+    network = _filled(entries, state)
+    norms = dict(plain_norms(network, {name: state[name].shape[0] for name in shares if name in state}))
+    if not norms:
+        return network
+    changed = {**entries, **_epsilons(entries, [shares[name] for name in norms])}
+    return _filled(changed, state | {name: _plain_scale(state[name], norms[name], shares[name]) for name in norms})
+
+
+def _filled(entries: Entries, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network around the tensors: made without weights of its own, unless it has some that are not there."""
+    with _weightless():
+        network = new_network(entries)
+    network.load_state_dict(state, strict=False, assign=True)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        network = new_network(entries).to(next(iter(state.values())).dtype)
+        network.load_state_dict(state, strict=False)
+    tie: Any = getattr(network, "tie_weights", None)  # assigning gave each name a parameter of its own
+    if tie is not None:
+        tie()
     return network
+
+
+@contextmanager
+def _weightless() -> Generator[None]:
+    """Parameters that are made in the block have no memory; buffers do, for no file holds all of them."""
+
+    def replaced(owner: nn.Module, name: str, value: Any) -> nn.Parameter | None:
+        return nn.Parameter(value.detach().to("meta"), value.requires_grad) if isinstance(value, nn.Parameter) else None
+
+    handle = register_module_parameter_registration_hook(replaced)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _plain_scale(scale: Tensor, added: float, share: float) -> Tensor:
+    """A norm's weight where it keeps its divisor no longer, rounded once to the type that it is stored in."""
+    wide = scale.to(torch.promote_types(scale.dtype, torch.float32))
+    return ((wide + added) * share**-0.5 - added).to(scale.dtype)
 
 
 def answers(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -147,17 +181,15 @@ def save_directory(network: nn.Module, folder: Path, beside: Path | None) -> tup
     return tuple(found)
 
 
-def open_directory(folder: Path, configuration: Mapping[str, Any]) -> nn.Module:
-    """The directory as whoever has transformers only opens it; returns plain tensors.
+def open_directory(folder: Path, configuration: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The directory as whoever has transformers only opens it, in that type; returns plain tensors.
 
     Raises:  ModelError if the library cannot open it, or finds a weight missing or left over.
     """
     kind = describe(configuration, _NAME).kind
     try:
         with sealed(str(folder)), quiet():
-            network, told = kind.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
+            network, told = kind.from_pretrained(folder, local_files_only=True, dtype=dtype, output_loading_info=True)
     except CompressError:
         raise
     except Exception as cause:  # transformers raises anything on what does not fit together
@@ -211,8 +243,8 @@ def plain_norms(network: nn.Module, weights: Mapping[str, int]) -> Iterator[tupl
 def _added(module: nn.Module, own: str, width: int) -> float | None:
     """a of y = x / rms(x) · (a + weight); None for a module that does something else."""
     x = torch.linspace(1.0, 2.0, width).reshape(1, 1, width)
+    module = copy.deepcopy(module).float()  # the network's own weight stays as it is
     weight = module.get_parameter(own)
-    kept = weight.detach().clone()
     normal = x / x.square().mean(-1, keepdim=True).sqrt()
 
     def answer(value: float) -> Any:
@@ -223,8 +255,6 @@ def _added(module: nn.Module, own: str, width: int) -> float | None:
         answers = [answer(0.0), answer(1.0)]
     except Exception:  # no norm of one tensor
         return None
-    finally:
-        weight.copy_(kept)
     for added in (0.0, 1.0):
         wanted = (normal * added, normal * (added + 1))
         if all(isinstance(y, Tensor) and torch.allclose(y, z, atol=1e-3) for y, z in zip(answers, wanted, strict=True)):

@@ -48,18 +48,18 @@ def build_transformers(directory: str, arch_args: Mapping[str, object]) -> Found
 
 
 def fill_transformers(
-    directory: str, arch_args: Mapping[str, object], state: Mapping[str, Tensor]
+    directory: str, arch_args: Mapping[str, object], state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> tuple[Found, dict[str, list[str]]]:
     """The module with the tensors of `state` in it, and the names that did not fit: kind of trouble -> names.
 
-    The library itself fills it: between its releases it renames, merges and splits what is stored.
+    The library itself fills it, in `dtype`: between its releases it renames, merges and splits what is stored.
 
     Raises:  as `build_transformers`.
     """
     described = _described(directory, arch_args, Budget.of_weights(state))
     with described.guarded("the weights cannot be put into the model:"), quiet():
         module, told = described.kind.from_pretrained(
-            None, config=described.config, state_dict=dict(state), dtype=torch.float32, ignore_mismatched_sizes=True,
+            None, config=described.config, state_dict=dict(state), dtype=dtype, ignore_mismatched_sizes=True,
             output_loading_info=True,
         )  # fmt: skip
         named = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}

@@ -115,17 +115,17 @@ def build(
 
 
 def fill(
-    arch: str, arch_args: Mapping[str, object], state: Mapping[str, Tensor]
+    arch: str, arch_args: Mapping[str, object], state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> tuple[Built, dict[str, list[str]]] | None:
-    """The module with its weights and the names that did not fit, for an `arch` that has to be filled by its own
-    library; None for all others.
+    """The module with its weights, in `dtype`, and the names that did not fit, for an `arch` that has to be filled by
+    its own library; None for all others.
 
     Raises:  as `build`.
     """
     prefix, _, rest = arch.partition(":")
     if prefix != "transformers":
         return None
-    found, trouble = fill_transformers(rest, arch_args, state)
+    found, trouble = fill_transformers(rest, arch_args, state, dtype)
     return Built(*found), trouble
 
 

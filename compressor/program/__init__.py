@@ -21,12 +21,13 @@ from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_na
 from compressor.program.module import ProgramModule, is_learned, of_same_kind
 from compressor.program.naming import free_name
 from compressor.program.own_positions import own_positions
-from compressor.program.precision import default_type
+from compressor.program.precision import computing_in, default_type
 from compressor.program.program import Program
 from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs, misfit, other_lengths, parse_input
+from compressor.program.stored_type import half_type, has_halves, narrowed, taking_float32, widened
 from compressor.program.tapped import is_same_graph, landmarks, tapped
 
 __all__ = [
@@ -49,10 +50,13 @@ __all__ = [
     "between",
     "capture",
     "close_choices",
+    "computing_in",
     "default_type",
     "find_layers",
     "find_routers",
     "free_name",
+    "half_type",
+    "has_halves",
     "infer_shapes",
     "insert_gather",
     "is_learned",
@@ -62,6 +66,7 @@ __all__ = [
     "leaves_out",
     "measured_arguments",
     "misfit",
+    "narrowed",
     "of_same_kind",
     "open_choices",
     "open_response_norms",
@@ -70,7 +75,9 @@ __all__ = [
     "parse_input",
     "rows_of",
     "set_argument",
+    "taking_float32",
     "tapped",
     "weight_of_choice",
     "why_columns_stay",
+    "widened",
 ]

@@ -52,6 +52,9 @@ FLOOR_ROUNDINGS = 16.0
 """... unless it is a few roundings of 1, absolute: probabilities are computed around 1/2 and 1, where float32 has steps
 of 3e-8 to 6e-8, and all that is left of a probability of 1e-7 is such a step."""
 
+_PART = 1 << 20
+"""Elements of outputs that are compared together."""
+
 Outputs: TypeAlias = Sequence[Tensor]
 
 
@@ -158,6 +161,48 @@ def judge(evidence: Sequence[Evidence], limit: float, *, least_share: float = 0.
     return max(found, key=_severity)
 
 
+class Tally:
+    """What the plain limit says of outputs that are shown one batch after another, so that none has to be kept.
+
+    Larger networks have outputs of a hundred megabytes a batch: all of them at once weigh more than the network.
+    """
+
+    def __init__(self) -> None:
+        self._largest: list[float] = []
+        self._worst: list[float] = []
+        self._floating: list[bool] = []
+        self._finite = self._faulty = False
+
+    def add(self, own: Outputs, other: Outputs) -> None:
+        """Look at one batch of both sides."""
+        others = bool(self._worst) and len(own) != len(self._worst)
+        self._faulty |= structure_fault([Evidence(own, other)]) is not None or others
+        if self._faulty:
+            return
+        if not self._worst:
+            self._largest, self._worst = [0.0] * len(own), [0.0] * len(own)
+            self._floating = [x.is_floating_point() for x in own]
+        for k, (mine, theirs) in enumerate(zip(own, other, strict=True)):
+            self._largest[k] = max(self._largest[k], _largest_finite(mine))
+            self._worst[k] = max(self._worst[k], _farthest(mine, theirs))
+        self._finite |= _has_finite(own)
+
+    def agreement(self, limit: float, *, least_share: float = 0.0) -> Agreement | None:
+        """As `judge` finds it where all is within the plain limit; None where more has to be looked at."""
+        if self._faulty or not self._finite:
+            return None
+        least = least_share * max(self._largest, default=0.0)
+        found: list[Agreement] = []
+        for k, (worst, largest, floating) in enumerate(zip(self._worst, self._largest, self._floating, strict=True)):
+            scale = max(largest, least)
+            unit = (scale or 1.0) if floating else 1.0
+            base = limit if floating and scale else 0.0
+            found.append(Agreement(worst, worst / unit, base, where=f"output {k}"))
+        if not found or not all(one.passed and one.max_abs < float("inf") for one in found):
+            return None
+        return max(found, key=_severity)
+
+
 class _Case:
     """One batch; what costs a run of the network is run once, when it is first asked for."""
 
@@ -203,7 +248,7 @@ def _judged(cases: Sequence[_Case], k: int, scale: float, limit: float) -> Agree
     unit = (scale or 1.0) if floating else 1.0
     is_chosen = k >= len(cases[0].evidence.own) - cases[0].evidence.n_chosen
     base = limit if floating and scale and not is_chosen else 0.0
-    worst = max(_largest(case.distances(k, by_exact=False)) for case in cases)
+    worst = max(_farthest(case.evidence.own[k], case.evidence.other[k]) for case in cases)
     names = cases[0].evidence.names
     where = names[k] if names else f"output {k}"
     plain = Agreement(worst, worst / unit, base, where=where, fault=_misplaced(worst, where))
@@ -270,13 +315,26 @@ def _distances(reference: Tensor, other: Tensor) -> Tensor:
     return torch.where(same, 0.0, torch.where(apart.isfinite(), apart, float("inf")))
 
 
+def _farthest(reference: Tensor, other: Tensor) -> float:
+    """The largest of `_distances`, found by parts: each takes several times its size."""
+    parts = zip(_parts(reference), _parts(other), strict=True)
+    return max((_largest(_distances(one, two)) for one, two in parts), default=0.0)
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    return values.reshape(-1).split(_PART)
+
+
 def _largest(values: Tensor) -> float:
     return float(values.max()) if values.numel() else 0.0
 
 
 def _largest_finite(values: Tensor) -> float:
-    wide = values.to(torch.float64).abs()
-    return _largest(wide[wide.isfinite()])
+    found = 0.0
+    for part in _parts(values):
+        wide = part.to(torch.float64).abs()
+        found = max(found, _largest(wide[wide.isfinite()]))
+    return found
 
 
 def _has_finite(outputs: Outputs) -> bool:

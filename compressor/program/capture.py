@@ -8,6 +8,7 @@ evaluation leaves to chance or to the batch, is written into the record's notes.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,8 +54,9 @@ class _UnlikeError(Exception):
     """What was captured is not the module; the message says in what."""
 
 
-def capture(model: nn.Module, inputs: Inputs, *, record: Record | None = None) -> Program:
-    """The program of a module; the module itself is left in evaluation mode and otherwise untouched.
+def capture(model: nn.Module, inputs: Inputs, *, record: Record | None = None, owned: bool = False) -> Program:
+    """The program of a module; the module itself is left in evaluation mode and otherwise untouched. An `owned` one is
+    given away: its weights become the program's, and are not copied.
 
     `inputs` say what goes in: an example batch, a text as `"1x28x28"`, an `InputSpec`, or several of these.
     Both are called on random inputs at batches 1 and 3, and at other sizes that the module's code asks for; they must
@@ -67,7 +69,7 @@ def capture(model: nn.Module, inputs: Inputs, *, record: Record | None = None) -
              earlier calls, or on random numbers that are not torch's.
     """
     model.eval()
-    original = Original(model, _in_order(model, inputs))
+    original = Original(model, _in_order(model, inputs), owned=owned)
     try:
         program = _faithful(original)
     finally:
@@ -187,7 +189,7 @@ def _program(source: fx.GraphModule, original: Original, inputs: Sequence[InputS
     tensors, normed = fold_weight_norms(graph, tensors)
     tensors, dropped = _without_unused_parameters(tensors, graph)
     aliases = {name: to for name, to in aliases.items() if to in tensors}
-    own = {name: of_same_kind(tensor.detach().clone(), tensor) for name, tensor in tensors.items()}
+    own = {name: of_same_kind(tensor, tensors[name]) for name, tensor in _own(tensors, original.owned).items()}
     module = ProgramModule(own, graph)
     module.training = False
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -204,6 +206,17 @@ def _program(source: fx.GraphModule, original: Original, inputs: Sequence[InputS
     notes = [*_folded(normed), *_left_out(graph, dropped, written)]
     traced = traced_shapes(graph, module.tensors())
     return _noted(open_response_norms(Program(module, specs, {}, Record(), aliases, traced)), *notes)
+
+
+def _own(tensors: Mapping[str, Tensor], owned: bool) -> dict[str, Tensor]:
+    """Tensors that nobody else has: copies, but of parameters of an `owned` module that lie alone in their memory."""
+    memory = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        alone = memory[tensor.untyped_storage().data_ptr()] == 1 and tensor.is_contiguous()
+        is_given = owned and alone and isinstance(tensor, nn.Parameter)
+        found[name] = tensor.detach() if is_given else tensor.detach().clone()
+    return found
 
 
 def _noted(program: Program, *notes: str, in_front: bool = False) -> Program:

@@ -48,8 +48,9 @@ class At:
 class Original:
     """A module with its inputs: what it answers at a batch size, and what else a call does."""
 
-    def __init__(self, module: nn.Module, inputs: Sequence[InputSpec]) -> None:
+    def __init__(self, module: nn.Module, inputs: Sequence[InputSpec], *, owned: bool = False) -> None:
         refuse_sparse(module)
+        self.owned = owned
         self.module, self.inputs = module, tuple(map(_of_any_batch, inputs))
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             ask(module, self.examples(At(_BATCHES[0])))  # makes their sizes; what goes wrong shows again below
@@ -104,7 +105,7 @@ class Original:
     def at_one_length(self) -> Original:
         """The same module, no dimension of its inputs free but the batch."""
         self.restore()
-        return Original(self.module, [spec.fixed(spec.lengths) for spec in self.inputs])
+        return Original(self.module, [spec.fixed(spec.lengths) for spec in self.inputs], owned=self.owned)
 
     @property
     def own_limit(self) -> str | None:

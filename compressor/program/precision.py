@@ -5,12 +5,13 @@ It must never hold how far results in two precisions may be apart.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
@@ -27,11 +28,40 @@ def default_type(dtype: torch.dtype) -> Generator[None]:
         torch.set_default_dtype(before)
 
 
-def recast(graph: fx.Graph, dtype: torch.dtype) -> None:
-    """Rewrite in place every floating type that casts and constants (position encodings, first states) name."""
+class _ComputingIn(TorchDispatchMode):
+    """Casts what every operator reads; what an operator writes into keeps its type, and others follow it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            return func(*args, **(kwargs or {}))
+
+        def wide(part: object) -> object:
+            if isinstance(part, Tensor):
+                return part.to(self._dtype) if part.is_floating_point() and part.dtype != self._dtype else part
+            return self._dtype if _is_floating(part) else part
+
+        args, kwargs = tree_map(wide, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def computing_in(dtype: torch.dtype) -> Generator[None]:
+    """Networks that are run in the block compute in `dtype`, whatever their weights are stored in: each is cast where
+    it is read, so that no second copy of all of them is held. For code that is not ours; of a graph, `in_precision`."""
+    with default_type(dtype), _ComputingIn(dtype):
+        yield
+
+
+def recast(graph: fx.Graph, dtype: torch.dtype, only: Collection[torch.dtype] | None = None) -> None:
+    """Rewrite in place every floating type, or `only` these, that casts and constants (position encodings, first
+    states) name."""
 
     def retyped(part: object) -> object:
-        return dtype if _is_floating(part) else part
+        return dtype if _is_floating(part) and (only is None or part in only) else part
 
     for node in graph.nodes:
         args, kwargs = tree_map(retyped, (node.args, node.kwargs))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from compressor.program.masks import apply_masks, refuse_broken_masks
+from compressor.program.masks import apply_masks, cut, merge_masks, refuse_broken_masks
 from compressor.program.module import ProgramModule
 from compressor.program.record import Record
 from compressor.program.shapes import Shapes, infer_shapes
@@ -115,8 +115,11 @@ class Program:
 
     def clone(self) -> Program:
         """An independent copy: changing one never shows in the other."""
-        masks = {name: mask.clone() for name, mask in self.masks.items()}
-        return self.replace(module=self.module.clone(), masks=masks, traced=self.traced)
+        return self.replace(module=self.module.clone(), masks=merge_masks(self.masks), traced=self.traced)
+
+    def cut(self, masks: Mapping[str, Tensor]) -> Program:
+        """This program under these masks, what they cut at 0; it shares what loses nothing, and is left as it is."""
+        return self.replace(module=cut(self.module, masks), masks=masks, traced=self.traced)
 
     def replace(self, **changes: Any) -> Program:
         """The program with some fields changed; the rest is shared."""

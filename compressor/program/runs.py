@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,11 +24,15 @@ from compressor.program.module import ProgramModule
 from compressor.program.precision import default_type, writes_in_place
 from compressor.program.program import Program
 from compressor.program.replay import Decided, Replay
-from compressor.program.spec import other_lengths
+from compressor.program.spec import all_lengths, other_lengths
 from compressor.typed_torch import forked_cpu_rng
 
 Decisions = Mapping[str, Decided]
 """Decisions by the name of the operator's node."""
+
+_MOST_PRODUCTS = 1 << 34
+"""Parameters times positions of one sample up to which the examples of a specification are used: 130 M at 128."""
+_LEAST_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ def seeded(seed: int = 0) -> Generator[None]:
     with forked_cpu_rng():
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def with_short_examples(program: Program) -> Program:
+    """The program with free dimensions as short as its size asks for: what is checked on 128 tokens of a small network
+    is checked on fewer of a large one, at as many other lengths and batches, in the same time."""
+    lengths = all_lengths(program.inputs)
+    short = dict(lengths)
+    while short and math.prod(short.values()) * program.n_parameters > _MOST_PRODUCTS:
+        halved = {name: max(size // 2, _LEAST_LENGTH) for name, size in short.items()}
+        if halved == short:
+            break
+        short = halved
+    if short == lengths:
+        return program
+    return program.replace(inputs=tuple(spec.at(short) for spec in program.inputs))
 
 
 def examples_at_other_lengths(

@@ -76,6 +76,11 @@ class InputSpec:
         free = tuple("" if name in names else name for name in self.free)
         return replace(self, free=free if any(free) else ())
 
+    def at(self, lengths: Mapping[str, int]) -> InputSpec:
+        """The same input, its free dimensions as long as `lengths` says."""
+        names = self.free or ("",) * len(self.shape)
+        return replace(self, shape=tuple(lengths.get(n, size) for n, size in zip(names, self.shape, strict=True)))
+
     def accepts(self, sample: Sequence[int]) -> bool:
         """Whether a sample of this shape, without the batch, goes in. Shapes: sample (D, ...) without N"""
         own = self.shape[1:]

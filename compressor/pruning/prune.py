@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
@@ -19,7 +20,7 @@ from compressor.cost import (
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, open_choices, open_response_norms, own_positions
+from compressor.program import Program, narrowed, open_choices, open_response_norms, own_positions, widened
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -49,7 +50,7 @@ from compressor.sparsity import (
     without_cut_blocks,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
-from compressor.units import Params, format_ratio
+from compressor.units import Params, format_dtype, format_ratio
 
 
 def prune(
@@ -85,8 +86,10 @@ def prune(
     for recipe in (settings.prune_recipe, settings.retrain_recipe):
         check_batch_size(program, recipe)
     clock = Clock()
-    data, task = with_targets(in_batches_of(data, program.fixed_batch), task, program.clone().module)
-    program = _opened(program, settings)
+    taught_by = program.module if data is None else program.clone().module
+    data, task = with_targets(in_batches_of(data, program.fixed_batch), task, taught_by)
+    stored = _opened(program, settings)
+    program = widened(stored) if _trains(settings) else stored
     settings = resolved(settings, stopwatch)
     progress = progress or Silent()
     preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
@@ -104,13 +107,25 @@ def prune(
     if timed is not None:
         run.aim = lambda: _closed(program, selector, settings.ratio, timed, run.progress)
     if on_step is not None:
-        run.on_step = lambda row, reached: on_step(row, remember(reached.clone(), program, settings))
-    pruned, stages = run.execute(resume)
-    pruned = remember(pruned, program, settings)
+        run.on_step = lambda row, reached: on_step(row, _remembered(reached.clone(), program, stored, settings))
+    run.execute(resume)
+    run.round_to(stored)
+    pruned, stages = remember(run.program, program, settings), tuple(run.stages)
     measured = timed(program, pruned) if timed is not None else None
     report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
     lost = worsened(stages, run.task, keeps_best=any(recipe.keep == "best" for recipe in settings.recipes))
     return pruned, replace(report, warnings=(*report.warnings, *lost))
+
+
+def _trains(settings: PruneSettings) -> bool:
+    """Whether weights are changed by small steps, or gradients taken."""
+    return bool(settings.recipes or settings.recovery) or settings.score in NEEDS_GRADIENTS
+
+
+def _remembered(reached: Program, program: Program, stored: Program, settings: PruneSettings) -> Program:
+    """What a step came to, as it is stored."""
+    found = remember(reached, program, settings)
+    return found if program is stored else narrowed(found, stored)
 
 
 def _opened(program: Program, settings: PruneSettings) -> Program:
@@ -158,7 +173,8 @@ def _why_data(settings: PruneSettings) -> str | None:
 
 
 class _Run:
-    """Executes the phases on a copy of the program."""
+    """Executes the phases on a copy of the program; without data on the program itself, whose weights stay as they are:
+    nothing trains, and cut weights are new ones."""
 
     def __init__(
         self,
@@ -176,10 +192,11 @@ class _Run:
         self.settings, self.selector, self.data, self.progress = settings, selector, data, progress
         self.task = task or open_task(None)
         self.given, self.units = program, units
-        self.program = program.clone()
+        self.program = program if data is None else program.clone()
         self.stages: list[StageRow] = []
         self.drawn: dict[str, Tensor] = {}
         self.on_step: Callable[[StageRow, Program], None] | None = None
+        resume_file = None if data is None else resume_file  # without training there is nothing to go on with
         options = {**asdict(settings), "preferences": preferences.of_kind, **of_form(form)}
         identity = identity_of(program, options, data, self.task) if resume_file else ""
         self.file = ResumeFile(resume_file, identity, form)
@@ -190,7 +207,7 @@ class _Run:
             None if data is None else Trainer(data, self.task, settings.seed, settings.device, progress, teacher, form)
         )
 
-    def execute(self, resume: bool) -> tuple[Program, tuple[StageRow, ...]]:
+    def execute(self, resume: bool) -> None:
         point = self.file.read(self.program, len(plan(self.settings))) if resume else None
         if point is not None:
             self.stages.extend(point.stages)
@@ -208,7 +225,13 @@ class _Run:
         for number, phase in enumerate(plan(self.settings)):
             if point is None or number >= point.phase:
                 self._phase(number, phase, point if point is not None and number == point.phase else None)
-        return self.program, tuple(self.stages)
+
+    def round_to(self, stored: Program) -> None:
+        """Back to the types that weights are stored in, and what that comes to as a stage of its own."""
+        if stored is not self.given:
+            self.program = narrowed(self.program, stored)
+            types = sorted({format_dtype(p.dtype) for p in stored.module.parameters() if p.dtype != torch.float32})
+            self._record(f"rounded to {', '.join(types)}", 0, 0.0, {})
 
     def _save(self, number: int, fit_state: dict[str, Any] | None) -> None:
         self.file.write(number, fit_state, self.program, self.stages, self.drawn, self.settings.ratio)
@@ -270,6 +293,9 @@ class _Run:
             rated = rated_tensors(self.program, self.units, self.settings, self.trainer)
             chosen = self.selector.select(rated, ratio, self.program.masks).masks
         masks = merge_masks(self.program.masks, chosen)
+        if self.data is None:
+            self.program = self.program.cut(masks)
+            return
         apply_masks(self.program.module, masks)
         self.program = self.program.replace(masks=masks)
 

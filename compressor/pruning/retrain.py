@@ -12,7 +12,7 @@ from torch import nn
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program
+from compressor.program import Program, has_halves, narrowed, widened
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.freeze import FreezeHook
@@ -57,8 +57,10 @@ def retrain(
     program.check_masks()
     check_batch_size(program, recipe)
     clock = Clock()
+    teacher = None if teacher is None else widened(teacher)
     taught_by = None if teacher is None else teacher.clone().module
     source, task = with_targets(in_batches_of(given, program.fixed_batch), task, taught_by)
+    stored, program = program, widened(program)
     tuned = program.clone()
     task, progress = task or open_task(None), progress or Silent()
     form = None if recipe is None else find_form(program, model, source, task, progress)
@@ -75,16 +77,22 @@ def retrain(
         row = StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found)
         stages.append(row)
     if recipe is None:
-        return tuned, _report(stages, tuned, trainer, None, clock.seconds)
+        return _rounded(tuned, stored), _report(stages, tuned, trainer, None, clock.seconds)
     tuned.module.to(device)
     result = trainer.train(
         "retrain", tuned, recipe, _hooks(tuned, alternate, freeze), point.fit if point else None,
         lambda state: file.write(0, state, tuned, stages, {}),
     )  # fmt: skip
+    tuned = _rounded(tuned, stored)
     history, metrics = epoch_rows(result.history), trainer.evaluate(tuned)
     last = StageRow("retrain", ratio, _left(tuned), len(history), clock.seconds, metrics, history=history)
     keeps_best = recipe.keep == "best"
     return tuned, _report([*stages, last], tuned, trainer, result.stopped, clock.seconds, keeps_best=keeps_best)
+
+
+def _rounded(tuned: Program, stored: Program) -> Program:
+    """What was trained in float32, in the types that `stored` has."""
+    return narrowed(tuned, stored) if has_halves(stored) else tuned
 
 
 def _hooks(program: Program, alternate: bool, freeze: Sequence[str]) -> list[StepHook]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
@@ -22,7 +23,8 @@ from compressor.axes import Ids, Keep, Pin, UnitMap
 from compressor.errors import PatternError, UsageError
 from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
-from compressor.program import Program, ProgramModule, families
+from compressor.program import Program, ProgramModule, computing_in, families, has_halves
+from compressor.program.runs import with_short_examples
 from compressor.sparsity import mask_units, routed_scores, score_units
 
 _MOST_STEPS = 12
@@ -158,24 +160,30 @@ class _Roles:
         left = {name: _kept(self._units, gone, name, tensor) for name, tensor in tensors.items()}
         if any(left[name].shape != tensors[name].shape for name in self._centred):
             return True
-        masks = mask_units(self._program.module, self._units, gone)
-        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
         shares = {
             name: len(left[name]) / len(tensor)
             for name, tensor in tensors.items()
             if tensor.dim() == 1 and len(left[name]) < len(tensor)
         }
+        if has_halves(self._program):
+            left |= {name: left[name].float() for name in shares}  # a factor must not be rounded to half precision
         entries = self._widths.scaled(role.left(1))
         assert entries is not None
-        names, inputs = [spec.name for spec in self._program.inputs], self._program.example_inputs(2, seed=1)
+        names, inputs = (
+            [spec.name for spec in self._program.inputs],
+            with_short_examples(self._program).example_inputs(2, seed=1),
+        )
         aliases = self._program.aliases
-        with torch.no_grad():
+        with computing_in(torch.float32) if has_halves(self._program) else nullcontext(), torch.no_grad():
+            try:
+                small = answers(fill_network(entries, left, aliases, shares), names, inputs)
+            except RuntimeError:  # what kernels raise on sizes that are not theirs
+                return None
+            del left  # of a large network there is no room for three
+            masks = mask_units(self._program.module, self._units, gone)
+            masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
             leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
         whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        try:
-            small = answers(fill_network(entries, left, aliases, shares), names, inputs)
-        except RuntimeError:  # what kernels raise on sizes that are not theirs
-            return None
         return all(
             a.shape == b.shape and float((a - b).abs().max()) <= _ALIKE * float(a.abs().max())
             for a, b in zip(whole, small, strict=True)

@@ -47,12 +47,12 @@ def analysis_table(
 
 def _headline(found: Analysis, name: str) -> list[str]:
     zeroed = f" ({format_count(found.n_zeroed)} zeroed)" if found.n_zeroed else ""
-    size = format_bytes(found.n_params * _BYTES_PER_WEIGHT)
+    size = format_bytes(found.n_params * _BYTES_PER_WEIGHT if found.n_bytes is None else found.n_bytes)
     share = percent(found.prunable_params / found.n_params) if found.n_params else "0 %"
     measured = metrics(found.metrics)
     return [
         shorten(name, 100),
-        f"{format_count(found.n_params)} parameters{zeroed}, {size} as float32, "
+        f"{format_count(found.n_params)} parameters{zeroed}, {size} as {found.stored_as}, "
         f"{format_macs(found.macs)} MACs, {format_macs(found.n_activations)} activations",
         f"{plural(found.n_units, 'unit')} can be removed; {share} of the parameters belong to one"
         + (f"; {measured}" if measured else ""),

@@ -1,14 +1,14 @@
 """Which weights go: scores, masks, budgets, allocation, projection; it must never train anything."""
 
 from compressor.asking.prune import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS
-from compressor.program.masks import apply_masks
+from compressor.program.masks import apply_masks, merge_masks
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
 from compressor.sparsity.cut_blocks import cut_blocks, without_cut_blocks
 from compressor.sparsity.latency import LatencyBudget, layer_trial
 from compressor.sparsity.likes import FilledWork, Likes, find_likes
-from compressor.sparsity.masks import kept_units, mask_units, merge_masks
+from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import block_prices, make_selector
 from compressor.sparsity.select_units import free_units, routed_scores

@@ -20,7 +20,7 @@ from compressor.program import Layer
 class Selection:
     """Masks and what they leave: `kept` ÷ `dense` in the unit of the budget. `keep` is None for single weights."""
 
-    masks: dict[str, Tensor]
+    masks: Mapping[str, Tensor]
     dense: float
     kept: float
     keep: Keep | None

@@ -1,42 +1,29 @@
-"""Masks: what is cut, as one bool tensor per parameter; it must never hold scores or decide what to cut."""
+"""Masks of units and units of masks; it must never hold scores or decide what to cut."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compressor.axes import Keep, UnitMap
+from compressor.program.masks import Positions, held
 from compressor.typed_torch import from_numpy
 
 
-def mask_units(module: nn.Module, units: UnitMap, keep: Keep) -> dict[str, Tensor]:
+def mask_units(module: nn.Module, units: UnitMap, keep: Keep) -> Mapping[str, Tensor]:
     """Masks that cut every slice of the units that go; only parameters that lose something get one.
 
     Shapes:  keep (n_units,) -> each mask in its parameter's shape
     """
-    masks: dict[str, Tensor] = {}
+    found: dict[str, Positions] = {}
     for name, parameter in module.named_parameters():
-        mask = torch.ones(parameter.shape, dtype=torch.bool)
-        for dim in range(parameter.dim()):
-            kept = units.kept_along(keep, name, dim)
-            if not kept.all():
-                shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
-                mask &= from_numpy(kept).reshape(shape)
-        if not mask.all():
-            masks[name] = mask
-    return masks
-
-
-def merge_masks(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks that cut whatever one of the parts cuts."""
-    merged: dict[str, Tensor] = {}
-    for part in parts:
-        for name, mask in part.items():
-            merged[name] = merged[name] & mask if name in merged else mask.clone()
-    return merged
+        along = {dim: units.kept_along(keep, name, dim) for dim in range(parameter.dim())}
+        lost = {dim: from_numpy(np.asarray(kept)) for dim, kept in along.items() if not kept.all()}
+        if lost:
+            found[name] = Positions(tuple(parameter.shape), lost)
+    return held(found)
 
 
 def kept_units(units: UnitMap, masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Keep:

@@ -19,11 +19,12 @@ from torch import Tensor
 from compressor.axes import Block, Blocks, Keep, UnitMap, find_blocks, find_units, needed_without, without_blocks
 from compressor.errors import PatternError, RatioError
 from compressor.program import Layer, Program
+from compressor.program.masks import merge_masks, only
 from compressor.sparsity.allocation import Rules, choose_units, largest_ratio
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector
 from compressor.sparsity.cut_blocks import is_cut
-from compressor.sparsity.masks import kept_units, merge_masks
+from compressor.sparsity.masks import kept_units
 from compressor.sparsity.scores import Scores, random_scores
 from compressor.units import format_ratio, format_reachable
 
@@ -46,10 +47,10 @@ class Left:
     budget: Budget
     inner: Selector | None
 
-    def masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def masks(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Those of its own parameters."""
         own = self.program.parameters
-        return {name: mask for name, mask in masks.items() if name in own}
+        return only(masks, own)
 
     def kept(self, masks: Mapping[str, Tensor]) -> Keep:
         return kept_units(self.units, self.masks(masks), self.program.parameters)
@@ -84,8 +85,8 @@ class BlockSelector:
     def select(
         self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
     ) -> Selection:
-        before = dict(masks or {})
-        found: dict[str, Tensor] = {}
+        before = masks or {}
+        found: Mapping[str, Tensor] = {}
         if self.kept_cost(before) > self.dense / ratio:
             cut = self._cut_by(before)
             if self.plain is None:
@@ -126,7 +127,7 @@ class BlockSelector:
 
     def _with_widths(
         self, tensors: Mapping[str, Tensor], ratio: float, before: Mapping[str, Tensor], cut: frozenset[str]
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """Blocks for a share of the ratio, as a power, widths for the rest; more by blocks where widths cannot.
 
         Raises:  RatioError with the largest ratio that widths reach behind all blocks that may go.
@@ -140,7 +141,7 @@ class BlockSelector:
     def _at_share(
         self, share: float, tensors: Mapping[str, Tensor], ratio: float, before: Mapping[str, Tensor],
         cut: frozenset[str],
-    ) -> dict[str, Tensor]:  # fmt: skip
+    ) -> Mapping[str, Tensor]:  # fmt: skip
         target = self.dense / ratio
         blocks = self._most(tensors, ratio**share, cut)
         while blocks and self._without(cut | {block.name for block in blocks}).cost(before) < target:

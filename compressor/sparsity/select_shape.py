@@ -19,10 +19,11 @@ from torch import Tensor
 from compressor.axes import Ids, Keep
 from compressor.errors import RatioError
 from compressor.program import Program
+from compressor.program.masks import merge_masks
 from compressor.sparsity.allocation import largest_ratio
 from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.columns import Columns
-from compressor.sparsity.masks import kept_units, mask_units, merge_masks
+from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import Scores, normalise_lamp, random_scores
 from compressor.sparsity.select_units import UnitSelector
 from compressor.units import format_ratio, format_reachable

@@ -44,7 +44,11 @@ def _tiles(found: Analysis) -> list[Tile]:
     measured = primary(found.metrics or {})
     tiles = [
         Tile("Parameters", format_count(found.n_params), zeroed),
-        Tile("Size", format_bytes(found.n_params * _BYTES_PER_WEIGHT), "as float32"),
+        Tile(
+            "Size",
+            format_bytes(found.n_params * _BYTES_PER_WEIGHT if found.n_bytes is None else found.n_bytes),
+            f"as {found.stored_as}",
+        ),
         Tile("MACs", format_macs(found.macs), "one sample"),
         Tile("Activations", format_macs(found.n_activations), "values, one sample"),
     ]
