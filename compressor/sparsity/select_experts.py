@@ -15,9 +15,9 @@ from torch import Tensor
 from compressor.axes import Keep, UnitMap
 from compressor.errors import PatternError, RatioError
 from compressor.program import Layer, Program
+from compressor.program.masks import merge_masks
 from compressor.sparsity.allocation import largest_ratio
 from compressor.sparsity.choice import Choice, Selection
-from compressor.sparsity.masks import merge_masks
 from compressor.sparsity.select_units import UnitSelector, unit_selector
 
 _SHARES = 5
@@ -49,7 +49,7 @@ class ExpertSelector:
     def select(
         self, tensors: Mapping[str, Tensor], ratio: float, masks: Mapping[str, Tensor] | None = None
     ) -> Selection:
-        before = dict(masks or {})
+        before = masks or {}
         if self.inner is None:
             return self.experts.select(tensors, ratio, before)
         ranked, rules = self.experts.ranking(tensors, before)
