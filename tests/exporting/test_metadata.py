@@ -14,7 +14,7 @@ from compressor.data.arrays import Arrays, ArraySource, Normalisation
 from compressor.errors import UsageError
 from compressor.exporting import export_onnx
 from compressor.exporting.metadata import properties, tool_version
-from compressor.program import Program, Record, Step
+from compressor.program import InputSpec, Program, Record, Step, capture
 
 Build = Callable[[str], Program]
 
@@ -68,6 +68,11 @@ def test_a_network_that_was_cast_is_counted_as_before(program_of: Build) -> None
     program = program_of("plain")
     double = program.replace(module=program.module.clone(torch.float64))
     assert properties(double, None)["compress.macs"] == properties(program, None)["compress.macs"]
+
+
+def test_a_network_without_weights_is_described_too() -> None:
+    found = properties(capture(torch.nn.ReLU(), [InputSpec("x", (None, 3))]), None)
+    assert (found["compress.params"], found["compress.macs"]) == ("0", "0")
 
 
 def test_kept_parameters_are_without_the_masked_ones(program_of: Build) -> None:

@@ -47,7 +47,8 @@ def number(*sizes: int) -> Tensor:
 VALUES: dict[str, Any] = {
     "x": number(2, 4, 4, 4), "k": number(6, 4, 3, 3), "d": number(4, 1, 3, 3), "b": number(6), "t": number(4, 6, 2, 2),
     "m": number(2, 3, 4), "r": number(2, 4), "i": torch.tensor([1, 0]), "w": number(5, 3), "mask": number(3, 3) > 0,
-    "s": number(4), "n": 3, "g": number(2, 4, 3, 4),
+    "s": number(4), "v": number(1, 2, 3, 3, 3), "q": number(3, 2, 2, 2, 2), "h": number(5, 3, 2), "n": 3,
+    "g": number(2, 4, 3, 4),
 }  # fmt: skip
 """An image, kernels, tokens, a matrix, positions, a table and so on, by the names that they have in the lines."""
 
@@ -58,6 +59,8 @@ LINES: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
     (aten.conv2d.default, ("x", "k", None, [1, 2], [1, 1], [2, 2]), {},
      "F.conv2d(x, k, stride=(1, 2), padding=1, dilation=2)"),
     (aten.conv2d.default, ("x", "d", None, [1, 1], [0, 0], [1, 1], 4), {}, "F.conv2d(x, d, groups=4)"),
+    (aten.conv3d.default, ("v", "q", None, [1, 1, 1], [1, 1, 1]), {}, "F.conv3d(v, q, padding=1)"),
+    (aten.conv1d.default, ("m", "h", None, [2], [0]), {}, "F.conv1d(m, h, stride=2)"),
     (aten.conv_transpose2d.input, ("x", "t", None, [2, 2], [0, 0], [1, 1]), {},
      "F.conv_transpose2d(x, t, stride=2, output_padding=1)"),
     (aten.max_pool2d.default, ("x", [2, 2]), {}, "F.max_pool2d(x, 2)"),

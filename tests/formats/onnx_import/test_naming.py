@@ -52,6 +52,8 @@ def test_layers_are_named_by_their_weight_or_node(node: str, weight: str | None,
         ("block.class.weight", "weight", "block.class", "block.class_.weight"),
         ("class.graph.weight", "weight", "class", "class_.graph.weight"),
         ("graph.a", None, None, "graph_.a"),
+        ("kernel", "weight", "fc", "kernel.weight"),
+        ("net/a.b/kernel:0", "weight", None, "net/a.b.weight"),
         ("W", None, None, "W"),
         ("forward", None, None, "forward_"),
         ("a'b\\n.weight", "weight", "a", "a_b_n.weight"),
@@ -73,3 +75,5 @@ def test_names_never_meet_nor_lie_inside_each_other() -> None:
     assert Names().choose("fc.weight", "weight", None) == "fc.weight"
     again = Names()
     assert [again.choose("fc.weight", "weight", None) for _ in range(2)] == ["fc.weight", "fc_2.weight"]
+    assert [again.choose("table", None, None) for _ in range(2)] == ["table", "table_2"]
+    assert [again.choose("net.table", None, None) for _ in range(2)] == ["net.table", "net.table_2"]
