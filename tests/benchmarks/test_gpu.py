@@ -40,7 +40,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {f"module.{name}": tensor for name, tensor in build("resnet20", {}, seed=0).module.state_dict().items()}
     torch.save({"state_dict": state}, folder / CHECKPOINTS["resnet20"])
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
-    words = ["--out", folder / "out", "--rehearse", "--seconds", "900", "--checkpoints", folder]
+    words = ["--out", folder / "out", "--rehearse", "--seconds", "6000", "--checkpoints", folder]
     words += ["--cifar", folder / "again", "--packed", *parts]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
