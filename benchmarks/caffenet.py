@@ -8,7 +8,8 @@ with the poolings and response normalisations between them, and the whole networ
 normalisations as products, too, as the tool writes every one: as poolings over channels they alone would make conv2 to
 conv5 1.2 ms slower.
 
-The whole run takes some minutes. A table is printed and everything is written to --out as JSON.
+The whole run takes some minutes. A table is printed and everything is written to --out as JSON. With `--widths` nothing
+is timed: of the ways that no measured time decides, widths and ratios are the same on any machine.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.4, help="measured time per subject and configuration")
     parser.add_argument("--weights", type=Path, help="a state dict for the network")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--widths", action="store_true", help="only cut and print: what does not depend on the load")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/caffenet.json"))
     options = parser.parse_args()
     began, rows = time.perf_counter(), []
@@ -109,7 +111,9 @@ def run(options: argparse.Namespace, groups: int) -> dict[str, Any]:
     print(f"\nCaffeNet, {'two groups in conv2, conv4, conv5' if groups == 2 else 'no groups'}")
     for case in cases:
         print_case(case)
-    timings = []
+    timings: list[dict[str, Any]] = []
+    if options.widths:
+        return {"groups": groups, "cases": [describe(case) for case in cases], "timings": timings}
     with tempfile.TemporaryDirectory() as folder:
         files = write_pieces(program, cases, Path(folder))
         for threads in options.threads:

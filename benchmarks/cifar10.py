@@ -6,8 +6,8 @@ accuracy is that of the last epoch. `--epochs 0` compares cuts alone: as they ar
 with the weights reconstructed too. `scratch` trains the small network from fresh weights, `dense` goes on with the
 dense one.
 
-Every run writes a file of its own below --out, a line after every epoch and its row at the end; runs that have a row
-are not made again. With `--processes N` N of them run side by side, each in a process of its own.
+Every run adds a line to --out/rows.jsonl after every epoch and its row at the end; runs that have a row are not made
+again. With `--processes N` N of them run side by side, each in a process of its own.
 
 `--sweep` is the whole comparison in one command: the rate of every method, and the power of widths in our allocation,
 are chosen on held-out training images first (one seed, a teacher and none), then every method runs with what was chosen
@@ -71,48 +71,50 @@ def wanted_row(one: argparse.Namespace) -> Row:
 
 
 def name_of(row: Row) -> str:
-    """A file name that no other run has."""
+    """A name that no other run has, fit for a file."""
     told = "-".join(str(value).replace(" ", "_").replace("*", "all").replace(",", "+") for value in row.values())
     return told.replace("/", "_")
 
 
-def file_of(one: argparse.Namespace) -> Path:
-    return one.out / "runs" / f"{name_of(wanted_row(one))}.jsonl"
+def rows_file(given: argparse.Namespace) -> Path:
+    return given.out / "rows.jsonl"
 
 
-def found_row(one: argparse.Namespace) -> Row | None:
-    """The row of a run that came to its end."""
-    lines: list[Any] = list(json_lines(file_of(one)))
-    return lines[-1]["row"] if lines and "row" in lines[-1] else None
+def found_rows(given: argparse.Namespace) -> dict[str, Row]:
+    """Rows of the runs that came to their end, by name."""
+    return {line["run"]: line["row"] for line in json_lines(rows_file(given)) if "row" in line}
 
 
 def run_one(one: argparse.Namespace) -> None:
     """In this process."""
-    course = Course(file_of(one))
+    course = Course(rows_file(one), name_of(wanted_row(one)))
     row = run(one.only, one.ratio, one.methods, one.first_seed, open_images(one), one, course)
     course.write({"row": row})
     print(row, flush=True)
 
 
-def run_all(ones: Sequence[argparse.Namespace], given: argparse.Namespace) -> list[Row]:
-    """The rows of these runs; those that are not there yet are made."""
-    missing = [one for one in ones if found_row(one) is None]
+def run_all(ones: Sequence[argparse.Namespace], given: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """The rows of these runs, and what failed; those that are not there yet are made."""
+    found, failed = found_rows(given), []
+    missing = [one for one in ones if name_of(wanted_row(one)) not in found]
     if given.processes:
         threads = str(given.threads or max(1, (os.cpu_count() or 1) // given.processes))
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         jobs = [Job(name_of(wanted_row(one)), tuple(command_of(one))) for one in missing]
-        side_by_side(
+        ended = side_by_side(
             jobs, given.out / "logs", processes=given.processes, seconds=given.seconds, environment=environment,
             on_end=told,
         )  # fmt: skip
+        failed = [end.name for end in ended if end.how == "failed"]
     else:
         for one in missing:
             run_one(one)
-    return [row for one in ones if (row := found_row(one)) is not None]
+    found = found_rows(given)
+    return [found[name] for one in ones if (name := name_of(wanted_row(one))) in found], failed
 
 
 def told(ended: Ended) -> None:
-    end = "" if ended.how == "done" else f"\n{ended.said}"
+    end = "" if ended.how == "done" else f"\n{ended.said[-800:]}"
     print(f"{ended.name}: {ended.how} after {ended.seconds:.0f} s{end}", flush=True)
 
 
@@ -124,7 +126,7 @@ def command_of(one: argparse.Namespace) -> list[str]:
             words.append(f"--{name.replace('_', '-')}")
         elif isinstance(value, list):
             continue  # what a sweep goes through
-        elif value not in (None, False, ""):
+        elif value is not None and value is not False and value != "":
             words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 
@@ -155,13 +157,14 @@ def chosen(rows: Sequence[Row], one: argparse.Namespace) -> dict[str, float]:
     return best
 
 
-def sweep(given: argparse.Namespace) -> list[Row]:
+def sweep(given: argparse.Namespace) -> tuple[list[Row], list[str]]:
     """First what is chosen on held-out images, then the comparison on test images."""
-    held = run_all(swept(given), given)
+    held, failed = run_all(swept(given), given)
     print("chosen on held-out training images\n" + table(held), flush=True)
     test = changed(given, held_out=0)
     finals = [changed(one, distill=distill) for one in cases(test) for distill in given.distills]
-    return run_all([changed(one, **chosen(held, one)) for one in finals], given)
+    rows, failed_too = run_all([changed(one, **chosen(held, one)) for one in finals], given)
+    return rows, failed + failed_too
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -198,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--cifar", required=True, help="folder with the binary version of CIFAR-10")
     made.add_argument("--checkpoints", required=True, type=Path, help=f"folder with {', '.join(CHECKPOINTS.values())}")
-    made.add_argument("--epochs", type=int, default=40, help="training epochs of every method; 0: the cuts alone")
+    made.add_argument("--epochs", type=int, default=40, help="of every method, 2 or more; 0: the cuts alone")
     made.add_argument("--distill", type=float, default=0.0, help="share of the dense network's soft loss, for all")
     made.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the training of every method")
     made.add_argument("--compile", action="store_true", help="training steps through torch.compile")
@@ -236,7 +239,10 @@ def main() -> None:
     ones = list(cases(given))
     with torch_pruning_at(given.peer, asked=any(one.methods in PEERS for one in ones)) as peer:
         given = changed(given, peer=peer)
-        print(table(sweep(given) if given.sweep else run_all(list(cases(given)), given)))
+        rows, failed = sweep(given) if given.sweep else run_all(list(cases(given)), given)
+    print(table(rows))
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the same augmentation, optimizer and schedule. What searches (ADMM, group lasso,
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 import compressor
 from benchmarks.peer import INPUT, cut_once, sparse_cut
+from benchmarks.side_by_side import append_line
 from compressor.asking import PruneSettings, Recipe, Recovery
 from compressor.cost import count_macs
 from compressor.data import open_data, open_task
@@ -43,12 +43,10 @@ Row = dict[str, Any]
 
 
 class Course(Silent):
-    """Writes what every epoch came to as a line, at once."""
+    """Writes what every epoch came to as a line under the name of the run, at once; many runs share one file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._stage, self._epoch, self._began = path, "", 0, time.perf_counter()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+    def __init__(self, path: Path, run: str) -> None:
+        self._path, self._run, self._stage, self._epoch, self._began = path, run, "", 0, time.perf_counter()
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._epoch = stage, 0
@@ -63,8 +61,7 @@ class Course(Silent):
         self.write({"stage": self._stage, "epoch": self._epoch, "seconds": seconds, **values})
 
     def write(self, line: Row) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._path, {"part": "cifar", "run": self._run, **line})
 
 
 def open_images(given: argparse.Namespace) -> ArraySource:
@@ -90,8 +87,8 @@ def recipe(given: argparse.Namespace, epochs: int, *, taught: bool = True) -> Re
 
 
 def n_search(given: argparse.Namespace, method: str) -> int:
-    """Epochs before the cut."""
-    return round(0.4 * given.epochs) if method in (*SEARCHES, "peer sparse", "peer inner") else 0
+    """Epochs before the cut; those after it are at least one, too."""
+    return max(1, round(0.4 * given.epochs)) if method in (*SEARCHES, "peer sparse", "peer inner") else 0
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Dense against compact on an NVIDIA GPU, everything in one script: `python -m benchmarks.gpu --out gpu.json`.
+"""Dense against compact on an NVIDIA GPU, a part of benchmarks/gpu.py: `python -m benchmarks.gpu_latency --out FILE`.
 
 CaffeNet with conv2-conv5 at 13.2x and ResNet-50 at half and a quarter of its MACs, cut by magnitude without training
 (latency does not depend on what the weights are), compacted by the tool, and timed beside the dense network by the
@@ -8,8 +8,7 @@ device's own clock, both in turn in every round:
 - the whole network in torch, in float32 and bfloat16; at batch 1 as a CUDA graph too, for there the launches of the
   kernels are what takes time, and those a smaller network has just as many of;
 - the whole network in onnxruntime's CUDA provider, where that is installed, through `compressor.timing.bench`;
-- a training step under ADMM against a plain one;
-- benchmarks/cifar10.py with the arguments in --cifar, where it is there.
+- a training step under ADMM against a plain one.
 
 Only torch, numpy and this repository are needed. Without a GPU everything runs small on the CPU, which checks the
 script and measures nothing that counts; the JSON file says so. It is written after every part.
@@ -21,9 +20,7 @@ import argparse
 import importlib.util
 import json
 import platform
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from benchmarks.resnet50 import ResNet50
 from compressor.asking import Admm, Cut, PruneSettings
 from compressor.atomic import atomic_write
 from compressor.axes import find_units
@@ -66,53 +64,14 @@ class Setting:
         return self.device.type == "cuda"
 
 
-class Bottleneck(nn.Module):
-    """The block of ResNet-50, stride in its 3×3 convolution."""
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
-        self.shortcut = None
-        if stride != 1 or inputs != 4 * width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
-
-
-class ResNet50(nn.Module):
-    """As torchvision's, 25,557,032 parameters; written out so that the script needs no torchvision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        blocks, inputs = [], 64
-        for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-            for i in range(depth):
-                blocks.append(Bottleneck(inputs, width, stride if i == 0 else 1))
-                inputs = 4 * width
-        self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(2048, 1000)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        return self.fc(self.blocks(x).mean((2, 3)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Dense against compact on an NVIDIA GPU.")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/gpu.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/gpu_latency.json"))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 256])
     parser.add_argument("--ratio", type=float, default=13.2, help="dense ÷ kept weights of CaffeNet's conv2-conv5")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=0.02, help="least time of one timed block")
-    parser.add_argument("--cifar", default="", help="arguments for benchmarks/cifar10.py")
     parser.add_argument("--cpu", action="store_true", help="run small on the CPU even where there is a GPU")
     options = parser.parse_args()
     on_gpu = torch.cuda.is_available() and not options.cpu
@@ -418,26 +377,10 @@ def settle(setting: Setting) -> None:
         torch.cuda.synchronize()
 
 
-def part_cifar(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
-    """The runs of benchmarks/cifar10.py, in a process of their own."""
-    script = Path(__file__).with_name("cifar10.py")
-    if not script.is_file():
-        return {"skipped": f"there is no {script.name}"}
-    if not options.cifar:
-        return {"skipped": "no --cifar: give the arguments of benchmarks/cifar10.py, with the place of the data"}
-    command = [sys.executable, "-m", "benchmarks.cifar10", *shlex.split(options.cifar)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parents[1])
-    print(done.stdout[-4000:])
-    if done.returncode:
-        raise RuntimeError(f"benchmarks.cifar10 ended with {done.returncode}: {done.stderr[-600:]}")
-    return {"command": shlex.join(command[1:]), "output": done.stdout[-20000:]}
-
-
 PARTS: dict[str, Callable[[Setting, argparse.Namespace], dict[str, Any]]] = {
     "caffenet": part_caffenet,
     "resnet50": part_resnet50,
     "admm": part_admm,
-    "cifar": part_cifar,
 }
 
 

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 
 import compressor
-from benchmarks.cifar10 import CHECKPOINTS, INPUT
+from benchmarks.cifar10_runs import CHECKPOINTS
+from benchmarks.peer import INPUT
 from compressor.asking import PruneSettings, Recovery
 from compressor.cli.memory import keep_freed_memory
 from compressor.data import open_data, open_task

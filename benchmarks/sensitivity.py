@@ -19,7 +19,7 @@ import torch
 
 from compressor import load, open_data
 from compressor.analysis.cuts import Cut, plan_cuts
-from compressor.analysis.sensitivity import RATIOS, _Scan, scan_sensitivity
+from compressor.analysis.sensitivity import _Scan, scan_sensitivity
 from compressor.asking import ScanSettings
 from compressor.axes import find_units
 from compressor.data import Batch, DataSource, open_task
@@ -62,7 +62,7 @@ def main() -> None:
     program = load(options.model, arch=options.arch, data=options.data)
     data = open_data(options.data)
     spread = Spread(data, options.samples)
-    print(f"{options.arch}, {options.samples} samples, shares {RATIOS}, 1 thread, CPU seconds")
+    print(f"{options.arch}, {options.samples} samples, shares {ScanSettings().shares}, 1 thread, CPU seconds")
     for pattern in options.patterns.split(","):
         if not compare(program, data, spread, pattern, options.naive_cuts):
             sys.exit("the two loops disagree")

@@ -10,14 +10,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ROOT = Path(__file__).parents[1]
-_TAIL = 800
+_TAIL = 4000
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,12 @@ class Ended:
     seconds: float
     said: str
 
-    def line(self) -> str:
-        return json.dumps(asdict(self)) + "\n"
-
 
 def side_by_side(
     jobs: Sequence[Job], logs: Path, *, processes: int, seconds: float | None = None,
     environment: Mapping[str, str] | None = None, on_end: Callable[[Ended], None] | None = None,
 ) -> list[Ended]:  # fmt: skip
-    """How each job ended, in the order of the jobs; all that they say is in `logs`, a file for each."""
+    """How each job ended, in the order of the jobs; `logs` keeps all that those said that were not done."""
     logs.mkdir(parents=True, exist_ok=True)
     until = None if seconds is None else time.monotonic() + seconds
     with ThreadPoolExecutor(max(processes, 1)) as pool:
@@ -77,14 +74,29 @@ def _run(job: Job, logs: Path, until: float | None, environment: dict[str, str])
             process.wait()
             code = None
     how = "out of time" if code is None else "done" if code == 0 else "failed"
-    return Ended(job.name, how, round(time.monotonic() - began, 1), log.read_text(errors="replace")[-_TAIL:])
+    said = log.read_text(errors="replace")[-_TAIL:]
+    if how == "done":
+        log.unlink()
+    return Ended(job.name, how, round(time.monotonic() - began, 1), said)
 
 
-def json_lines(path: Path) -> Iterator[dict[str, object]]:
-    """Objects of a file of one a line; a last line that a process did not finish is left out."""
-    if path.is_file():
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
+def append_line(path: Path, line: Mapping[str, object]) -> None:
+    """One more line of a file that several processes write: in a single call, so that none is torn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a file of one a line, none where there is no file; what a machine that died left unfinished is left
+    out."""
+    found = []
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found

@@ -1,7 +1,7 @@
 """A network that is asked and never trained, its weights cast once; it must never change the module that was given.
 
-Autocast keeps a cast weight for one forward pass, and casts those of a network without gradients at every use: of a
-ResNet-56 some sixty small kernels in every step, for the same numbers.
+Autocast forgets a cast weight at the end of its block, so that every step casts all of a teacher's again: of a
+ResNet-56 some sixty small kernels, for the same numbers.
 """
 
 from __future__ import annotations
