@@ -57,10 +57,9 @@ def retrain(
     program.check_masks()
     check_batch_size(program, recipe)
     clock = Clock()
-    teacher = None if teacher is None else widened(teacher)
+    stored, program, teacher = program, widened(program), teacher and widened(teacher)  # small steps need float32
     taught_by = None if teacher is None else teacher.clone().module
     source, task = with_targets(in_batches_of(given, program.fixed_batch), task, taught_by)
-    stored, program = program, widened(program)
     tuned = program.clone()
     task, progress = task or open_task(None), progress or Silent()
     form = None if recipe is None else find_form(program, model, source, task, progress)
@@ -74,8 +73,7 @@ def retrain(
     if recovery and point is None:
         healing = Clock()
         found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment)
-        row = StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found)
-        stages.append(row)
+        stages.append(StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found))
     if recipe is None:
         return _rounded(tuned, stored), _report(stages, tuned, trainer, None, clock.seconds)
     tuned.module.to(device)
@@ -86,8 +84,7 @@ def retrain(
     tuned = _rounded(tuned, stored)
     history, metrics = epoch_rows(result.history), trainer.evaluate(tuned)
     last = StageRow("retrain", ratio, _left(tuned), len(history), clock.seconds, metrics, history=history)
-    keeps_best = recipe.keep == "best"
-    return tuned, _report([*stages, last], tuned, trainer, result.stopped, clock.seconds, keeps_best=keeps_best)
+    return tuned, _report([*stages, last], tuned, trainer, result.stopped, clock.seconds, recipe.keep == "best")
 
 
 def _rounded(tuned: Program, stored: Program) -> Program:
@@ -103,7 +100,7 @@ def _hooks(program: Program, alternate: bool, freeze: Sequence[str]) -> list[Ste
 
 def _report(
     stages: Sequence[StageRow], tuned: Program, trainer: Trainer, stopped: str | None, seconds: float,
-    *, keeps_best: bool = False,
+    keeps_best: bool = False,
 ) -> RetrainReport:  # fmt: skip
     """The history stands once, beside the stages."""
     rows = tuple(replace(row, history=()) for row in stages)

@@ -271,10 +271,15 @@ def test_model_without_an_onnx_form_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bfloat16_is_refused(tmp_path: Path) -> None:
+def test_bfloat16_is_written_as_float32_and_that_is_said(tmp_path: Path) -> None:
     program = capture(nn.Linear(4, 2).to(torch.bfloat16), [InputSpec("x", (None, 4))])
-    with pytest.raises(ModelError, match="convert the weights to float32"):
-        export_onnx(program, tmp_path / "m.onnx")
+    report = export_onnx(program, tmp_path / "m.onnx")
+    assert report.notes == (
+        "the weights are bfloat16 and the file holds float32: onnxruntime has no CPU kernels for bfloat16",
+    )
+    (weight,) = [t for t in onnx.load(tmp_path / "m.onnx").graph.initializer if len(t.dims) == 2]
+    assert weight.data_type == onnx.TensorProto.FLOAT
+    assert program.parameters["weight"].dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

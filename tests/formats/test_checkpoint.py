@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, OutputError
 from compressor.formats import from_bytes, load, save, to_bytes
+from compressor.formats.checkpoint import SCHEMA
 from compressor.models import build
 from compressor.program import InputSpec, Program, Step, capture
 
@@ -273,8 +274,8 @@ def test_an_edit_is_found(content: dict[str, Any], what: str) -> None:
 
 
 def test_a_newer_schema_asks_for_an_update(content: dict[str, Any]) -> None:
-    content["compressor"]["schema"] = 2
-    with pytest.raises(ModelError, match=r"written by a newer compress \(schema 2.*update"):
+    content["compressor"]["schema"] = SCHEMA + 1
+    with pytest.raises(ModelError, match=rf"written by a newer compress \(schema {SCHEMA + 1}.*update"):
         load(_stored(content))
 
 
