@@ -27,6 +27,7 @@ from compressor.program.record import Record, Step
 from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs, misfit, other_lengths, parse_input
+from compressor.program.tables_of_numbers import open_heads
 from compressor.program.tapped import is_same_graph, landmarks, tapped
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "misfit",
     "of_same_kind",
     "open_choices",
+    "open_heads",
     "open_response_norms",
     "other_lengths",
     "own_positions",

@@ -19,7 +19,7 @@ from compressor.cost import (
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, open_choices, open_response_norms, own_positions
+from compressor.program import Program, open_choices, open_heads, open_response_norms, own_positions
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -118,8 +118,8 @@ def _opened(program: Program, settings: PruneSettings) -> Program:
     program = open_response_norms(program)
     if settings.pattern.experts:
         program = open_choices(program)
-    if settings.pattern.units is not None and not settings.walk.keep_heads:
-        program = own_positions(program)
+    if settings.pattern.units is not None:
+        program = open_heads(program) if settings.walk.keep_heads else own_positions(program)
     return select_inputs(program) if settings.select_inputs else program
 
 
