@@ -27,7 +27,7 @@ from compressor.exporting import export_huggingface, export_onnx
 from compressor.formats import load
 from compressor.models.external import imported_beside_any_torch
 from compressor.models.widths import name_of
-from compressor.program import Program, all_lengths
+from compressor.program import Program, all_lengths, open_heads
 from compressor.pruning import prune
 from compressor.pruning.uniform import find_roles
 from tests.models.tiny_transformers import SMALL, save_small
@@ -62,7 +62,7 @@ def check(name: str, library: Any) -> dict[str, Any]:
             found["lengths"] = sorted(all_lengths(program.inputs))
             found["batch"] = program.has_dynamic_batch
             found["notes"] = list(program.record.notes)
-            found["head"] = bool(find_units(program, WalkOptions(keep_heads=True)).heads.any())
+            found["head"] = bool(find_units(open_heads(program), WalkOptions(keep_heads=True)).heads.any())
             smaller = step(found, "channel", lambda: cut(program))
             step(found, "exact", lambda: cut(program, through_norm="exact"))
             step(found, "onnx", lambda: export_onnx(smaller or program, here / "net.onnx", batch_sizes=(1, 3)))

@@ -78,6 +78,7 @@ TOGETHER: Mapping[str, str] = {
     "exporting/test_huggingface.py": "models/hf_directory pruning/uniform",
     "cli/test_transformers_walk.py": "cli/directory formats/text_form",
     "data/test_text.py": "data/tokens",
+    "data/test_tables.py": "data/held data/image_tables data/saved data/splits data/tarred",
     "models/test_architectures.py": "models/alexnet models/lenet models/resnet_cifar models/vgg",
     "exporting/test_verify.py": "formats/onnx_session",
     "data/test_order.py": "data/passes data/source",

@@ -15,7 +15,7 @@ from compressor.asking import WalkOptions
 from compressor.axes import Keep, UnitMap, find_units
 from compressor.cost import count_activations, count_macs, macs_of_layers, uncounted_operators
 from compressor.data import DataSource, Task, in_batches_of
-from compressor.program import Layer, Program, TensorShape, find_layers, layer_name, own_positions
+from compressor.program import Layer, Program, TensorShape, find_layers, layer_name, open_heads, own_positions
 from compressor.sparsity import free_units
 from compressor.training import evaluate_where_possible
 from compressor.units import Macs, Params, format_dtype
@@ -43,7 +43,7 @@ def analyze(
     program.check_masks()
     data = in_batches_of(data, program.fixed_batch)
     walk = options or WalkOptions.from_mapping(program.record.walk)
-    program = program if walk.keep_heads else own_positions(program)
+    program = open_heads(program) if walk.keep_heads else own_positions(program)
     units = find_units(program, walk)
     layers = find_layers(program)
     owners = _owners(layers)

@@ -164,7 +164,7 @@ def _bound(node: Node) -> Mapping[str, Any]:
 @rewrites(families.VIEW, families.RESHAPE, families.EXPAND, families.FILLED, families.UNFILLED)
 def _sizes_argument(node: Node, sizes: Sizes) -> None:
     """Constant sizes become the new ones; one that is computed from the batch becomes -1 if it changes, or its share
-    where a dimension is stretched to it."""
+    where a dimension is stretched to it or another size is inferred already."""
     name = "shape" if node.target in families.RESHAPE else "size"
     value = sizes.value(node)
     assert isinstance(value, Value)
@@ -172,7 +172,7 @@ def _sizes_argument(node: Node, sizes: Sizes) -> None:
     for dim, size in enumerate(given):
         if isinstance(size, int):
             given[dim] = wanted[dim] if size != -1 else -1
-        elif wanted[dim] != value.sizes[dim] and node.target in families.EXPAND:
+        elif wanted[dim] != value.sizes[dim] and (node.target in families.EXPAND or -1 in _bound(node)[name]):
             given[dim] = _share_of(size, wanted[dim], value.sizes[dim], node)
         elif wanted[dim] != value.sizes[dim]:
             given[dim] = -1

@@ -28,6 +28,7 @@ from compressor.program.response_norm import open_response_norms
 from compressor.program.shapes import TensorShape, infer_shapes
 from compressor.program.spec import Inputs, InputSpec, all_lengths, as_specs, misfit, other_lengths, parse_input
 from compressor.program.stored_type import half_type, has_halves, narrowed, taking_float32, widened
+from compressor.program.tables_of_numbers import open_heads
 from compressor.program.tapped import is_same_graph, landmarks, tapped
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "narrowed",
     "of_same_kind",
     "open_choices",
+    "open_heads",
     "open_response_norms",
     "other_lengths",
     "own_positions",

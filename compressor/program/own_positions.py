@@ -8,6 +8,8 @@ that goes from one layer would go from all.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.fx import Graph, Node
@@ -19,18 +21,19 @@ from compressor.program.shapes import TensorShape
 from compressor.program.unread import erase_unread
 
 
-def own_positions(program: Program) -> Program:
+def own_positions(program: Program, among: Collection[str] | None = None) -> Program:
     """The program with its own copy of a buffer, and of what is computed from it, for each place where weights or what
-    they made meet that. A program in which there is one such place at most comes back as it is.
+    they made meet that; of buffers `among` these names alone, where they are given. A program in which there is one
+    such place at most comes back as it is.
     """
-    shared = _shared(program)
+    shared = _shared(program, among)
     if not shared:
         return program
     graph = copy.deepcopy(program.module.graph)
     nodes = {node.name: node for node in graph.nodes}
     tensors = program.module.tensors()
-    for meeting, cone in shared:
-        _copy_cone(graph, nodes, [nodes[name] for name in cone], nodes[meeting], tensors)
+    for meeting in shared:
+        _copy_cone(graph, nodes, meeting, tensors)
     erase_unread(graph)
     graph.lint()
     return program.replace(module=_module(program, tensors, graph))
@@ -43,19 +46,34 @@ def _module(program: Program, tensors: dict[str, Tensor], graph: Graph) -> Progr
     return module
 
 
-def _shared(program: Program) -> list[tuple[str, list[str]]]:
-    """Every such place but the first of a buffer, as the value that is met, with what makes it of the buffer."""
+@dataclass(frozen=True)
+class _Meeting:
+    """A value that is made of buffers, what makes it of them, and who meets it there, all by name."""
+
+    value: str
+    cone: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+def _shared(program: Program, among: Collection[str] | None) -> list[_Meeting]:
+    """Every such place but the first of a buffer. Where all is asked for, what reads one value is one place: queries
+    and keys of a layer read the same angles. Of `among`, each reader is a place: all layers read the same slopes.
+    """
     parameters = program.parameters
     of_weights: set[Node] = set()
     cones: dict[Node, list[Node]] = {}
     met: dict[str, int] = {}
-    found: list[tuple[str, list[str]]] = []
+    found: list[_Meeting] = []
     for node in program.module.graph.nodes:
         if (node.op == "get_attr" and str(node.target) in parameters) or not of_weights.isdisjoint(
             node.all_input_nodes
         ):
             of_weights.add(node)
-        elif node.op == "get_attr" and _is_table(program.shapes.get(node.name)):
+        elif (
+            node.op == "get_attr"
+            and _is_table(program.shapes.get(node.name))
+            and (among is None or str(node.target) in among)
+        ):
             cones[node] = [node]
         elif node.op == "call_function" and any(source in cones for source in node.all_input_nodes):
             parts = (part for source in node.all_input_nodes for part in cones.get(source, ()))
@@ -64,10 +82,12 @@ def _shared(program: Program) -> list[tuple[str, list[str]]]:
         if node.op != "call_function" or of_weights.isdisjoint(node.users):
             continue
         buffers = [str(part.target) for part in cone if part.op == "get_attr"]
-        if any(met.get(name) for name in buffers):
-            found.append((node.name, [part.name for part in cone]))
-        for name in buffers:
-            met[name] = met.get(name, 0) + 1
+        readers = [user.name for user in node.users if user in of_weights or among is None]
+        for place in [readers] if among is None else [[reader] for reader in readers]:
+            if any(met.get(name) for name in buffers):
+                found.append(_Meeting(node.name, tuple(part.name for part in cone), tuple(place)))
+            for name in buffers:
+                met[name] = met.get(name, 0) + 1
     return found
 
 
@@ -75,16 +95,15 @@ def _is_table(shape: object) -> bool:
     return isinstance(shape, TensorShape) and shape.dtype.is_floating_point and shape.numel > 1
 
 
-def _copy_cone(
-    graph: Graph, nodes: dict[str, Node], cone: list[Node], meeting: Node, tensors: dict[str, Tensor]
-) -> None:
-    """Copies of what makes a value, in front of it, and the copy in its place."""
+def _copy_cone(graph: Graph, nodes: dict[str, Node], meeting: _Meeting, tensors: dict[str, Tensor]) -> None:
+    """Copies of what makes a value, in front of whoever meets it first, and the copy in its place there."""
     made: dict[Node, Node] = {}
-    with graph.inserting_before(meeting):
-        for part in cone:
+    value, readers = nodes[meeting.value], {nodes[name] for name in meeting.readers}
+    with graph.inserting_before(value.next):
+        for part in (nodes[name] for name in meeting.cone):
             made[part] = graph.node_copy(part, lambda source: made.get(source, source))
             if part.op == "get_attr":
                 name = free_name(str(part.target), tensors)
                 tensors[name] = tensors[str(part.target)].detach().clone()
                 made[part].target = name
-    meeting.replace_all_uses_with(made[meeting], delete_user_cb=lambda user: user not in made.values())
+    value.replace_all_uses_with(made[value], delete_user_cb=lambda user: user in readers)

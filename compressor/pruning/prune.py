@@ -20,7 +20,15 @@ from compressor.cost import (
 )
 from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
-from compressor.program import Program, narrowed, open_choices, open_response_norms, own_positions, widened
+from compressor.program import (
+    Program,
+    narrowed,
+    open_choices,
+    open_heads,
+    open_response_norms,
+    own_positions,
+    widened,
+)
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -92,15 +100,7 @@ def prune(
     program = widened(stored) if _trains(settings) else stored
     settings = resolved(settings, stopwatch)
     progress = progress or Silent()
-    preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
-    if preferences.trouble is not None:
-        progress.note(preferences.trouble)
-    routed = routed_of(program, settings, data, progress)
-    units = units_of(program, settings, progress.note, routed)
-    blocks = layers_of(program, settings, progress.note)
-    order = order_of(program, settings, data, progress, blocks)
-    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed, blocks))
-    selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
+    units, selector, preferences = _selection(program, settings, data, stopwatch, progress)
     form = _form(program, model, settings, data, task, progress)
     run = _Run(program, settings, units, selector, data, task, progress, resume_file, preferences, form)
     timed = speedup if settings.of == "latency" else None
@@ -115,6 +115,25 @@ def prune(
     report = report_of(program, pruned, units, selector, settings, stages, clock.seconds, measured)
     lost = worsened(stages, run.task, keeps_best=any(recipe.keep == "best" for recipe in settings.recipes))
     return pruned, replace(report, warnings=(*report.warnings, *lost))
+
+
+def _selection(
+    program: Program, settings: PruneSettings, data: DataSource | None, stopwatch: Stopwatch | None, progress: Progress
+) -> tuple[UnitMap, Selector, Preferences]:
+    """Units, what selects among them, and the widths that the machine likes.
+
+    Raises:  RatioError if the ratio is infeasible, PatternError if nothing can be pruned.
+    """
+    preferences = find_preferences(stopwatch) if settings.likes_widths else USUAL
+    if preferences.trouble is not None:
+        progress.note(preferences.trouble)
+    routed = routed_of(program, settings, data, progress)
+    units = units_of(program, settings, progress.note, routed)
+    blocks = layers_of(program, settings, progress.note)
+    order = order_of(program, settings, data, progress, blocks)
+    selector = make_selector(program, units, Choice(settings, stopwatch, preferences, order, routed, blocks))
+    selector.select(program.parameters, settings.ratio, program.masks)  # infeasible is found before hours of training
+    return units, selector, preferences
 
 
 def _trains(settings: PruneSettings) -> bool:
@@ -133,8 +152,8 @@ def _opened(program: Program, settings: PruneSettings) -> Program:
     program = open_response_norms(program)
     if settings.pattern.experts:
         program = open_choices(program)
-    if settings.pattern.units is not None and not settings.walk.keep_heads:
-        program = own_positions(program)
+    if settings.pattern.units is not None:
+        program = open_heads(program) if settings.walk.keep_heads else own_positions(program)
     return select_inputs(program) if settings.select_inputs else program
 
 

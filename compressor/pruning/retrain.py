@@ -71,9 +71,7 @@ def retrain(
     ratio = tuned.n_parameters / _left(tuned)
     stages = list(point.stages) if point else [StageRow("before", ratio, _left(tuned), 0, 0.0, trainer.evaluate(tuned))]
     if recovery and point is None:
-        healing = Clock()
-        found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment)
-        stages.append(StageRow("recovered", ratio, _left(tuned), 0, healing.seconds, trainer.evaluate(tuned), found))
+        stages.append(_recovered(trainer, tuned, ratio, recovery, teacher, recipe))
     if recipe is None:
         return _rounded(tuned, stored), _report(stages, tuned, trainer, None, clock.seconds)
     tuned.module.to(device)
@@ -85,6 +83,15 @@ def retrain(
     history, metrics = epoch_rows(result.history), trainer.evaluate(tuned)
     last = StageRow("retrain", ratio, _left(tuned), len(history), clock.seconds, metrics, history=history)
     return tuned, _report([*stages, last], tuned, trainer, result.stopped, clock.seconds, recipe.keep == "best")
+
+
+def _recovered(
+    trainer: Trainer, tuned: Program, ratio: float, recovery: Recovery, teacher: Program | None, recipe: Recipe | None
+) -> StageRow:
+    """What healing in place came to."""
+    clock = Clock()
+    found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment)
+    return StageRow("recovered", ratio, _left(tuned), 0, clock.seconds, trainer.evaluate(tuned), found)
 
 
 def _rounded(tuned: Program, stored: Program) -> Program:
