@@ -15,6 +15,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from torch._C import FunctionSchema
@@ -28,6 +29,13 @@ default_collate: Callable[[list[Any]], Any] = _utils.default_collate
 
 Overload: TypeAlias = "OpOverload[..., Any]"
 """One operator of torch's, or of somebody else's, as a graph calls it."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """While it is entered, `__torch_dispatch__` sees every operator that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
 
 
 def is_overload(target: object) -> TypeIs[Overload]:

@@ -38,7 +38,7 @@ class Table:
     columns: tuple[str, ...]
     n: int
     cell: Callable[[int, str], Any]
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def named(self, names: Sequence[str]) -> str | None:
         """The first of these names that a column has."""
@@ -50,7 +50,11 @@ class Table:
 
     def rows(self, numbers: Sequence[int]) -> Table:
         """Only the rows with these numbers."""
-        return replace(self, n=len(numbers), cell=lambda i, name: self.cell(numbers[i], name))
+
+        def cell(i: int, name: str) -> Any:
+            return self.cell(numbers[i], name)
+
+        return replace(self, n=len(numbers), cell=cell)
 
 
 def joined(tables: Sequence[Table]) -> Table:

@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor.errors import ModelError
 from compressor.formats.names import shown
 from compressor.program.element_types import ELEMENT_TYPES
+from compressor.typed_torch import split
 
 _PART = 1 << 20
 """Elements that are looked at together."""
@@ -42,7 +43,7 @@ def check_finite(tensors: Mapping[str, Tensor], parameters: Container[str]) -> N
         if not tensor.is_floating_point():
             continue
         # The sum is finite almost always when all are; by parts, because each is copied into float64 for it.
-        parts = tensor.detach().reshape(-1).split(_PART)
+        parts = split(tensor.detach().reshape(-1), _PART)
         if all(bool(torch.isfinite(part.sum(dtype=torch.float64))) for part in parts):
             continue
         wrong = torch.isnan(tensor) if name not in parameters else ~torch.isfinite(tensor)

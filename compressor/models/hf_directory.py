@@ -131,7 +131,8 @@ def _weightless() -> Generator[None]:
     def replaced(owner: nn.Module, name: str, value: Any) -> nn.Parameter | None:
         return nn.Parameter(value.detach().to("meta"), value.requires_grad) if isinstance(value, nn.Parameter) else None
 
-    handle = register_module_parameter_registration_hook(replaced)
+    register: Any = register_module_parameter_registration_hook  # its stubs leave out that a hook may return one
+    handle = register(replaced)
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from compressor.narrowing import is_mapping, is_row
-from compressor.typed_torch import from_numpy
+from compressor.typed_torch import from_numpy, split
 
 Judgment: TypeAlias = Literal["limit", "own rounding", "runtime noise", "sensitivity"]
 """What an agreement was judged by.
@@ -322,7 +322,7 @@ def _farthest(reference: Tensor, other: Tensor) -> float:
 
 
 def _parts(values: Tensor) -> tuple[Tensor, ...]:
-    return values.reshape(-1).split(_PART)
+    return split(values.reshape(-1), _PART)
 
 
 def _largest(values: Tensor) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+
+from compressor.typed_torch import DispatchMode
 
 aten = torch.ops.aten
 
@@ -28,7 +29,7 @@ def default_type(dtype: torch.dtype) -> Generator[None]:
         torch.set_default_dtype(before)
 
 
-class _ComputingIn(TorchDispatchMode):
+class _ComputingIn(DispatchMode):
     """Casts what every operator reads; what an operator writes into keeps its type, and others follow it."""
 
     def __init__(self, dtype: torch.dtype) -> None:

@@ -68,7 +68,7 @@ def with_short_examples(program: Program) -> Program:
     """The program with free dimensions as short as its size asks for: what is checked on 128 tokens of a small network
     is checked on fewer of a large one, at as many other lengths and batches, in the same time."""
     lengths = all_lengths(program.inputs)
-    short = dict(lengths)
+    short: dict[str, int] = dict(lengths)
     while short and math.prod(short.values()) * program.n_parameters > _MOST_PRODUCTS:
         halved = {name: max(size // 2, _LEAST_LENGTH) for name, size in short.items()}
         if halved == short:

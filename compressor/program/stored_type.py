@@ -83,7 +83,8 @@ def taking_float32(program: Program) -> Program:
         with graph.inserting_after(node):
             cast = graph.call_function(aten.to.dtype, (node, spec.torch_dtype))
         cast.meta = {"where": node.meta.get("where", "")}
-        node.replace_all_uses_with(cast, delete_user_cb=lambda user, own=cast: user is not own)
+        node.replace_all_uses_with(cast)
+        cast.args = (node, spec.torch_dtype)
     module = ProgramModule(program.module.tensors(), graph)
     module.training = program.module.training
     inputs = tuple(replace(s, dtype="float32") if s.torch_dtype in HALVES else s for s in program.inputs)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compressor.training.devices import forked_rng
+from compressor.typed_torch import DispatchMode
 
 
 class Teacher:
@@ -45,7 +46,7 @@ class Teacher:
         self._cast = {name: parameters[name].detach().to(self._dtype) for name in watching.cast_only()}
 
 
-class _Readers(TorchDispatchMode):
+class _Readers(DispatchMode):
     """Sees who reads parameters: casts to `dtype`, and anything else."""
 
     def __init__(self, parameters: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
@@ -61,7 +62,7 @@ class _Readers(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         is_cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == self._dtype
-        leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+        leaves = tree_leaves((args, kwargs))
         names = {self._names[id(leaf)] for leaf in leaves if id(leaf) in self._names}
         (self._cast if is_cast else self._read).update(names)
         return func(*args, **kwargs)
