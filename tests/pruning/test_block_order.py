@@ -96,7 +96,7 @@ def test_without_data_random_inputs_are_taken_and_that_is_said() -> None:
 
 
 def test_outputs_count_alike_however_large_they_are() -> None:
-    small, large, nothing = torch.ones(2, 3), torch.full((2, 5), 100.0), torch.zeros(2, 1)
+    small, large, nothing = (torch.full((2, 3), n, dtype=torch.float64) for n in (1.0, 100.0, 0.0))
     assert _distance((small, large), (small / 2, large / 2)) == pytest.approx(0.25)
     assert _distance((small, large), (small, large * 2)) == pytest.approx(0.5)
     assert _distance((nothing, small), (nothing, small)) == _distance((), ()) == 0.0
