@@ -175,7 +175,7 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "compared": lambda net, h: (h > 1).float(),
     "chosen": lambda net, h: torch.where(h > 1, h, -h),
     "strange": lambda net, h: torch.fft.fft(h).real,
-    "of_constants": lambda net, h: h * torch.std_mean(net.scale.flatten(), 0)[1],
+    "of_constants": lambda net, h: h * torch.std_mean(net.scale.expand(4, 3, 3), (1, 2))[1][:, None, None],
     "drawn": lambda net, h: h[:, 1:2] + torch.rand_like(net.scale),
     "thrown": lambda net, h: h[:, 1:2] + torch.bernoulli(net.scale.sigmoid()),
 }
