@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compressor.analysis.suffix import Steps, live_bytes
 from compressor.errors import ModelError
-from compressor.program import InputSpec, Program, capture
+from compressor.program import InputSpec, Program, ProgramModule, capture
 
 
 class Branches(nn.Module):
@@ -100,6 +100,26 @@ def test_a_graph_that_writes_into_memory_is_run_from_the_start() -> None:
         live = steps.begin([x])
         assert torch.equal(steps.outputs(live, start, {"fc.bias": steps.tensors["fc.bias"]}), wanted)
     assert torch.equal(x, given)
+
+
+def test_an_input_that_a_graph_writes_is_the_same_in_every_run() -> None:
+    """Capture copies such an input; a graph from a file may not."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(torch.ops.aten.add_.Scalar, (x, 1.0)))
+    steps = Steps(Program(ProgramModule({}, graph), (InputSpec("x", (None, 4)),)))
+    given = torch.zeros(2, 4)
+    live = steps.begin([given])
+    for _ in range(2):
+        assert torch.equal(steps.outputs(live, steps.first_reader([]), {}), torch.ones(2, 4))
+    assert not given.any()
+
+
+def test_the_first_reader_is_that_of_the_named_tensors_alone(program: Program) -> None:
+    steps, nodes = Steps(program), list(program.module.graph.nodes)
+    readers = {name: nodes[steps.first_reader([name])].name for name in ("stem.weight", "head.weight", "norm.bias")}
+    assert readers == {"stem.weight": "conv2d", "head.weight": "linear", "norm.bias": "batch_norm"}
+    assert steps.first_reader([]) == steps.end - 1
 
 
 def test_too_few_inputs_are_refused(program: Program) -> None:

@@ -175,8 +175,9 @@ FUNCTIONS: dict[str, Callable[[Operators, Tensor], Tensor]] = {
     "compared": lambda net, h: (h > 1).float(),
     "chosen": lambda net, h: torch.where(h > 1, h, -h),
     "strange": lambda net, h: torch.fft.fft(h).real,
-    "of_constants": lambda net, h: h * torch.std_mean(net.scale.flatten(), 0)[1],
+    "of_constants": lambda net, h: h * torch.std_mean(net.scale.expand(4, 3, 3), (1, 2))[1][:, None, None],
     "drawn": lambda net, h: h[:, 1:2] + torch.rand_like(net.scale),
+    "thrown": lambda net, h: h[:, 1:2] + torch.bernoulli(net.scale.sigmoid()),
 }
 
 
@@ -214,7 +215,7 @@ KNOWN = {
     "strange": 0, "gate": 2 / 4, "einsum": 0,
     "adaptive_max": 2 / 4, "adaptive_max_line": 2 / 4, "adaptive_max_padded": 2 / 4, "adaptive_max_at": 0,
     "largest_at": 0, "middle": 2 / 4, "middle_at": 0, "max_pool_found": 2 / 4, "max_pool_found_padded": 2 / 4,
-    "max_pool_at": 0, "passed_on": 2 / 4, "alpha": 2 / 4, "of_constants": 2 / 4, "drawn": 0,
+    "max_pool_at": 0, "passed_on": 2 / 4, "alpha": 2 / 4, "of_constants": 2 / 4, "drawn": 0, "thrown": 0,
 }  # fmt: skip
 """Share of the elements that must be found."""
 

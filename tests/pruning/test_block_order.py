@@ -14,7 +14,7 @@ from compressor.axes import find_blocks, without_blocks
 from compressor.data import Batch
 from compressor.program import Program
 from compressor.progress import Silent
-from compressor.pruning.block_order import _Outputs, block_order, order_of
+from compressor.pruning.block_order import _distance, _Outputs, block_order, order_of
 from compressor.sparsity import block_prices
 from tests.axes.residual_networks import residual_program
 
@@ -93,6 +93,13 @@ def test_without_data_random_inputs_are_taken_and_that_is_said() -> None:
     for other in ({"pattern": "channel"}, {"score": "l2"}):
         asked = PruneSettings(**{"ratio": 1.2, "pattern": "layer", "method": "magnitude", **other})
         assert order_of(program, asked, None, Saying()) is None
+
+
+def test_outputs_count_alike_however_large_they_are() -> None:
+    small, large, nothing = (torch.full((2, 3), n, dtype=torch.float64) for n in (1.0, 100.0, 0.0))
+    assert _distance((small, large), (small / 2, large / 2)) == pytest.approx(0.25)
+    assert _distance((small, large), (small, large * 2)) == pytest.approx(0.5)
+    assert _distance((nothing, small), (nothing, small)) == _distance((), ()) == 0.0
 
 
 class Counting(Silent):

@@ -84,6 +84,8 @@ def test_exchanges_take_from_one_width_and_give_to_another_in_whole_steps() -> N
     assert (moves % 4 == 0).all() and (moves[:, 2] == 0).all() and len(moves) > 20
     both = moves[(moves != 0).sum(1) == 2]
     assert len(both) and (both[:, 0] * both[:, 1] < 0).all()
+    alone = {int(moved[0]) for moved in _exchanges(*(np.array([n]) for n in (9, 4, 4, 64)))}
+    assert alone == {4, 5, 13, 17, 21, 25}, "whole steps from where it is, or the limit"
     search = search_of(selector(round_to=1))
     assert [search._steps(np.array(widths)).tolist() for widths in ([40, 100], [63, 64])] == [[1, 3], [1, 2]]
 
