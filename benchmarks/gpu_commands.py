@@ -33,7 +33,7 @@ def commands(folder: Path, device: str, provider: str) -> list[list[str]]:
         env
         analyze {MODEL} --sensitivity --pattern channel --data {DIGITS} --samples 200 {on}
         prune {MODEL} --method admm {cut} --epochs 1 --retrain-epochs 1 {short} -o FOLDER/pruned.pt
-        prune {MODEL} --score taylor {cut} --reconstruct 2 --retrain-epochs 1 {short} -o FOLDER/other.pt
+        prune {MODEL} --method magnitude --score taylor {cut} --reconstruct 2 --no-retrain {on} -o FOLDER/other.pt
         retrain FOLDER/pruned.pt --teacher {MODEL} {once} --precision bf16 -o FOLDER/trained.pt
         retrain FOLDER/pruned.pt {once} --compile -o FOLDER/compiled.pt
         compact FOLDER/pruned.pt {on} -o FOLDER/small.pt

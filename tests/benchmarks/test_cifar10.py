@@ -15,13 +15,14 @@ from torch import nn
 
 from benchmarks import cifar10, packed
 from benchmarks.cifar10 import cases, changed, chosen, command_of, found_rows, name_of, parser, swept, table, wanted_row
-from benchmarks.cifar10_runs import Course, allocation_power, n_search, open_images
+from benchmarks.cifar10_runs import POWER, Course, allocation_power, n_search, open_images
 from benchmarks.peer import cut_to, mac_counter, torch_pruning_at
 from compressor import capture, prune
 from compressor.asking import PruneSettings
 from compressor.cost import count_macs
 from compressor.models.resnet_cifar import ResNetCifar
 from compressor.program import InputSpec
+from compressor.sparsity.allocation import Rules, rank_scores
 
 
 def asked(*words: str) -> argparse.Namespace:
@@ -123,8 +124,16 @@ def test_the_power_changes_the_widths_and_is_gone_afterwards() -> None:
     assert widths(0.5) != widths(1.0) == [layer.kept for layer in prune(program, settings)[1].layers]
 
 
+def test_the_power_that_is_taken_away_is_the_one_of_the_product() -> None:
+    """The largest LAMP score of a group is 1, so that of its ranking is the group's size to the power."""
+    group = np.repeat([0, 1], [2, 8])
+    rules = Rules(group=group, free=np.ones(10, dtype=bool), floor=0.0, step=1)
+    ranked = rank_scores(np.arange(1.0, 11.0), rules, "global", "macs")
+    assert [ranked[group == g].max() for g in (0, 1)] == pytest.approx([2**POWER, 8**POWER])
+
+
 class Pruner:
-    """Halves nothing, but takes a filter of one layer at a time, as Torch-Pruning's steps do."""
+    """Takes one filter at a time, as Torch-Pruning's small steps do."""
 
     iterative_steps = 400
 
