@@ -44,6 +44,20 @@ def test_a_compiled_step_is_one_graph_with_its_teacher_and_its_loss(precision: A
     assert len(report.history) == 1
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_whoever_trains_many_times_is_compiled_every_time(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rounds and sweeps do. The twin shares its code, and the compiler gives up on it after some times."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode: compile(function, backend="eager"))
+    if not own:
+        monkeypatch.setattr("compressor.training.compiled._of_its_own", lambda function: function)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for _ in range(10):
+        fit(net(), data(), Classification(), Recipe(epochs=1, batch_size=16, compile=True))
+    assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10) == own
+
+
 @needs_compiler
 def test_compiled_training_cuts_the_same_and_ends_at_the_same_weights() -> None:
     program = capture(net(), InputSpec("x", (None, 6)))
