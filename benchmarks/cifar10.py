@@ -99,7 +99,8 @@ def run_all(ones: Sequence[argparse.Namespace], given: argparse.Namespace) -> tu
     missing = [one for one in ones if name_of(wanted_row(one)) not in found]
     if given.processes:
         threads = str(given.threads or max(1, (os.cpu_count() or 1) // given.processes))
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+        environment = dict.fromkeys(names, threads)
         jobs = [Job(name_of(wanted_row(one)), tuple(command_of(one))) for one in missing]
         ended = side_by_side(
             jobs, given.out / "logs", processes=given.processes, seconds=given.seconds, environment=environment,

@@ -24,6 +24,7 @@ from compressor.training import fit
 
 WAYS = (("fp32", False), ("bf16", False), ("bf16", True))
 EPOCH = 50_000 / 128
+ONE_CORE = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 def seconds_per_step(given: argparse.Namespace) -> float:
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cuda")
     made.add_argument("--depth", type=int, default=56, help="of the ResNet")
     made.add_argument("--batch", type=int, default=128)
-    made.add_argument("--steps", type=int, default=150, help="of each short epoch")
+    made.add_argument("--steps", type=int, default=50, help="of each short epoch")
     made.add_argument("--processes", type=int, default=8)
     made.add_argument("--one", action="store_true", help="one way in this process")
     made.add_argument("--precision", default="bf16", choices=("fp32", "bf16"), help="with --one")
@@ -97,7 +98,7 @@ def main() -> None:
             words = ["--precision", best["precision"], *(["--compile"] if best["compile"] else [])]
             words += ["--side-by-side", str(given.processes)]
             jobs = [Job(str(number), (*base, *words)) for number in range(given.processes)]
-            ended = side_by_side(jobs, Path(logs), processes=given.processes, environment={"OMP_NUM_THREADS": "1"})
+            ended = side_by_side(jobs, Path(logs), processes=given.processes, environment=ONE_CORE)
             failed += [e for e in ended if e.how != "done"]
     for row in json_lines(given.out / "rows.jsonl")[before:]:
         print(row)

@@ -87,3 +87,34 @@ def test_a_compiler_that_fails_is_an_error_of_the_option(monkeypatch: pytest.Mon
     with pytest.raises(TrainingError, match=r"--compile: .*no C\+\+ compiler found\nit needs") as raised:
         fit(net(), data(), Classification(), Recipe(epochs=1, compile=True))
     assert "more lines" not in str(raised.value)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_recorded_steps_train_the_same() -> None:
+    results = []
+    for compile in (False, True):
+        recipe = Recipe(epochs=3, batch_size=16, optimizer="sgd", lr=0.05, distill=0.5, compile=compile)
+        trained = net()
+        told = fit(trained, data(), Classification(), recipe, teacher=net().eval(), device="cuda")
+        results.append((trained.cpu().state_dict(), [epoch.train_loss for epoch in told.history]))
+    (plain, losses), (fast, fast_losses) = results
+    assert fast_losses == pytest.approx(losses, rel=1e-2) and losses[-1] < losses[0]
+    for name, tensor in plain.items():
+        torch.testing.assert_close(fast[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_on_a_gpu_a_late_bad_loss_keeps_the_weights(optimizer: Any) -> None:
+    points = data()
+    points.train.inputs[7] = float("nan")
+    trained = net()
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d: the loss is nan"):
+        fit(trained, points, Classification(), Recipe(epochs=1, batch_size=4, optimizer=optimizer, compile=True),
+            device="cuda")  # fmt: skip
+    assert all(bool(parameter.isfinite().all()) for parameter in trained.parameters())
