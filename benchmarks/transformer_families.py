@@ -1,7 +1,8 @@
 """Architectures of transformers down the whole road: `python -m benchmarks.transformer_families [--only GLOB]`.
 
 Each small network of random weights is opened, cut and compacted, written as ONNX, and cut uniformly and written back
-as a directory. What was found is appended to a file, one line a network; one that the file already holds is skipped.
+as a directory. What was found is one line of a file for each network; of one that the file holds, only the columns that
+its line lacks are found.
 `python -m docs.generated` makes the table of docs/transformers.md from it.
 """
 
@@ -30,6 +31,7 @@ from compressor.models.widths import name_of
 from compressor.program import Program, all_lengths, open_heads
 from compressor.pruning import prune
 from compressor.pruning.uniform import find_roles
+from compressor.pruning.whole_layers import whole_layers
 from tests.models.tiny_transformers import SMALL, save_small
 
 OUT = Path(__file__).parent / "data" / "transformers.jsonl"
@@ -49,15 +51,19 @@ def cut(program: Program, **how: Any) -> Program:
     raise AssertionError
 
 
-def check(name: str, library: Any) -> dict[str, Any]:
-    """What became of one network, by column: true, a list, or the reason why not."""
-    found: dict[str, Any] = {"name": name, "class": SMALL[name][0]}
+def check(name: str, library: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """What became of one network, by column: true, a list, or the reason why not; `known` is not found again."""
+    found: dict[str, Any] = {"name": name, "class": SMALL[name][0], **known}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         save_small(library, name, here / "dense")
         program = step(found, "opens", lambda: load(here / "dense"))
-        if program is not None:
+        if program is not None and "layer" not in found:
+            step(found, "layer", lambda: cut(program, pattern="layer"))
+            step(found, "whole_layers", lambda: whole_layers(program))
+            step(found, "expert", lambda: cut(program, pattern="expert"))
+        if program is not None and "head" not in found:
             found["inputs"] = [spec.name for spec in program.inputs]
             found["lengths"] = sorted(all_lengths(program.inputs))
             found["batch"] = program.has_dynamic_batch
@@ -69,7 +75,7 @@ def check(name: str, library: Any) -> dict[str, Any]:
             found["entries"] = entries(program)
             uniform = {"uniform": True, "through_norm": "exact"}
             step(found, "directory", lambda: export_huggingface(cut(program, **uniform), here / "small"))
-    found["seconds"] = round(time.perf_counter() - started, 1)
+    found["seconds"] = round(found.get("seconds", 0.0) + time.perf_counter() - started, 1)
     return found
 
 
@@ -97,7 +103,6 @@ def step(found: dict[str, Any], column: str, make: Callable[[], Any]) -> Any:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--only", default="*", metavar="GLOB")
-    options.add_argument("--backwards", action="store_true", help="the last ones first, for a second process")
     asked = options.parse_args()
     torch.set_num_threads(1)
     imported_beside_any_torch("torchvision")  # transformers imports it where it is installed
@@ -105,15 +110,16 @@ def main() -> None:
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     names = [name for name in SMALL if fnmatch.fnmatch(name, asked.only)]
-    for name in reversed(names) if asked.backwards else names:
-        if OUT.is_file() and name in {json.loads(line)["name"] for line in OUT.read_text().splitlines()}:
+    for name in names:
+        lines = {row["name"]: row for row in map(json.loads, OUT.read_text().splitlines())} if OUT.is_file() else {}
+        if "layer" in lines.get(name, {}):
             continue
         try:
-            found = check(name, library)
+            found = check(name, library, lines.get(name, {}))
         except Exception as error:  # an error of ours: the line says so, and the next network has its turn
             found = {"name": name, "class": SMALL[name][0], "fault": f"{type(error).__name__}: {first_line(error)}"}
-        with OUT.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        text = "".join(json.dumps(row) + "\n" for row in {**lines, name: found}.values())
+        OUT.write_text(text)
         print(name, found, flush=True)
 
 

@@ -15,6 +15,9 @@ HEADS = (
     "opens alone with",
     "channel",
     "head",
+    "layer",
+    "whole layers",
+    "expert",
     "exact",
     "ONNX",
     "lengths",
@@ -33,6 +36,8 @@ def make() -> str:
 NO = "no"
 _CUT = 160
 """Where the scan cuts reasons off."""
+_NO_ROUTER = "no router chooses among experts"
+"""What is said of a network that is no mixture."""
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -47,6 +52,9 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         ", ".join(f"`{name}`" for name in one["inputs"]),
         _cell(one["channel"]),
         "yes" if one["head"] else "none found",
+        _cell(one.get("layer")),
+        _cell(one.get("whole_layers")),
+        "none" if _NO_ROUTER in str(one.get("expert")) else _cell(one.get("expert")),
         _cell(one["exact"]),
         _cell(one["onnx"]) + ("" if one["batch"] else ", batch 1"),
         ", ".join(one["lengths"]) or "fixed",
@@ -55,15 +63,15 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _cell(value: Any) -> str:
-    return "yes" if value is True else NO
+    return "yes" if value is True else "–" if value is None else NO
 
 
 def _gaps(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "fault" in one:
         yield "a fault of ours", one["fault"]
-    for column in ("opens", "channel", "exact", "onnx", "directory"):
-        if isinstance(one.get(column), str):
-            yield column, one[column] + ("…" if len(one[column]) == _CUT else "")
+    for column in ("opens", "channel", "layer", "whole_layers", "expert", "exact", "onnx", "directory"):
+        if isinstance(one.get(column), str) and _NO_ROUTER not in one[column]:
+            yield column.replace("_", " "), one[column] + ("…" if len(one[column]) == _CUT else "")
     for note in one.get("notes", ()):
         if "fix" in note:
             yield "sizes", note.splitlines()[0][:200]

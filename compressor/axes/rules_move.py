@@ -93,6 +93,8 @@ def split_ties(ctx: Context, before: Label, ids: Ids) -> tuple[Label, ...]:
         return (made,)
     heads = [i for i, dim in enumerate(made.dims) if dim in ctx.head_splits.get(ctx.node, ())]
     channels = [i for i, dim in enumerate(made.dims) if dim in ctx.channel_splits.get(ctx.node, ())]
+    if len(heads) == 2 and heads[1] == heads[0] + 1:
+        heads = heads[:1]  # groups, and what of each is packed in it: queries, their key and their value go together
     kept = next((part[0] for part in (heads, channels) if len(part) == 1), len(made.dims) - 1)
     first = np.moveaxis(made.ids, kept, -1).reshape(-1, made.ids.shape[kept])
     ctx.unite(first[:1], first)

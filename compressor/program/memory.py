@@ -21,11 +21,22 @@ _ALIASING = frozenset(
 def may_alias(node: Node) -> bool:
     """Whether the value may be the memory of its first argument: a view, or what an operator in place returns."""
     schema = getattr(node.target, "_schema", None)
+    if node.op == "call_function" and node.target is operator.getitem:
+        return not _is_own_result(node)
     if node.op != "call_function" or schema is None:
-        return node.op == "call_function" and node.target is operator.getitem
+        return False
     if families.operator_name(node.target) in _ALIASING:
         return True
     return any(returned.alias_info is not None for returned in schema.returns)
+
+
+def _is_own_result(part: Node) -> bool:
+    """Whether one of several results has memory that no other name has: those of a topk are made anew, each by itself,
+    those of a split are views."""
+    source, index = part.args[0], part.args[1]
+    if not isinstance(source, Node) or getattr(source.target, "_schema", None) is None or may_alias(source):
+        return False
+    return sum(user.target is operator.getitem and user.args[1] == index for user in source.users) == 1
 
 
 def owner_of(value: Node) -> Node:

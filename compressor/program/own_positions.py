@@ -79,7 +79,7 @@ def _shared(program: Program, among: Collection[str] | None) -> list[_Meeting]:
             parts = (part for source in node.all_input_nodes for part in cones.get(source, ()))
             cones[node] = [*dict.fromkeys(parts), node]
     for node, cone in cones.items():
-        if node.op != "call_function" or of_weights.isdisjoint(node.users):
+        if (node.op != "call_function" and among is None) or of_weights.isdisjoint(node.users):
             continue
         buffers = [str(part.target) for part in cone if part.op == "get_attr"]
         readers = [user.name for user in node.users if user in of_weights or among is None]

@@ -13,7 +13,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -53,6 +53,8 @@ def _tables(graph: Any, tensors: dict[str, Tensor]) -> frozenset[str]:
     ranges: set[Node] = set()
     made: set[str] = set()
     for node in list(graph.nodes):
+        if node.op == "get_attr" and _is_number(tensors[str(node.target)]):
+            values[node] = tensors[str(node.target)]
         is_source = node.target in families.NUMBERS or node.target in families.FILLED
         if node.op != "call_function" or not (is_source or node.all_input_nodes):
             continue
@@ -76,6 +78,11 @@ def _tables(graph: Any, tensors: dict[str, Tensor]) -> frozenset[str]:
         node.replace_all_uses_with(read, delete_user_cb=lambda user: user not in values)
         made.add(name)
     return frozenset(made)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    """A number that a module wrote down, not one that it learns."""
+    return tensor.numel() == 1 and not isinstance(tensor, nn.Parameter)
 
 
 def _value(node: Node, values: dict[Node, Tensor]) -> Tensor | None:

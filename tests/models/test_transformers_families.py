@@ -22,7 +22,7 @@ from compressor.formats import load, save
 from compressor.models import InputHint, keep_every_head
 from compressor.models.hf_inputs import find_inputs
 from compressor.models.task_outputs import return_tensors
-from compressor.program import Program
+from compressor.program import Program, open_heads
 from compressor.pruning import prune
 from tests.models.tiny_transformers import SMALL, save_small
 
@@ -190,7 +190,7 @@ def test_attention_and_mlp_of_every_layer_are_blocks_of_their_own(transformers: 
     ("name", "heads", "keys", "units"),
     [
         ("llama", 4, 1, 4), ("llama", 8, 2, 4), ("llama", 8, 4, 4), ("gemma3", 4, 1, 4), ("qwen2", 8, 2, 4),
-        ("qwen3", 4, 1, 4), ("phi3", 4, 1, 4), ("deberta-v2", 4, 4, 4),
+        ("qwen3", 4, 1, 4), ("phi3", 4, 1, 4), ("deberta-v2", 4, 4, 4), ("bloom", 4, 4, 4), ("falcon", 4, 1, 4),
     ],
 )  # fmt: skip
 def test_heads_go_and_groups_of_queries_stay_equal(
@@ -200,7 +200,7 @@ def test_heads_go_and_groups_of_queries_stay_equal(
     more = {"num_attention_heads": heads, "num_key_value_heads": keys, "num_hidden_layers": 1}
     save_small(transformers, name, tmp_path, **more)
     program = load(tmp_path)
-    assert int(find_units(program, WalkOptions(keep_heads=True)).heads.sum()) == units
+    assert int(find_units(open_heads(program), WalkOptions(keep_heads=True)).heads.sum()) == units
     pruned, _ = prune(program, PruneSettings(ratio=1.02, pattern="head", method="magnitude"))
     small, proof = compact(pruned)
     assert small.n_parameters < program.n_parameters and proof.agreement is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -40,3 +42,17 @@ def test_a_write_into_a_part_is_one_into_the_whole() -> None:
 def test_names_that_come_later_are_not_among_the_views() -> None:
     _, named = nodes()
     assert named["select"] not in views_of(named["x"], named["select"])
+
+
+def test_results_that_are_made_anew_share_no_memory_and_parts_of_a_split_do() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    taken = graph.call_function(torch.ops.aten.topk.default, (x, 2))
+    halves = graph.call_function(torch.ops.aten.split.Tensor, (x, 2))
+    of_topk = [graph.call_function(operator.getitem, (taken, i)) for i in range(2)]
+    of_split = [graph.call_function(operator.getitem, (halves, i)) for i in range(2)]
+    last = graph.output((*of_topk, *of_split))
+    assert [owner_of(part) for part in of_topk] == of_topk and views_of(of_topk[0], last) == {of_topk[0]}
+    assert [owner_of(part) for part in of_split] == [x, x]
+    again = graph.call_function(operator.getitem, (taken, 0))
+    assert owner_of(again) is owner_of(of_topk[0]) is taken
