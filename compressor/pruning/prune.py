@@ -270,7 +270,7 @@ class _Run:
         if phase.recipe is not None and self.trainer is not None:
             history = self.trainer.train(
                 phase.name, self.program, phase.recipe, lambda: self._hooks(phase, hooks), fit_state,
-                lambda state: self._save(number, state), follows=phase.kind == "masked",
+                lambda state: self._save(number, state),
             ).history  # fmt: skip
         searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
         self.drawn = {name: mask.cpu() for name, mask in searched.masks.items()} if searched is not None else {}

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, identity_of_data, identity_of_task, open_task
 from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.program import Program, families
 from compressor.progress import Progress
-from compressor.pruning.matching import guided, matched, of_its_own
+from compressor.pruning.matching import matched, of_its_own
 from compressor.pruning.pruned import StageRow
 from compressor.pruning.recovery import recover
 from compressor.pruning.training_form import SettleHook, TrainingForm
@@ -61,12 +61,10 @@ class Trainer:
 
     def train(
         self, stage: str, program: Program, recipe: Recipe, hooks_of: Callable[[], Sequence[StepHook]],
-        start: Mapping[str, Any] | None, on_state: Any = None, *, follows: bool = True,
+        start: Mapping[str, Any] | None, on_state: Any = None,
     ) -> FitResult:  # fmt: skip
         """Train in place under hooks, with a progress bar; the program ends on the CPU, in the usual memory layout.
 
-        With `follows` distillation is of the teacher's features too, where one process holds all of the network; a
-        search moves away from them on purpose.
         An author's own code may take views that want the usual layout, so a training form keeps it. Hooks take
         parameters as they are while they train: spread over the processes, where the launcher asks for it.
         """
@@ -91,7 +89,7 @@ class Trainer:
             self.progress.advance(0, loss=epoch.train_loss, **latest)
 
         program.module.to(self.device)
-        data, teacher, graph = self._learned_from(program, recipe, follows and not spreads)
+        data, graph = matched(program, self.data) or (self.data, of_its_own(program) if recipe.compile else None)
         if spreads:
             _check_spread(recipe, graph, self.form)
         with (
@@ -102,24 +100,13 @@ class Trainer:
                 hooks, trained_as = [*hooks_of()], TrainedAs(parts)
             result = fit(
                 program.module, data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
-                teacher=teacher, trained_as=trained_as, start=start, on_step=on_step, on_epoch=on_epoch,
-                on_state=on_state,
+                teacher=self.teacher.module if self.teacher is not None else None, trained_as=trained_as,
+                start=start, on_step=on_step, on_epoch=on_epoch, on_state=on_state,
             )  # fmt: skip
         self.progress.finish(stage, **latest)
         program.module.to("cpu")
         _lay_out(program, torch.contiguous_format)
         return result
-
-    def _learned_from(
-        self, program: Program, recipe: Recipe, follows: bool
-    ) -> tuple[DataSource, nn.Module | None, TrainedAs | None]:
-        """Data and teacher, and the graph that learns from them where it is not the one that is measured."""
-        teacher = None if self.teacher is None else self.teacher.module
-        if (unlabelled := matched(program, self.data)) is not None:
-            return unlabelled[0], teacher, unlabelled[1]
-        if follows and self.form is None and (both := guided(program, self.teacher, recipe)) is not None:
-            return self.data, *both
-        return self.data, teacher, of_its_own(program) if recipe.compile else None
 
     def gradients(self, program: Program, n_batches: int, *, per_sample: bool) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean |g| and mean g² of every parameter, over batches or over the same samples one by one; the program ends

@@ -3,7 +3,7 @@
 from compressor.training.auxiliary import AUXILIARY_SHARE, TrainedAs, TrainingOutputs, find_outputs, is_alike, names_of
 from compressor.training.devices import forked_rng, random_state, resolve_device, seed_epoch
 from compressor.training.evaluation import evaluate
-from compressor.training.features import FeatureOutputs, GuidedOutputs, feature_loss
+from compressor.training.features import FeatureOutputs, feature_loss
 from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
@@ -28,7 +28,6 @@ __all__ = [
     "EpochRecord",
     "FeatureOutputs",
     "FitResult",
-    "GuidedOutputs",
     "StepHook",
     "StepReport",
     "TaughtSource",

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.narrowing import is_mapping, is_row
-from compressor.training.distillation import soft_loss
 
 if TYPE_CHECKING:
     from compressor.data.source import Batch
@@ -56,13 +55,6 @@ class TrainingOutputs:
         for place in self.auxiliary:
             loss = loss + AUXILIARY_SHARE * task.loss(outputs[place], batch, smoothing=smoothing)
         return loss, measured
-
-    def taught_loss(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
-        """How far what is measured is from what a teacher returned, as `soft_loss` counts it.
-
-        Raises:  TrainingError if the two are not one tensor each, of equal shape.
-        """
-        return soft_loss(self.measured(outputs), taught, temperature)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Learning from a dense network what it computes on the way, beside what it returns; it must never look at a label.
 
 A few hundred inputs say little by their outputs alone: a network of 20 layers soon gives the same answers to just
-these. At every residual sum there are thousands of numbers more, and they are there without a label too. Beside labels
-they bring a network that was cut back to where it was in fewer steps.
+these. At every residual sum there are thousands of numbers more, and they are there without a label too.
 """
 
 from __future__ import annotations
@@ -15,18 +14,12 @@ from torch import Tensor
 
 from compressor.data import Batch, Task
 from compressor.training.auxiliary import TrainingOutputs
-from compressor.training.distillation import soft_loss
 
 ANSWER_WEIGHT, FEATURE_WEIGHT = 0.2, 10.0
 """Of the outputs' own loss and of the features in the loss.
 
 Chosen on training images that were held out (ResNet-20 at half its MACs, 1,024 images without labels, 30 epochs): the
 class is that of the dense network for 91.0 % of them with these weights, 89.9 with 1 and 2.
-"""
-GUIDANCE = 20.0
-"""Of the features beside a teacher's answers, where there are labels as well.
-
-Source:  benchmarks/RESULTS.md, "Features beside labels": on held-out training images.
 """
 _SMALLEST = 1e-12
 
@@ -43,18 +36,6 @@ class FeatureOutputs(TrainingOutputs):
         answer, wanted = batch.target
         loss = task.loss(measured, Batch(batch.inputs, answer), smoothing=smoothing)
         return ANSWER_WEIGHT * loss + FEATURE_WEIGHT * feature_loss(features, wanted), measured
-
-
-@dataclass(frozen=True)
-class GuidedOutputs(TrainingOutputs):
-    """How to read (outputs, features), of the network and of its teacher."""
-
-    main: int = 0
-
-    def taught_loss(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
-        """The loss of the answers and of the features."""
-        (measured, features), (answer, wanted) = outputs, taught
-        return soft_loss(measured, answer, temperature) + GUIDANCE * feature_loss(features, wanted)
 
 
 def feature_loss(features: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:

@@ -13,6 +13,7 @@ from compressor.errors import TrainingError
 from compressor.training.auxiliary import TrainingOutputs
 from compressor.training.compiled import compiled, compiler_named, step_begins
 from compressor.training.devices import LossReading, autocast, autocast_type, gradient_scaler
+from compressor.training.distillation import soft_loss
 from compressor.training.hooks import StepHook
 from compressor.training.losses import Gate, Losses
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
@@ -81,12 +82,12 @@ class Stepper:
 
     def _loss(self, batch: Batch) -> Tensor:
         outputs = self._callee(*batch.inputs)
-        loss, _ = self._outputs.loss(self._task, outputs, batch, smoothing=self._recipe.label_smoothing)
+        loss, measured = self._outputs.loss(self._task, outputs, batch, smoothing=self._recipe.label_smoothing)
         if self._teacher is None:
             return loss
         taught = self._teacher(*batch.inputs)
         share = self._recipe.distill
-        return (1 - share) * loss + share * self._outputs.taught_loss(outputs, taught, self._recipe.temperature)
+        return (1 - share) * loss + share * soft_loss(measured, taught, self._recipe.temperature)
 
     def _update(self) -> None:
         settle(self._trained, self._processes)
