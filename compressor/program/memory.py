@@ -36,7 +36,7 @@ def _is_own_result(part: Node) -> bool:
     source, index = part.args[0], part.args[1]
     if not isinstance(source, Node) or getattr(source.target, "_schema", None) is None or may_alias(source):
         return False
-    return sum(user.target is operator.getitem and user.args[1] == index for user in source.users) == 1
+    return sum(1 for user in source.users if user.target is operator.getitem and user.args[1] == index) == 1
 
 
 def owner_of(value: Node) -> Node:

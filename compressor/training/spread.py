@@ -47,7 +47,8 @@ class Spread(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Whole tensors; every process must ask."""
-        return {name: gathered(tensor) for name, tensor in self.network.state_dict(*args, **kwargs).items()}
+        state: Mapping[str, Tensor] = self.network.state_dict(*args, **kwargs)
+        return {name: gathered(tensor) for name, tensor in state.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
