@@ -99,7 +99,7 @@ def _known(table: Table) -> tuple[str, ...]:
 
 def _numbered(
     ref: str, parts: Sequence[Sequence[str | int | None]], known: tuple[str, ...]
-) -> tuple[list[list[int | None]], int | None]:
+) -> tuple[Sequence[Sequence[int | None]], int | None]:
     """Class numbers of both splits, and how many classes there are; none where no sample has one."""
     found = [label for part in parts for label in part]
     if all(label is None for label in found):
@@ -111,7 +111,7 @@ def _numbered(
         highest, lowest = max(map(max, numbers)), min(map(min, numbers))
         if lowest < 0:
             raise DataError(f"{ref}: a class is {lowest}; class numbers start at 0")
-        return [list(part) for part in numbers], max(highest + 1, len(known))
+        return numbers, max(highest + 1, len(known))
     names = {name: i for i, name in enumerate(sorted({str(label) for label in parts[0]}))}
     unknown = sorted({str(label) for label in parts[1]} - set(names))
     if unknown:

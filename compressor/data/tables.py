@@ -38,7 +38,7 @@ class Table:
     columns: tuple[str, ...]
     n: int
     cell: Callable[[int, str], Any]
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def named(self, names: Sequence[str]) -> str | None:
         """The first of these names that a column has."""

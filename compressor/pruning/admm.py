@@ -27,9 +27,10 @@ from torch import Tensor
 
 from compressor.asking import Admm
 from compressor.asking.penalty import Course
-from compressor.pruning.drawing import DrawHook, norm
+from compressor.pruning.drawing import DrawHook
 from compressor.pruning.hooks import Parameters
 from compressor.sparsity import Selector
+from compressor.training import held
 
 
 class AdmmHook(DrawHook):
@@ -61,7 +62,7 @@ class AdmmHook(DrawHook):
         self._gap = self._distance()
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "u": self._u, "gap": self._gap}
+        return {**super().state_dict(), "u": self._gathered(self._u), "gap": self._gap}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -69,14 +70,14 @@ class AdmmHook(DrawHook):
 
     def _pull(self, names: list[str], gradients: list[Tensor], scale: float) -> None:
         """Two fused additions and no autograd."""
-        weights = [self._parameters[name].detach() for name in names]
+        weights = [held(self._parameters[name].detach()) for name in names]
         torch._foreach_addcmul_(gradients, [self._cut[name] for name in names], weights, scale)
         torch._foreach_add_(gradients, [self._u[name] for name in names], alpha=scale)
 
     def _lifted(self) -> dict[str, Tensor]:
         """W + U."""
         weights = super()._lifted()
-        return {**weights, **{name: weights[name] + u for name, u in self._u.items()}}
+        return {**weights, **{name: weights[name] + u for name, u in self._gathered(self._u).items()}}
 
     def _choose(self) -> None:
         """What is kept now loses its U, because its Z is W + U."""
@@ -89,7 +90,7 @@ class AdmmHook(DrawHook):
         chosen = list(self._cut if names is None else names)
         if not chosen:
             return 0.0
-        return norm(list(torch._foreach_add(self._away(chosen), [self._u[name] for name in chosen])))
+        return self._norm(list(torch._foreach_add(self._away(chosen), [self._u[name] for name in chosen])))
 
     def _penalty(self) -> float:
         """Σ ρ/2 ‖W − Z + U‖²."""

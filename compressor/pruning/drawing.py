@@ -5,6 +5,7 @@ What pulls, and how hard it pulls single weights, is the matter of a method: `Ad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from compressor.asking import Admm
 from compressor.asking.penalty import Course, Reading
 from compressor.pruning.hooks import Parameters, n_parameters
 from compressor.sparsity import Selector
-from compressor.training import BaseHook
+from compressor.training import BaseHook, gathered, held, is_spread, own_part, total
 
 PLANNED = "planned residual"
 """What an epoch calls the residual that the penalty is steered by."""
@@ -47,6 +48,7 @@ class DrawHook(BaseHook):
         self._n_steps, self._step = n_steps, 0
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._n_parameters = n_parameters(module)
+        self._is_spread = any(map(is_spread, self._parameters.values()))
         self._rho = self._used_rho = self._course.first
         self._cut: dict[str, Tensor] = {}
         self._choose()
@@ -57,30 +59,30 @@ class DrawHook(BaseHook):
     @property
     def residual(self) -> float:
         """The primal one, ‖W − Z‖ / ‖W‖ over all constrained tensors."""
-        size = norm([p.detach() for p in self._constrained])
-        return norm(self._away(self._cut)) / size if size else 0.0
+        size = self._norm([held(p.detach()) for p in self._constrained])
+        return self._norm(self._away(self._cut)) / size if size else 0.0
 
     @property
     def residuals(self) -> dict[str, float]:
         """The same of each constrained tensor."""
         found: dict[str, float] = {}
         for name, cut in self._cut.items():
-            weight = self._parameters[name].detach()
-            size = float(weight.norm())
-            found[name] = float((weight * cut).norm()) / size if size else 0.0
+            weight = held(self._parameters[name].detach())
+            size = self._all_of(float(weight.norm()))
+            found[name] = self._all_of(float((weight * cut).norm())) / size if size else 0.0
         return found
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """What Z keeps, True = keep."""
-        return {name: cut == 0 for name, cut in self._cut.items()}
+        return {name: cut == 0 for name, cut in self._gathered(self._cut).items()}
 
     @torch.no_grad()
     def on_gradients(self) -> None:
         for factor, names in self._groups.items():
             pairs = [(name, grad) for name in names if (grad := self._parameters[name].grad) is not None]
             if pairs and self._rho * factor:
-                self._pull([name for name, _ in pairs], [grad for _, grad in pairs], self._rho * factor)
+                self._pull([name for name, _ in pairs], [held(grad) for _, grad in pairs], self._rho * factor)
 
     def on_update(self) -> None:
         n_due = [step * self._settings.updates // self._n_steps for step in (self._step, self._step + 1)]
@@ -115,9 +117,10 @@ class DrawHook(BaseHook):
         return max(self.residual, self._dual) < self._settings.residual
 
     def state_dict(self) -> dict[str, Any]:
+        cut, z = self._gathered(self._cut), self._gathered(self._z)
         return {
-            "cut": self._cut, "z": self._z, "rho": self._rho, "used_rho": self._used_rho, "step": self._step,
-            "dual": self._dual, "first_residual": self._first_residual, "left_before": self._left_before,
+            "cut": cut, "z": z, "rho": self._rho, "used_rho": self._used_rho, "step": self._step, "dual": self._dual,
+            "first_residual": self._first_residual, "left_before": self._left_before,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,16 +135,29 @@ class DrawHook(BaseHook):
         raise NotImplementedError
 
     def _lifted(self) -> dict[str, Tensor]:
-        """What is projected."""
-        return {name: p.detach() for name, p in self._parameters.items()}
+        """What is projected, whole."""
+        return {name: gathered(p.detach()) for name, p in self._parameters.items()}
 
     def _penalty(self) -> float:
         """The value of which the pull is the gradient: what the training loss leaves out."""
         raise NotImplementedError
 
     def _placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Where the weights are."""
-        return {name: tensor.to(self._parameters[name].device) for name, tensor in tensors.items()}
+        """Where the weights are, and as far as they are here."""
+        places = {name: self._parameters[name] for name in tensors}
+        return {name: own_part(tensor.to(places[name].device), places[name]) for name, tensor in tensors.items()}
+
+    def _gathered(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors, of those that lie as the weights do."""
+        return {name: gathered(part, self._parameters[name]) for name, part in parts.items()}
+
+    def _norm(self, tensors: list[Tensor]) -> float:
+        """The norm of all of them as one vector, over all processes that have a part of it."""
+        return self._all_of(norm(tensors))
+
+    def _all_of(self, length: float) -> float:
+        """The norm of what all processes have, from that of what this one has."""
+        return math.sqrt(total(length**2, self._constrained)) if self._is_spread else length
 
     @property
     def _constrained(self) -> list[Tensor]:
@@ -149,15 +165,16 @@ class DrawHook(BaseHook):
 
     def _away(self, names: Mapping[str, Any] | list[str]) -> list[Tensor]:
         """W − Z of these tensors."""
-        return [self._parameters[name].detach() * self._cut[name] for name in names]
+        return [held(self._parameters[name].detach()) * self._cut[name] for name in names]
 
     @torch.no_grad()
     def _choose(self) -> None:
         """What Z cuts. A tensor that is whole this time stays constrained if it was before."""
         chosen = self._selector.select(self._lifted(), self._ratio, self._masks).masks
         for name in dict.fromkeys([*self._cut, *(name for name in chosen if name in self._parameters)]):
-            weight, mask = self._parameters[name].detach(), chosen.get(name)
-            self._cut[name] = torch.zeros_like(weight) if mask is None else (~mask).to(weight)
+            parameter, mask = self._parameters[name].detach(), chosen.get(name)
+            weight = held(parameter)
+            self._cut[name] = torch.zeros_like(weight) if mask is None else own_part((~mask).to(weight), parameter)
 
     def _group(self) -> None:
         """Tensors by the factor of their penalty."""
@@ -167,14 +184,14 @@ class DrawHook(BaseHook):
 
     def _follow(self, before: Mapping[str, Tensor]) -> None:
         """Z as it is now, and how far it has moved since it was `before`."""
-        self._z = {name: self._parameters[name].detach() * (1 - cut) for name, cut in self._cut.items()}
+        self._z = {name: held(self._parameters[name].detach()) * (1 - cut) for name, cut in self._cut.items()}
         moved = [z - before[name] if name in before else z for name, z in self._z.items()]
-        size = norm(list(self._z.values()))
-        self._dual = norm(moved) / size if size else 0.0
+        size = self._norm(list(self._z.values()))
+        self._dual = self._norm(moved) / size if size else 0.0
 
     def _sparsity(self) -> float:
         """What is 0 in Z, and what was cut before in tensors that Z does not have, ÷ all parameters."""
-        n_zero = sum(int(cut.count_nonzero()) for cut in self._cut.values())
+        n_zero = int(total(sum(int(cut.count_nonzero()) for cut in self._cut.values()), self._constrained))
         n_zero += sum(int(m.numel() - m.sum()) for name, m in self._masks.items() if name not in self._cut)
         return n_zero / self._n_parameters
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from compressor.training import BaseHook
+from compressor.training import BaseHook, held, own_part
 
 
 class Parameters(Protocol):
@@ -28,19 +28,19 @@ class MaskHook(BaseHook):
     def __init__(self, module: Parameters, masks: Mapping[str, Tensor]) -> None:
         parameters = dict(module.named_parameters())
         self._weights: list[Tensor] = [parameters[name] for name in masks]
-        self._factors = [mask.to(parameters[name]) for name, mask in masks.items()]
+        self._factors = [own_part(mask.to(held(parameters[name])), parameters[name]) for name, mask in masks.items()]
         n_cut = sum(int(mask.numel() - mask.sum()) for mask in masks.values())
         self._told = {"sparsity": n_cut / n_parameters(module)} if n_cut else {}
 
     def on_gradients(self) -> None:
-        pairs = [(w.grad, f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
+        pairs = [(held(w.grad), f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
         if pairs:
             torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
 
     @torch.no_grad()
     def on_update(self) -> None:
         if self._weights:
-            torch._foreach_mul_(self._weights, self._factors)
+            torch._foreach_mul_([held(weight) for weight in self._weights], self._factors)
 
     def on_epoch(self, epoch: int) -> Mapping[str, float]:
         return self._told

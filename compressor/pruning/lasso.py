@@ -26,6 +26,7 @@ from compressor.axes import UnitMap
 from compressor.pruning.drawing import DrawHook, norm
 from compressor.pruning.hooks import Parameters
 from compressor.sparsity import Selector, kept_units, score_units
+from compressor.training import is_spread, refuse_spread
 
 _LEAST = 0.1
 """Norms below this share of the mean one pull no harder: a step must not overshoot."""
@@ -34,7 +35,10 @@ HARDEST = 2 / _LEAST
 
 
 class LassoHook(DrawHook):
-    """Pulls with ρ F · W; F is 0 where Z keeps, and 1 ÷ the norm of its unit, relative to the mean, elsewhere."""
+    """Pulls with ρ F · W; F is 0 where Z keeps, and 1 ÷ the norm of its unit, relative to the mean, elsewhere.
+
+    Raises:  UsageError if each process has a part of the weights only.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,8 @@ class LassoHook(DrawHook):
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._units = units
+        if any(is_spread(parameter) for parameter in module.parameters()):
+            raise refuse_spread("--method group-lasso")
         super().__init__(module, selector, ratio, settings, n_steps, course, masks=masks)
 
     def state_dict(self) -> dict[str, Any]:

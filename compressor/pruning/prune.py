@@ -268,9 +268,8 @@ class _Run:
         history: tuple[EpochRecord, ...] = ()
         hooks: list[StepHook] = []
         if phase.recipe is not None and self.trainer is not None:
-            hooks = self._hooks(phase)
             history = self.trainer.train(
-                phase.name, self.program, phase.recipe, hooks, fit_state,
+                phase.name, self.program, phase.recipe, lambda: self._hooks(phase, hooks), fit_state,
                 lambda state: self._save(number, state), follows=phase.kind == "masked",
             ).history  # fmt: skip
         searched = next((hook for hook in hooks if isinstance(hook, DrawHook)), None)
@@ -283,10 +282,11 @@ class _Run:
         if phase.kind == "masked" and self.on_step is not None:
             self.on_step(self.stages[-1], self.program)
 
-    def _hooks(self, phase: Phase) -> list[StepHook]:
-        """The search comes first: what is cut already (an earlier stage, an earlier run) must not follow its pull."""
+    def _hooks(self, phase: Phase, hooks: list[StepHook]) -> list[StepHook]:
+        """Into `hooks` those of a phase. The search comes first: what is cut already (an earlier stage, an earlier run)
+        must not follow its pull."""
         module = self.program.module.to(self.settings.device)
-        hooks: list[StepHook] = [MaskHook(module, self.program.masks)]
+        hooks.append(MaskHook(module, self.program.masks))
         if phase.kind == "search":
             assert phase.recipe is not None and self.data is not None
             n_steps = phase.recipe.epochs * steps_per_epoch(self.data.n_train, phase.recipe)

@@ -76,7 +76,7 @@ def retrain(
         return _rounded(tuned, stored), _report(stages, tuned, trainer, None, clock.seconds)
     tuned.module.to(device)
     result = trainer.train(
-        "retrain", tuned, recipe, _hooks(tuned, alternate, freeze), point.fit if point else None,
+        "retrain", tuned, recipe, lambda: _hooks(tuned, alternate, freeze), point.fit if point else None,
         lambda state: file.write(0, state, tuned, stages, {}),
     )  # fmt: skip
     tuned = _rounded(tuned, stored)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,9 +35,12 @@ from compressor.training import (
     fit,
     gradient_moments,
     load_state,
+    open_processes,
     plain_as,
+    refuse_spread,
     save_state,
     share_state,
+    spread,
     steps_per_epoch,
 )
 
@@ -57,18 +60,22 @@ class Trainer:
     form: TrainingForm | None = None
 
     def train(
-        self, stage: str, program: Program, recipe: Recipe, hooks: Sequence[StepHook], start: Mapping[str, Any] | None,
-        on_state: Any = None, *, follows: bool = True,
+        self, stage: str, program: Program, recipe: Recipe, hooks_of: Callable[[], Sequence[StepHook]],
+        start: Mapping[str, Any] | None, on_state: Any = None, *, follows: bool = True,
     ) -> FitResult:  # fmt: skip
         """Train in place under hooks, with a progress bar; the program ends on the CPU, in the usual memory layout.
 
         With `follows` distillation is of the teacher's features too; a search moves away from them on purpose.
 
-        An author's own code may take views that want the usual layout, so a training form keeps it.
+        An author's own code may take views that want the usual layout, so a training form keeps it. Hooks take
+        parameters as they are while they train: spread over the processes, where the launcher asks for it; then what
+        is learned of a teacher is its answers.
         """
-        if self.form is None:
+        spreads = open_processes(self.device).spreads
+        hooks: list[StepHook] = [] if spreads else [*hooks_of()]
+        if self.form is None and not spreads:
             _lay_out(program, torch.channels_last)
-        else:
+        elif self.form is not None:
             hooks = [*hooks, SettleHook(self.form, program)]
         if self.teacher is not None:
             _lay_out(self.teacher, torch.channels_last)
@@ -85,8 +92,15 @@ class Trainer:
             self.progress.advance(0, loss=epoch.train_loss, **latest)
 
         program.module.to(self.device)
-        data, teacher, graph = self._learned_from(program, recipe, follows)
-        with nullcontext(graph) if self.form is None else self.form.trains(program) as trained_as:
+        data, teacher, graph = self._learned_from(program, recipe, follows and not spreads)
+        if spreads:
+            _check_spread(recipe, graph, self.form)
+        with (
+            nullcontext(graph) if self.form is None else self.form.trains(program) as trained_as,
+            spread(program.module, self.device) as parts,
+        ):
+            if parts is not None:
+                hooks, trained_as = [*hooks_of()], TrainedAs(parts)
             result = fit(
                 program.module, data, self.task, recipe, seed=self.seed, hooks=hooks, device=self.device,
                 teacher=teacher, trained_as=trained_as, start=start, on_step=on_step, on_epoch=on_epoch,
@@ -131,6 +145,17 @@ class Trainer:
 
     def evaluate(self, program: Program) -> dict[str, float]:
         return evaluate(program.module, self.data, self.task, device=self.device)
+
+
+def _check_spread(recipe: Recipe, graph: TrainedAs | None, form: TrainingForm | None) -> None:
+    if recipe.compile:
+        raise refuse_spread("--compile")
+    if recipe.precision == "fp16":
+        raise refuse_spread("--precision fp16")
+    if graph is not None:
+        raise refuse_spread("learning from a dense network's features, for want of labels,")
+    if form is not None:
+        raise refuse_spread("training in the author's own form (auxiliary heads, stochastic depth)")
 
 
 def check_batch_size(program: Program, recipe: Recipe | None) -> None:

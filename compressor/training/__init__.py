@@ -8,9 +8,10 @@ from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
 from compressor.training.loop import fit, steps_per_epoch
-from compressor.training.processes import share_state
+from compressor.training.processes import open_processes, share_state
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
+from compressor.training.spread import gathered, held, is_spread, own_part, refuse_spread, spread, total
 from compressor.training.taught import (
     Agreement,
     TaughtSource,
@@ -40,18 +41,26 @@ __all__ = [
     "find_outputs",
     "fit",
     "forked_rng",
+    "gathered",
     "gradient_moments",
+    "held",
     "is_alike",
     "is_measurable",
+    "is_spread",
     "load_state",
     "names_of",
+    "open_processes",
+    "own_part",
     "plain_as",
     "random_state",
+    "refuse_spread",
     "resolve_device",
     "save_state",
     "seed_epoch",
     "share_state",
+    "spread",
     "steps_per_epoch",
+    "total",
     "with_agreement",
     "with_targets",
 ]

@@ -24,6 +24,7 @@ from compressor.training.processes import Processes, open_processes
 from compressor.training.records import EpochRecord, FitResult, StepReport, best_record
 from compressor.training.resume import plain_copy
 from compressor.training.schedule import learning_rate
+from compressor.training.spread import all_gathered, placed, whole
 from compressor.training.step import Stepper
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ def fit(
             record = run.epoch(on_step if processes.is_main else None, evaluate_every)
             if processes.is_main and on_epoch is not None:
                 on_epoch(record)
-            if processes.is_main and on_state is not None:
-                on_state(run.state())
+            if on_state is not None and (processes.is_main or processes.spreads):
+                state = run.state()
+                if processes.is_main:
+                    on_state(state)
     return run.result()
 
 
@@ -115,7 +118,8 @@ class _Run:
         due = number % evaluate_every == 0 or number == self.recipe.epochs or self.stopped is not None
         metrics: dict[str, float] = {}
         if due and self.data.n_val:
-            metrics = evaluate(self.measured, self.data, self.task, device=self.processes.device)
+            with whole(self.module):
+                metrics = evaluate(self.measured, self.data, self.task, device=self.processes.device)
         record = EpochRecord(number, lr, train_loss, metrics, extra, time.perf_counter() - began)
         self.history.append(record)
         if metrics and self._needs_metric:
@@ -128,7 +132,7 @@ class _Run:
             "recipe": self.recipe.to_mapping(),
             "seed": self.seed,
             "module": self.module.state_dict(),
-            "optimizer": self.stepper.optimizer.state_dict(),
+            "optimizer": all_gathered(self.stepper.optimizer.state_dict()),
             "scaler": self.stepper.scaler.state_dict(),
             "hooks": [hook.state_dict() for hook in self.stepper.hooks],
             "history": [asdict(record) for record in self.history],
@@ -148,7 +152,7 @@ class _Run:
         start = plain_copy(start, "start")  # optimizers and hooks may keep the tensors they are given
         check_fit_state(start, self.state(), self.recipe, self.module)
         self.module.load_state_dict(start["module"])
-        self.stepper.optimizer.load_state_dict(start["optimizer"])
+        self.stepper.optimizer.load_state_dict(placed(start["optimizer"], self.stepper.optimizer))
         self.stepper.scaler.load_state_dict(start["scaler"])
         for hook, hook_state in zip(hooks, start["hooks"], strict=True):
             hook.load_state_dict(hook_state)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.asking.recipe import Recipe
 from compressor.errors import TrainingError
+from compressor.training.spread import held, is_spread
 
 _torch: Any = torch  # its functions on lists of tensors have no public names
 
@@ -34,6 +35,7 @@ def build_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     fused = all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in trained)
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
+        fused = fused and not any(map(is_spread, trained))  # torch has the kernel for whole tensors only
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.lr, fused=fused)
@@ -49,6 +51,6 @@ def add_l1_gradient(weights: Sequence[Tensor], l1: float) -> None:
     """Adds l1 · sign(w) to every gradient that is there: the subgradient of l1 · Σ|w|, 0 at 0."""
     reached = [weight for weight in weights if weight.grad is not None]
     if l1 and reached:
-        gradients = [weight.grad for weight in reached if weight.grad is not None]
-        signs = _torch._foreach_sign(reached)
+        gradients = [held(weight.grad) for weight in reached if weight.grad is not None]
+        signs = _torch._foreach_sign([held(weight) for weight in reached])
         _torch._foreach_add_(gradients, signs, alpha=l1)

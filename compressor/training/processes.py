@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -29,12 +29,16 @@ class Accelerator(Protocol):
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's device and place among those that train together; one alone has no accelerator."""
+    """This process's device and place among those that train together; one alone has no accelerator.
+
+    With `spreads` each is to hold a part of the weights (`spread`), not all of them.
+    """
 
     device: torch.device
     rank: int = 0
     world: int = 1
     accelerator: Accelerator | None = None
+    spreads: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -46,7 +50,13 @@ class Processes:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """What to call in place of `module` so that gradients are averaged over all processes."""
-        return module if self.accelerator is None else self.accelerator.prepare_model(module)
+        return module if self.accelerator is None or self.spreads else self.accelerator.prepare_model(module)
+
+    def how_to_spread(self) -> dict[str, Any]:
+        """What `accelerate launch` was told of it, as arguments of torch's `fully_shard`."""
+        plugin = importlib.import_module("accelerate").FullyShardedDataParallelPlugin()
+        offload: dict[str, Any] = {} if plugin.cpu_offload is None else {"offload_policy": plugin.cpu_offload}
+        return {"reshard_after_forward": plugin.reshard_after_forward, **offload}
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in the order of ranks; every process must call it."""
@@ -82,7 +92,8 @@ def share_state(module: nn.Module, device: str | torch.device) -> None:
 def open_processes(device: str | torch.device) -> Processes:
     """This process's place, from the WORLD_SIZE that `torchrun` and `accelerate launch` set.
 
-    Raises:  ProviderError if the device is not there, or accelerate is not where there are several.
+    Raises:  ProviderError if the device is not there, accelerate is not where there are several, or weights are to be
+             spread in another way than that of FSDP2.
     """
     found = resolve_device(str(device))
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
@@ -94,6 +105,11 @@ def open_processes(device: str | torch.device) -> Processes:
             f"training in several processes needs accelerate: pip install accelerate ({error})"
         ) from error
 
+    spreads = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
+    if spreads and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ProviderError("weights are spread by FSDP2 only: accelerate launch --use_fsdp --fsdp_version 2")
     # Precision is the loop's own matter: accelerate would patch the module's forward for it.
     accelerator: Accelerator = accelerate.Accelerator(cpu=found.type == "cpu", mixed_precision="no")
-    return Processes(accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator)
+    # It calls the CPU cpu:0, and what is moved there from cpu is copied: away from under those who hold the tensor.
+    device = found if found.type == "cpu" else accelerator.device
+    return Processes(device, accelerator.process_index, accelerator.num_processes, accelerator, spreads)

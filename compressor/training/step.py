@@ -17,6 +17,7 @@ from compressor.training.hooks import StepHook
 from compressor.training.losses import Gate, Losses
 from compressor.training.optimizer import add_l1_gradient, build_optimizer, matrices
 from compressor.training.processes import Processes
+from compressor.training.spread import clip_gradients, settle
 from compressor.training.teacher import Teacher
 from compressor.typed_torch import backward
 
@@ -46,6 +47,7 @@ class Stepper:
         self.scaler = gradient_scaler(processes.device, recipe.precision)
         self.hooks = hooks
         self._task, self._recipe, self._device = task, recipe, processes.device
+        self._processes = processes
         self._teacher = _ready_teacher(teacher, recipe, processes.device)
         self._callee, self._outputs = processes.wrap(module), outputs or TrainingOutputs()
         self._reporting = compiler_named if recipe.compile else nullcontext
@@ -87,13 +89,14 @@ class Stepper:
         return (1 - share) * loss + share * self._outputs.taught_loss(outputs, taught, self._recipe.temperature)
 
     def _update(self) -> None:
+        settle(self._trained, self._processes)
         self.scaler.unscale_(self.optimizer)
         # L1 comes before the hooks: a mask on the gradients has to see it.
         add_l1_gradient(self._weights, self._recipe.l1)
         for hook in self.hooks:
             hook.on_gradients()
         if self._recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._trained, self._recipe.clip_norm)
+            clip_gradients(self._trained, self._recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         for hook in self.hooks:

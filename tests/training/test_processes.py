@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +67,12 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(npz: Path, folder: Path, world: int, kind: str) -> list[dict[str, Any]]:
+    return run_together(SCRIPT, npz, folder, world, kind)
+
+
+def run_together(
+    script: str, npz: Path, folder: Path, world: int, kind: str, more: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """What each of `world` processes that train together reports."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,11 +87,12 @@ def _train(npz: Path, folder: Path, world: int, kind: str) -> list[dict[str, Any
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
             **{name: str(value) for name, value in together.items()},
+            **(more or {}),
         }
-        command = [sys.executable, "-c", SCRIPT, str(npz), str(answers[-1]), kind]
+        command = [sys.executable, "-c", script, str(npz), str(answers[-1]), kind]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=1500)
         assert process.returncode == 0, errors
     return [json.loads(answer.read_text()) for answer in answers]
 
