@@ -53,10 +53,14 @@ class Processes:
         return module if self.accelerator is None or self.spreads else self.accelerator.prepare_model(module)
 
     def how_to_spread(self) -> dict[str, Any]:
-        """What `accelerate launch` was told of it, as arguments of torch's `fully_shard`."""
+        """What `accelerate launch` was told of it, as arguments of torch's `fully_shard`.
+
+        Raises:  ProviderError if parts are to lie on the CPU while the device computes.
+        """
         plugin = importlib.import_module("accelerate").FullyShardedDataParallelPlugin()
-        offload: dict[str, Any] = {} if plugin.cpu_offload is None else {"offload_policy": plugin.cpu_offload}
-        return {"reshard_after_forward": plugin.reshard_after_forward, **offload}
+        if type(plugin.cpu_offload).__name__ == "CPUOffloadPolicy":
+            raise ProviderError("--fsdp_offload_params: weights that are spread stay on the device here; leave it out")
+        return {"reshard_after_forward": plugin.reshard_after_forward}
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in the order of ranks; every process must call it."""

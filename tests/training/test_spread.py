@@ -56,7 +56,7 @@ write = ResumeFile.write
 
 def kept(self, phase, fit_state, *rest):
     write(self, phase, fit_state, *rest)
-    if phase == 0 and fit_state is not None and len(fit_state["history"]) == 2 and self.path == file:
+    if file and phase == 0 and fit_state and len(fit_state["history"]) == 2 and self.path == file:
         shutil.copy(file, middle)
 
 ResumeFile.write = kept
