@@ -75,7 +75,7 @@ def test_inputs_are_taken_as_data_sets_have_them(dtype: torch.dtype) -> None:
     x = torch.randn(3, 6)
     assert taking.inputs[0].dtype == "float32"
     assert torch.equal(taking.module(x), program.module(x.to(dtype)))
-    with pytest.raises(Exception, match="dtype|type"):
+    with pytest.raises(Exception, match=r"dtype|type"):
         program.module(x)
 
 
