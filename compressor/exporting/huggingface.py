@@ -22,7 +22,7 @@ from compressor.exporting.exported import ExportReport
 from compressor.exporting.metadata import properties, refuse_reserved
 from compressor.exporting.verify import FileComparison, Run, check_data
 from compressor.models import keep_every_head, takes_by_name
-from compressor.models.hf_directory import fill_network, open_directory, save_directory, widths_of
+from compressor.models.hf_directory import drop_weights, fill_network, open_directory, save_directory, widths_of
 from compressor.models.widths import Entries, Widths, candidates, name_of
 from compressor.program import Program, half_type, has_halves
 from compressor.program.agreement import leaves
@@ -102,7 +102,7 @@ def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: Dat
             network = fill_network(entries, tensors, program.aliases, shares)
             beside = save_directory(network, folder, _original(program))
             n_params = sum(p.numel() for p in network.parameters())
-            del network  # what is opened below is a second one
+            drop_weights(network)  # what is opened below is a second one
             found = FileComparison(program, _opened(program, folder, entries)).verification(batch_sizes, data)
         except VerificationError as error:
             trouble = error

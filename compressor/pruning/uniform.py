@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from compressor.axes import Ids, Keep, Pin, UnitMap
 from compressor.errors import PatternError, UsageError
-from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
+from compressor.models.hf_directory import answers, drop_weights, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
 from compressor.program import Program, computing_in, families, has_halves
 from compressor.program.runs import with_short_examples
@@ -169,7 +169,9 @@ class _Roles:
 
         def answered(network: nn.Module) -> list[Tensor]:
             with computing_in(torch.float32) if has_halves(self._program) else nullcontext():
-                return answers(network, names, inputs)
+                found = answers(network, names, inputs)
+            drop_weights(network)
+            return found
 
         small = answered(fill_network(entries, left, aliases, shares))
         del left  # of a large network there is no room for three
