@@ -28,7 +28,7 @@ from compressor.exporting import export_huggingface, export_onnx
 from compressor.formats import load
 from compressor.models.external import imported_beside_any_torch
 from compressor.models.widths import name_of
-from compressor.program import Program, all_lengths, open_heads
+from compressor.program import Program, all_lengths, open_choices, open_heads
 from compressor.pruning import prune
 from compressor.pruning.uniform import find_roles
 from compressor.pruning.whole_layers import whole_layers
@@ -72,7 +72,7 @@ def check(name: str, library: Any, known: dict[str, Any]) -> dict[str, Any]:
             smaller = step(found, "channel", lambda: cut(program))
             step(found, "exact", lambda: cut(program, through_norm="exact"))
             step(found, "onnx", lambda: export_onnx(smaller or program, here / "net.onnx", batch_sizes=(1, 3)))
-            found["entries"] = entries(program)
+            found["entries"] = entries(open_choices(program))
             uniform = {"uniform": True, "through_norm": "exact"}
             step(found, "directory", lambda: export_huggingface(cut(program, **uniform), here / "small"))
     found["seconds"] = round(found.get("seconds", 0.0) + time.perf_counter() - started, 1)

@@ -51,6 +51,23 @@ class Packed(nn.Module):
         return x_NTD + out
 
 
+class Grouped(nn.Module):
+    """Two groups, packed one after the other: two queries, then the key and the value that they share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(WIDTH, 2 * 4 * SIZE), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        n, length, _ = x_NTD.shape
+        packed = self.qkv(x_NTD).view(n, length, 2, 4, SIZE)
+        q, k, v = packed[..., :-2, :], packed[..., [-2], :], packed[..., [-1], :]
+        parts = (part.expand(n, length, 2, 2, SIZE).flatten(2, 3).transpose(1, 2) for part in (q, k, v))
+        mixed = nn.functional.scaled_dot_product_attention(*parts)
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, WIDTH))
+        return x_NTD + out
+
+
 def captured(network: nn.Module) -> Program:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -65,8 +82,8 @@ def heads_of(program: Program) -> int:
 
 @pytest.mark.parametrize(
     ("network", "before", "heads"),
-    [(Sloped(), 0, 2 * HEADS), (Packed(([-2], [-1])), 0, HEADS), (Packed(([4], [5])), 0, HEADS)],
-    ids=["slopes", "places from the end", "places from the start"],
+    [(Sloped(), 0, 2 * HEADS), (Packed(([-2], [-1])), 0, HEADS), (Packed(([4], [5])), 0, HEADS), (Grouped(), 2, 2)],
+    ids=["slopes", "places from the end", "places from the start", "packed by groups"],
 )
 def test_heads_are_found_and_go_with_what_was_made_for_them(network: nn.Module, before: int, heads: int) -> None:
     program = captured(network)
