@@ -306,6 +306,7 @@ def targets_of(model: onnx.ModelProto) -> set[str]:
         (("N", 4, 6, 7), (1, 1, 7), False),
         (("N", 4, 4, 7), (4, 7), False),
         (("N", 4, 6, 7), (4, 6, 7), False),
+        (("N", 4, 6, 7), (4, 6, 1), False),
         (("N", 5, 8), (8,), False),
     ],
 )
