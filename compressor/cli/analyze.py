@@ -96,13 +96,9 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     if settings is not None and data is not None:
         scan = _scan(source, settings, data, task, walk, options, session)
     write_report(
-        options,
-        session,
-        lambda about: analysis_page(found, about, scan),
-        model=source.name,
-        sha256=source.sha256,
-        record=source.program.record,
-    )
+        options, session, lambda about: analysis_page(found, about, scan),
+        model=source.name, sha256=source.sha256, record=source.program.record,
+    )  # fmt: skip
     body = {"model": source.name, "sha256": source.sha256, **plain(found)}
     if scan is not None:
         body["sensitivity"] = scan.to_mapping()
