@@ -44,7 +44,6 @@ TOGETHER: Mapping[str, str] = {
     "cli/test_terminal.py": "terminal",
     "cli/test_true_words.py": "users_code",
     "data/test_datasets.py": "data/fitting data/items data/of_function data/streams",
-    "data/test_tables.py": "data/held data/image_tables data/saved data/splits data/tarred",
     "formats/test_load_module.py": "program/likely_inputs",
     # one file or page, written by many modules
     "exporting/test_source.py": (

@@ -47,7 +47,8 @@ class Spread(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Whole tensors; every process must ask."""
-        state: Mapping[str, Tensor] = self.network.state_dict(*args, **kwargs)
+        network: Any = self.network
+        state: Mapping[str, Tensor] = network.state_dict(*args, **kwargs)
         return {name: gathered(tensor) for name, tensor in state.items()}
 
     @torch.no_grad()
