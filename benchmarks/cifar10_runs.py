@@ -174,9 +174,11 @@ def peer(
         small = cut_once(dense, arch, ratio, group=method == "peer group")
     else:
         course.start("sparse learning", find, "epoch")
+        # Its own loop takes no L2 beside its regulariser.
+        sparse = replace(recipe(given, find, taught=False), weight_decay=0.0)
         small = sparse_cut(
-            dense, arch, ratio, data, recipe(given, find, taught=False), inner_only=method == "peer inner", seed=seed,
-            device=given.device, on_epoch=lambda epoch: course.epoch({"loss": epoch.train_loss, **epoch.metrics}),
+            dense, arch, ratio, data, sparse, inner_only=method == "peer inner", seed=seed, device=given.device,
+            on_epoch=lambda epoch: course.epoch({"loss": epoch.train_loss, **epoch.metrics}),
         )  # fmt: skip
     errors: Row = {"cut": measured(small, data, given.device)}
     # There is no reference of its widths to say what the images of its training were like; we know it.
