@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compressor.asking import ScanSettings
 from compressor.asking.panels import SCAN
 from compressor.cli.html_report import ReportOptions, check_report, write_report
-from compressor.cli.memory import keep_freed_memory
+from compressor.cli.memory import give_freed_memory_back, keep_freed_memory
 from compressor.cli.named import check_named
 from compressor.cli.options import ModelOptions, option
 from compressor.cli.session import Session
@@ -72,8 +72,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     _check(options)
     settings = options.request(ScanSettings) if options.sensitivity else None
     check_named(options, session)
-    if settings is not None:
-        keep_freed_memory()
+    _ = give_freed_memory_back() if settings is None else keep_freed_memory()
     source = read_source(options, options.model, session)
     if asked is not None:
         _explain(asked, source, _walk_options(options, source), session)

@@ -11,6 +11,7 @@ from compressor.cli import provenance
 from compressor.cli.closing import Closing, Told
 from compressor.cli.html_report import ReportOptions, check_report
 from compressor.cli.latency import LatencyOptions, after_compact, clock
+from compressor.cli.memory import give_freed_memory_back
 from compressor.cli.named import check_named
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions
 from compressor.cli.session import Session
@@ -46,6 +47,7 @@ def compact(options: CompactOptions, session: Session) -> None:
     target = choose_target(options, ".compact.pt")
     check_report(options)
     check_named(options, session)
+    give_freed_memory_back()
     from compressor.compaction import compact as shrink
     from compressor.report.compaction import compact_table
     from compressor.report.jsonable import plain

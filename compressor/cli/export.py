@@ -11,6 +11,7 @@ from compressor.asking.export import Checking, ExportForm
 from compressor.asking.gates import Gates, gates_of
 from compressor.cli import provenance
 from compressor.cli.directory import directory_target, is_directory
+from compressor.cli.memory import give_freed_memory_back
 from compressor.cli.named import check_named
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, option
 from compressor.cli.session import Session
@@ -60,6 +61,7 @@ def export(options: ExportOptions, session: Session) -> None:
     check_named(options, session)
     if form.fold_norms:
         session.note("--fold-norms has no effect: the exporter folds batch norms by itself; leave it out")
+    give_freed_memory_back()
     source = read_source(options, options.model, session)
     data, _ = known_data(source.program, options, session, needed_for=_needs_data(form, gates))
     if not session.is_main:

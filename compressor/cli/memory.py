@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 
+_GIVE_BACK = {"M_MMAP_THRESHOLD": (-3, 1 << 20)}
+"""Number in malloc.h and value: blocks of 1 MiB and more are the system's again when they are freed."""
 _MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**28), "M_MMAP_MAX": (-4, 0)}
 """Number in malloc.h and value: give nothing back, grow by 256 MiB at least, and map no block of its own."""
 
@@ -20,8 +23,23 @@ def keep_freed_memory() -> bool:
 
     Source:  mallopt(3).
     """
+    return _set(_MALLOPT)
+
+
+def give_freed_memory_back() -> bool:
+    """Whether the C library was told to give large blocks back at once, for commands that run a network a few times.
+
+    By default glibc learns from what is freed to keep blocks of up to 32 MiB, and what lies between those that are
+    still needed is never given back: cutting a network of 24 layers of 2 MiB held 3.7 files at most, and 2.3 with this.
+
+    Source:  mallopt(3).
+    """
+    return _set(_GIVE_BACK)
+
+
+def _set(options: Mapping[str, tuple[int, int]]) -> bool:
     tuned = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if tuned or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(number, value) == 1 for number, value in _MALLOPT.values())
+    return all(mallopt(number, value) == 1 for number, value in options.values())

@@ -14,7 +14,7 @@ from compressor.cli.directory import check_goal, directory_target, is_directory,
 from compressor.cli.foreseen import as_compacted
 from compressor.cli.html_report import check_report
 from compressor.cli.latency import after_prune, network_speedup
-from compressor.cli.memory import keep_freed_memory
+from compressor.cli.memory import give_freed_memory_back, keep_freed_memory
 from compressor.cli.named import check_named
 from compressor.cli.pruning import (
     PruneOptions,
@@ -84,8 +84,8 @@ def prune(options: PruneOptions, session: Session) -> None:
     point = None if target is None else choose_resume_point(target, options, session)
     check_named(options, session)
     settings = replace(settings, device=device_name(options))
-    if settings.recipes or own_training is not None:
-        keep_freed_memory()
+    trained = settings.recipes or own_training is not None
+    _ = keep_freed_memory() if trained else give_freed_memory_back()
     own = None if own_training is None or target is None else YourTraining.named(own_training, session)
     modules: list[nn.Module] = [] if own is None else own.modules
     trains = target is not None and (own is not None or bool(settings.recipes))

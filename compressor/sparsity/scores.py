@@ -45,7 +45,7 @@ def score_units(
         if tensor is None or not used.any() or not counts(name, dim):
             continue
         if energy_of != name:  # the axes of a tensor come one after another
-            energy = tensor.detach().to(torch.float64).abs().pow_(order)
+            energy = tensor.detach().to(torch.float64, copy=True).abs_().pow_(order)
             alive = masks[name].to(energy.device) if name in masks else None
             if alive is not None:
                 energy.mul_(alive)
