@@ -84,8 +84,10 @@ def prune(options: PruneOptions, session: Session) -> None:
     point = None if target is None else choose_resume_point(target, options, session)
     check_named(options, session)
     settings = replace(settings, device=device_name(options))
-    trained = settings.recipes or own_training is not None
-    _ = keep_freed_memory() if trained else give_freed_memory_back()
+    if settings.recipes or own_training is not None:
+        keep_freed_memory()
+    else:
+        give_freed_memory_back()
     own = None if own_training is None or target is None else YourTraining.named(own_training, session)
     modules: list[nn.Module] = [] if own is None else own.modules
     trains = target is not None and (own is not None or bool(settings.recipes))
