@@ -25,6 +25,7 @@ from compressor.models import keep_every_head, takes_by_name
 from compressor.models.depths import Depth
 from compressor.models.hf_directory import (
     depths_of,
+    drop_weights,
     fill_network,
     names_of,
     open_directory,
@@ -110,7 +111,7 @@ def _write(program: Program, folder: Path, batch_sizes: Sequence[int], data: Dat
             network = fill_network(entries, left.tensors, left.aliases, shares)
             beside = save_directory(network, folder, _original(program))
             n_params = sum(p.numel() for p in network.parameters())
-            del network  # what is opened below is a second one
+            drop_weights(network)  # what is opened below is a second one
             found = FileComparison(program, _opened(program, folder, entries)).verification(batch_sizes, data)
         except VerificationError as error:
             trouble = error

@@ -161,6 +161,12 @@ def _as_opened(network: nn.Module) -> None:
         asked.set_experts_implementation(asked.get_correct_experts_implementation(None))
 
 
+def drop_weights(network: nn.Module) -> None:
+    """Lets go of the network's weights: its parts hold each other, so that it goes away some time later only."""
+    for parameter in network.parameters():
+        parameter.data = torch.empty(0, dtype=parameter.dtype)
+
+
 def _epsilons(entries: Entries, shares: Sequence[float]) -> dict[str, float]:
     """The entries that norms add to their mean of squares, where this share is left of all of them."""
     share = sorted(shares)[len(shares) // 2]

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from compressor.axes import Ids, Keep, Pin, UnitMap
 from compressor.errors import PatternError, UsageError
-from compressor.models.hf_directory import answers, fill_network, rebuild, widths_of
+from compressor.models.hf_directory import answers, drop_weights, fill_network, rebuild, widths_of
 from compressor.models.widths import Axis, Key, Widths, name_of
 from compressor.program import Program, ProgramModule, computing_in, families, has_halves
 from compressor.program.runs import with_short_examples
@@ -174,14 +174,19 @@ class _Roles:
             with_short_examples(self._program).example_inputs(2, seed=1),
         )
         aliases = self._program.aliases
-        with computing_in(torch.float32) if has_halves(self._program) else nullcontext(), torch.no_grad():
-            try:
-                small = answers(fill_network(entries, left, aliases, shares), names, inputs)
-            except RuntimeError:  # what kernels raise on sizes that are not theirs
-                return None
-            del left  # of a large network there is no room for three
-            masks = mask_units(self._program.module, self._units, gone)
-            masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        in_float32 = has_halves(self._program)
+        trial = fill_network(entries, left, aliases, shares)
+        del left  # of a large network there is no room for three
+        try:
+            with computing_in(torch.float32) if in_float32 else nullcontext(), torch.no_grad():
+                small = answers(trial, names, inputs)
+        except RuntimeError:  # what kernels raise on sizes that are not theirs
+            return None
+        finally:
+            drop_weights(trial)
+        masks = mask_units(self._program.module, self._units, gone)
+        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        with computing_in(torch.float32) if in_float32 else nullcontext(), torch.no_grad():
             leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
         whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         return all(
