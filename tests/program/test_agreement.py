@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressor.program.agreement import NOISE_FACTOR, Agreement, Evidence, judge, leaves
+from compressor.program.agreement import NOISE_FACTOR, Agreement, Evidence, Tally, judge, leaves
 
 INF, NAN = float("inf"), float("nan")
 
@@ -234,3 +234,36 @@ def test_one_output_without_a_finite_number_is_compared_beside_others() -> None:
 def test_leaves_are_found_in_every_structure() -> None:
     nested = {"a": torch.ones(1), "b": (np.array([2.0]), [torch.tensor([3]), None, 4]), "c": np.float32(5)}
     assert [float(x) for x in leaves(nested)] == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [([1.0, -4.0], [1.00003, -4.0]), ([0.5, 2.0], [0.5, 2.00001])],
+        [([1.0, -4.0], [1.00005, -4.0]), ([0.5, 2.0], [0.5, 2.0])],
+        [([1e-9, 0.0], [1e-9, 0.0]), ([5.0, 2.0], [5.0, 2.0])],
+        [([1, 2], [1, 2]), ([3, 4], [3, 5])],
+        [([1.0, NAN], [1.0, NAN]), ([1.0, INF], [1.0, INF])],
+        [([1.0, NAN], [1.0, 1.0]), ([1.0, 1.0], [1.0, 1.0])],
+        [([NAN], [NAN]), ([INF], [INF])],
+        [([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0], [1.0])],
+    ],
+)
+def test_batch_by_batch_is_judged_as_all_at_once(batches: list[tuple[object, object]]) -> None:
+    tally = Tally()
+    for own, other in batches:
+        tally.add(tensors(own), tensors(other))
+    found, known = tally.agreement(1e-5), judge([Evidence(tensors(a), tensors(b)) for a, b in batches], 1e-5)
+    assert (found is None) is (not known.passed)
+    assert found is None or found == known
+
+
+def test_large_outputs_are_compared_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch.arange(10.0)
+    for at in (0, 4, 9):
+        other = own.clone()
+        other[at] += 1.0
+        whole = judge([Evidence([own], [other])], 1e-5)
+        monkeypatch.setattr("compressor.program.agreement._PART", 3)
+        assert judge([Evidence([own], [other])], 1e-5) == whole and not whole.passed
+        monkeypatch.undo()
