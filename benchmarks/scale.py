@@ -127,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| weights | file | command | time | peak above imports | ÷ file | 2 × file + 0.5 GB | commit | load |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (size, command), row in sorted(latest.items(), key=lambda item: (list(SIZES).index(item[0][0]),)):
+    for (size, command), row in sorted(latest.items(), key=lambda item: list(SIZES).index(item[0][0])):
         within = "within" if row["peak"] <= 2 * row["file"] + _ROOM else "beyond"
         lines.append(
             f"| {size} | {row['file'] / _MIB:,.0f} MiB | {command} | {row['seconds']:,.0f} s "

@@ -174,16 +174,19 @@ class _Roles:
             with_short_examples(self._program).example_inputs(2, seed=1),
         )
         aliases = self._program.aliases
-        with computing_in(torch.float32) if has_halves(self._program) else nullcontext(), torch.no_grad():
-            network = fill_network(entries, left, aliases, shares)
-            try:
-                small = answers(network, names, inputs)
-            except RuntimeError:  # what kernels raise on sizes that are not theirs
-                return None
-            drop_weights(network)
-            del left  # of a large network there is no room for three
-            masks = mask_units(self._program.module, self._units, gone)
-            masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        in_float32 = has_halves(self._program)
+        trial = fill_network(entries, left, aliases, shares)
+        del left  # of a large network there is no room for three
+        try:
+            with computing_in(torch.float32) if in_float32 else nullcontext(), torch.no_grad():
+                small = answers(trial, names, inputs)
+        except RuntimeError:  # what kernels raise on sizes that are not theirs
+            return None
+        finally:
+            drop_weights(trial)
+        masks = mask_units(self._program.module, self._units, gone)
+        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        with computing_in(torch.float32) if in_float32 else nullcontext(), torch.no_grad():
             leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
         whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         return all(
