@@ -57,7 +57,8 @@ CASES: list[tuple[str, float, dict[str, Any], set[str]]] = [
     ("llama", 1.2, {"pattern": "layer"}, {"num_hidden_layers"}),
     ("gpt-neo", 1.2, {"pattern": "layer"}, {"num_layers", "attention_layers"}),
     ("mixtral", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
-    ("qwen2-moe", 1.4, {"pattern": "expert+channel"}, {"num_experts", "moe_intermediate_size"}),
+    ("qwen2-moe", 1.4, {"pattern": "expert+channel"}, {"num_experts"}),
+    ("qwen3-moe", 1.1, {}, {"moe_intermediate_size"}),  # in steps of 16 bytes, which grouped products ask for
     ("qwen3-moe", 1.15, {"pattern": "expert"}, {"num_local_experts"}),
 ]
 
