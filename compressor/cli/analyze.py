@@ -72,10 +72,7 @@ def analyze(options: AnalyzeOptions, session: Session) -> None:
     _check(options)
     settings = options.request(ScanSettings) if options.sensitivity else None
     check_named(options, session)
-    if settings is None:
-        give_freed_memory_back()
-    else:
-        keep_freed_memory()
+    (give_freed_memory_back if settings is None else keep_freed_memory)()
     source = read_source(options, options.model, session)
     if asked is not None:
         _explain(asked, source, _walk_options(options, source), session)
