@@ -280,9 +280,10 @@ def main() -> None:
     found = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
     asked = {name: getattr(given, name) for name in ("dense", "heal", "steps", "batch", "seed")}
     found = [row for row in found if all(row[name] == value for name, value in asked.items())]
+    spent = sum(row["cpu_s"] for row in found)
     done = {(row["kind"], row["pattern"], row["method"], row["ratio"]) for row in found}
     for key, make in rows(given):
-        if key in done or time.process_time() + sum(row["cpu_s"] for row in found) > 60 * given.minutes:
+        if key in done or time.process_time() + spent > 60 * given.minutes:
             continue
         began = time.process_time()
         kind, pattern, method, ratio = key
