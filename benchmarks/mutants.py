@@ -48,6 +48,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     },
     "axes/walk": ("axes/test_hard_cases.py",),
     "axes/rules_norm": ("axes/test_through_norm.py",),
+    "compaction/compact": ("compaction/test_rounding.py",),
     "compaction/removal": ("compaction/test_rounding.py",),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),

@@ -34,7 +34,7 @@ def test_what_is_removed_is_reported(masked: Program) -> None:
         "out.weight": (3, 5), "out.bias": (3,),
     }  # fmt: skip
     assert (report.masked_params, report.compact_params) == (masked.n_parameters, small.n_parameters)
-    assert report.removed == masked.n_zeroed and report.still_zeroed == 0 and not small.masks
+    assert report.removed == report.zeroed == masked.n_zeroed and report.still_zeroed == 0 and not small.masks
     assert report.n_units_removed == 8 and report.skipped == ()
     changes = {c.name: (c.before, c.after) for c in report.layers}
     assert changes["hidden"] == ((10, 64), (5, 48)) and set(changes) == {"one", "norm", "two", "hidden", "out"}
@@ -112,6 +112,15 @@ def test_nothing_to_remove_is_an_error_unless_allowed(dense: Program) -> None:
         compact(scattered)
     same, report = compact(scattered, allow_noop=True)
     assert report.removed == 0 and same.n_parameters == dense.n_parameters and report.still_zeroed == 1
+
+
+def test_zeros_without_masks_count_in_weights_and_not_in_biases(dense: Program) -> None:
+    zeros = dense.clone()
+    with torch.no_grad():
+        zeros.parameters["one.weight"][0, 0, :2, 0] = 0
+        zeros.parameters["one.bias"][1] = 0
+    _, report = compact(zeros, allow_noop=True)
+    assert report.zeroed == report.still_zeroed == 2
 
 
 def test_one_unit_of_a_width_stays_when_all_are_cut(dense: Program) -> None:

@@ -45,6 +45,8 @@ def test_factors_are_read_off_shapes_and_give_configurations() -> None:
     assert factors["hidden",] == Fraction(3, 4) and factors["inner_dim",] == Fraction(100, 128)
     heads = [entries["num_heads"] for entries in candidates(found, factors)]
     assert heads == [4, 3]  # 24 wide by both; which one answers as the program does decides
+    as_wide = {("hidden",): Fraction(3, 4), ("inner_dim",): Fraction(1)}
+    assert [entries["num_heads"] for entries in candidates(found, as_wide)] == [4, 3], "each once"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ def test_whole_numbers_stay_whole_and_others_may_become_fractions() -> None:
     assert entries is not None
     assert (repr(entries["hidden"]), entries["ratio"], entries["few"]) == ("16", 1.5, 1.5)
     assert found.scaled({("hidden",): Fraction(1, 3)}) is None
+    small = find_widths({**ENTRIES, "few": 14}, of_layers).scaled({("few",): Fraction(1, 3)})
+    assert small is not None and small["few"] == pytest.approx(14 / 3)
 
 
 def test_heads_of_each_stage_are_heads_too() -> None:
