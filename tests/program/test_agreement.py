@@ -267,3 +267,26 @@ def test_large_outputs_are_compared_by_parts(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr("compressor.program.agreement._PART", 3)
         assert judge([Evidence([own], [other])], 1e-5) == whole and not whole.passed
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-3, 1.0])
+@pytest.mark.parametrize("off", [0.0, 5e-9, 5e-7, 2e-3])
+def test_batch_by_batch_small_outputs_are_judged_beside_large_ones_as_all_at_once(share: float, off: float) -> None:
+    big, small = torch.tensor([100.0, -3.0]), torch.tensor([1e-4, 2e-4])
+    batches = [([big, small], [big, small + off]), ([big / 2, small], [big / 2, small])]
+    tally = Tally()
+    for own, other in batches:
+        tally.add(own, other)
+    found = tally.agreement(1e-5, least_share=share)
+    known = judge([Evidence(own, other) for own, other in batches], 1e-5, least_share=share)
+    assert (found is None) is (not known.passed)
+    assert found is None or found == known
+
+
+def test_batch_by_batch_what_has_another_number_of_outputs_or_none_has_to_be_looked_at() -> None:
+    one = torch.ones(2)
+    for batches in ([([one, one], [one, one]), ([one], [one])], [([one], [one, one])], [([], [])], []):
+        tally = Tally()
+        for own, other in batches:
+            tally.add(own, other)
+        assert tally.agreement(1e-5) is None

@@ -13,7 +13,7 @@ from compressor.errors import ModelError
 from compressor.program import InputSpec, Program, capture
 from compressor.program.agreement import Agreement, Evidence, judge
 from compressor.program.replay import Replay, as_foreign
-from compressor.program.runs import Other, Yardstick, examples_at_other_lengths, seeded
+from compressor.program.runs import Other, Yardstick, examples_at_other_lengths, seeded, with_short_examples
 from tests.program.faults import Fault, faults_of
 from tests.program.hard_to_compare import KINDS, captured, reordered
 
@@ -190,6 +190,60 @@ def test_other_lengths_come_at_batch_sizes_in_turn_where_the_network_runs() -> N
         assert [tuple(x.shape) for (x,) in examples_at_other_lengths(program, batches)] == shapes
     double = [x.dtype for (x,) in examples_at_other_lengths(program, (1,), torch.float64)]
     assert double == [], "the weights are float32"
+
+
+class Reading(nn.Module):
+    """Two texts, of a length each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 4)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.words(first).mean(1) - self.words(second).mean(1)
+
+
+def reading(first: int, second: int) -> Program:
+    specs = tuple(
+        InputSpec(name, (None, size), "int64", high=50, free=("", name[0]))
+        for name, size in (("first", first), ("second", second))
+    )
+    return capture(Reading().eval(), specs)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "short"),
+    [
+        ((64, 32), 200 * 64 * 32, (64, 32)),
+        ((64, 32), 200 * 64 * 32 - 1, (32, 16)),
+        ((64, 32), 200 * 16 * 8, (16, 8)),
+        ((64, 32), 200 * 16 * 8 - 1, (8, 8)),
+        ((64, 32), 1, (8, 8)),
+        ((64, 5), 1, (8, 5)),
+        ((20, 9), 1, (8, 8)),
+    ],
+)
+def test_texts_are_as_short_as_the_size_asks_for(
+    sizes: tuple[int, int], most: int, short: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compressor.program.runs._MOST_PRODUCTS", most)
+    program = reading(*sizes)
+    found = with_short_examples(program)
+    assert program.n_parameters == 200 and found.module is program.module
+    assert tuple(spec.shape[1] for spec in found.inputs) == short
+    assert (found is program) == (short == sizes)
+
+
+def test_a_network_of_ordinary_size_is_checked_on_its_own_examples() -> None:
+    program = reading(64, 32)
+    assert with_short_examples(program) is program
+
+
+def test_images_are_never_smaller_than_asked_and_fixed_sizes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressor.program.runs._MOST_PRODUCTS", 1)
+    free = capture(nn.Conv2d(3, 4, 3).eval(), InputSpec("x", (None, 3, 32, 32), free=("", "", "height", "width")))
+    fixed = capture(nn.Conv2d(3, 4, 3).eval(), InputSpec("x", (None, 3, 32, 32)))
+    assert with_short_examples(free) is free and with_short_examples(fixed) is fixed
 
 
 def test_a_failure_of_torch_is_told_with_the_batch() -> None:
