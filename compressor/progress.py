@@ -15,7 +15,7 @@ class Progress(Protocol):
         """A new bar for `stage`: `total` times `unit`, e.g. ("admm", n_epochs * n_steps, "step")."""
         ...
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         """`n` more units of the current stage are done; `values` (loss, accuracy …) are the latest ones."""
         ...
 
@@ -34,7 +34,7 @@ class Silent:
     def start(self, stage: str, total: int, unit: str) -> None:
         return None
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         return None
 
     def finish(self, stage: str, **values: float) -> None:

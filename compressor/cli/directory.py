@@ -16,6 +16,7 @@ from compressor.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from compressor.data.source import DataSource
+    from compressor.data.task import Task
     from compressor.exporting.exported import ExportReport
     from compressor.program import Program
 
@@ -55,6 +56,7 @@ def write_directory(
     program: Program,
     target: Target,
     data: DataSource | None,
+    task: Task | None,
     session: Session,
     gates: Gates,
     values: Mapping[str, float | None],
@@ -78,7 +80,7 @@ def write_directory(
             raise _NotMet
 
     with session.working("removing what was cut, and checking what transformers opens"):
-        smaller, _ = compact(program, data=data, masks_only=True)
+        smaller, _ = compact(program, data=data, task=task, masks_only=True)
         with suppress(_NotMet):
             export_huggingface(smaller, target.path, force=target.force, data=data, accept=accept)
     return Written(target.name, size, verdicts) if verdicts.passed else Written(None, None, verdicts)

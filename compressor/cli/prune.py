@@ -173,7 +173,7 @@ def _run(
 
     closing = Closing(options, session, source)
     if is_directory(options.output):
-        closing.end(written, write_directory(written, target, data, session, gates, _gated(report)), tell)
+        closing.end(written, write_directory(written, target, data, task, session, gates, _gated(report)), tell)
     else:
         closing.write(written, target, gates, _gated(report), tell)
 

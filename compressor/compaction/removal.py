@@ -53,7 +53,7 @@ def remove_dead(
         units = find_units(masked, walk)
         verdict = rounding.filled(masked, units, masked_units(masked, units))
         filled = _filler_masks(masked, units, verdict) if rounding.fills else {}
-        small = close_choices(_sliced(masked, units, verdict, shapes_only))
+        small = _closed(_sliced(masked, units, verdict, shapes_only), shapes_only)
         return Removal(masked, small, units, verdict, branches=gone, filled=filled)
     constants = find_constants(masked)
     cleared = without_constant_branches(masked, constants)
@@ -68,8 +68,14 @@ def remove_dead(
     exact = {name: value * fillers[name] if name in fillers else value for name, value in exact.items()}
     small, folded, exact = fold_removed(_sliced(whole, units, verdict, shapes_only), units, verdict, exact)
     filled = fillers if rounding.fills else {}
-    small = close_choices(small)
+    small = _closed(small, shapes_only)
     return Removal(whole, small, units, verdict, folded, (*gone, *cleared.branches), exact, filled)
+
+
+def _closed(small: Program, shapes_only: bool) -> Program:
+    """Without what leaves cut experts out, where none is left; it costs nothing that is counted, and shapes do not
+    tell which weights are 0."""
+    return small if shapes_only else close_choices(small)
 
 
 def _sliced(whole: Program, units: UnitMap, verdict: Living, shapes_only: bool) -> Program:

@@ -195,10 +195,9 @@ class Tally:
         found: list[Agreement] = []
         for k, (worst, largest, floating) in enumerate(zip(self._worst, self._largest, self._floating, strict=True)):
             scale = max(largest, least)
-            unit = (scale or 1.0) if floating else 1.0
             base = limit if floating and scale else 0.0
-            found.append(Agreement(worst, worst / unit, base, where=f"output {k}"))
-        if not found or not all(one.passed and one.max_abs < float("inf") for one in found):
+            found.append(Agreement(worst, worst / scale if base else worst, base, where=f"output {k}"))
+        if not found or not all(one.passed for one in found):
             return None
         return max(found, key=_severity)
 

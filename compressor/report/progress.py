@@ -62,7 +62,7 @@ class Bars:
         self._started_s = time.monotonic()
         self._task = self._bars.add_task(shorten(stage, 20), total=total, unit=unit, values="")
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         if self._task is None:
             return
         self._bars.update(self._task, advance=n)
@@ -100,7 +100,7 @@ class Lines:
         self._started_s = self._told_s = self._clock()
         self._values = {}
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         self._done += n
         self._values.update(values)
         now = self._clock()

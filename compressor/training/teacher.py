@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compressor.program import families
 from compressor.training.devices import forked_rng
 from compressor.typed_torch import DispatchMode
 
@@ -61,7 +62,7 @@ class _Readers(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        is_cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == self._dtype
+        is_cast = func in families.CASTS and kwargs.get("dtype") == self._dtype
         leaves = tree_leaves((args, kwargs))
         names = {self._names[id(leaf)] for leaf in leaves if id(leaf) in self._names}
         (self._cast if is_cast else self._read).update(names)

@@ -195,7 +195,7 @@ class Counting(Silent):
     def start(self, stage: str, total: int, unit: str) -> None:
         self.total = total
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         self.done += n
 
 

@@ -75,7 +75,7 @@ def test_the_ratio_that_is_meant(said: dict[str, Any], ratio: float) -> None:
         ({"ratio": "2x", "pattern": "layer", "method": "group-lasso"}, "--method group-lasso: draws the units"),
         ({"ratio": "2x", "pattern": "layer", "of": "latency"}, "--of latency: measures widths"),
         ({"ratio": "2x", "pattern": "layer", "round_to": "8"}, "--round-to 8: --pattern layer changes no width"),
-        ({"ratio": "2x", "pattern": "layer", "uniform": True}, "--uniform: --pattern layer removes blocks"),
+        ({"ratio": "2x", "pattern": "layer+channel", "uniform": True}, r"--uniform: --pattern layer\+channel cuts"),
         ({"ratio": "2x", "pattern": "layer+channel", "layer": ["a=0.5"]}, "--layer: counts filters"),
         ({"ratio": "2x", "floor": 1.0}, "--floor 1: must be from 0 to below 1"),
         ({"ratio": "2x", "rho": -1.0}, "--rho -1: must be at least 0"),

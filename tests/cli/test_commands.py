@@ -186,7 +186,7 @@ def test_an_interrupted_run_resumed_is_the_uninterrupted_one(
     class Impatient(Silent):
         steps = 0
 
-        def advance(self, n: int = 1, **values: float) -> None:
+        def advance(self, n: int = 1, /, **values: float) -> None:
             self.steps += n
             if self.steps == 9:  # in the second epoch of six steps
                 raise KeyboardInterrupt

@@ -96,7 +96,9 @@ def test_an_interrupt_keeps_the_resume_point_and_resume_goes_on(
         _, told = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130, told
+    # Python ends by the signal itself, which a shell calls 130 too, where it was in an `exec` (as of a dataclass) when
+    # the signal came, whoever caught the exception later.
+    assert process.returncode in (130, -signal.SIGINT), told
     assert b"interrupted; the last finished epoch is in p.pt.resume" in told
     assert b"--resume" in told
     assert b"Traceback" not in told

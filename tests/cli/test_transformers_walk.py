@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,17 @@ def test_a_directory_is_the_goal_of_prune(folder: Path, capsys: pytest.CaptureFi
     assert not (folder / "other").exists() and not list(folder.glob(".*"))
 
 
-def commands() -> list[list[str]]:
-    """What the page tells to type, but for how long to train."""
-    found = re.findall(r"^\$ compress (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+def commands(network: str) -> list[list[str]]:
+    """What the page tells to type about a network, but for how long to train."""
+    found = re.findall(rf"^\$ compress (\w+ {network}[ .].*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     short = ["--epochs", "2", "--lr", "0.02"]
     return [[*line.split(), *(short if line.startswith("prune") else []), "-q"] for line in found]
 
 
 def test_the_walk(folder: Path) -> None:
-    lines = commands()
-    assert [line[0] for line in lines] == ["prune", "compact", "export", "export", "prune"]
-    for line in lines[:4]:
+    lines = commands("bert")
+    assert [line[0] for line in lines] == ["prune", "compact", "export", "export"]
+    for line in lines:
         assert main(line) == 0, line
     smaller: Any = __import__("transformers").AutoModelForSequenceClassification.from_pretrained(folder / "bert-small")
     assert sum(p.numel() for p in smaller.parameters()) * 1.3 <= load(folder / "bert").n_parameters
@@ -79,8 +80,27 @@ def test_the_walk(folder: Path) -> None:
 
 
 def test_blocks_of_a_directory(folder: Path) -> None:
-    (line,) = [line for line in commands() if "layer" in line]
-    assert main([*line, "--force"]) == 0 and main(["compact", "bert.pruned.pt", "-q"]) == 0
+    line = ["prune", "bert", "--pattern", "layer", "-r", "1.2x", "-m", "magnitude", "--no-retrain", "-q"]
+    assert main(line) == 0 and main(["compact", "bert.pruned.pt", "-q"]) == 0
     smaller, dense = load(folder / "bert.compact.pt"), load(folder / "bert")
     assert smaller.n_parameters * 1.2 <= dense.n_parameters * 1.02
     assert len(smaller.module.graph.nodes) < len(dense.module.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("network", "entry", "before", "more"),
+    [("llama", "num_hidden_layers", 4, {"num_hidden_layers": 4}), ("mixtral", "num_local_experts", 4, {})],
+)
+def test_layers_and_experts_of_a_directory(
+    folder: Path, network: str, entry: str, before: int, more: dict[str, int]
+) -> None:
+    library: Any = __import__("transformers")
+    save_small(library, network, folder / network, **more)
+    library.AutoTokenizer.from_pretrained(folder / "bert").save_pretrained(folder / network)
+    texts = [" ".join(f"good{(i + k) % 9}" for k in range(6)) for i in range(40)]
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    (line,) = commands(network)
+    assert main(line) == 0, line
+    smaller = library.AutoModelForCausalLM.from_pretrained(folder / f"{network}-small")
+    assert getattr(smaller.config, entry) < before
+    assert sum(p.numel() for p in smaller.parameters()) * 1.2 <= load(folder / network).n_parameters * 1.02

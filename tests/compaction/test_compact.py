@@ -171,8 +171,8 @@ def test_twin_a_wrong_slice_never_leaves(masked: Program, monkeypatch: pytest.Mo
     module = importlib.import_module("compressor.compaction.removal")
     right = module.slice_program
 
-    def wrong(program: Program, units: object, keep: object) -> Program:
-        cut = right(program, units, keep)  # type: ignore[arg-type]
+    def wrong(program: Program, units: object, keep: object, **more: bool) -> Program:
+        cut = right(program, units, keep, **more)  # type: ignore[arg-type]
         with torch.no_grad():
             cut.parameters["two.weight"].copy_(cut.parameters["two.weight"].flip(1))
         return cut

@@ -221,6 +221,7 @@ def reading(first: int, second: int) -> Program:
         ((64, 32), 1, (8, 8)),
         ((64, 5), 1, (8, 5)),
         ((20, 9), 1, (8, 8)),
+        ((33, 9), 200 * 16 * 8, (16, 8)),
     ],
 )
 def test_texts_are_as_short_as_the_size_asks_for(

@@ -76,7 +76,7 @@ class BreakAfter(Silent):
     def __init__(self, n: int) -> None:
         self.left = n
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         self.left -= n
         if self.left < 0:
             raise Stop("broken off")

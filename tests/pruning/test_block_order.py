@@ -111,7 +111,7 @@ class Counting(Silent):
     def start(self, stage: str, total: int, unit: str) -> None:
         self.n_blocks = total
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         self.n_done += n
 
     def finish(self, stage: str, **values: float) -> None:

@@ -83,7 +83,7 @@ class Listener(Silent):
         self.finished: dict[str, list[str]] = {}
         self.seen: set[tuple[str, ...]] = set()
 
-    def advance(self, n: int = 1, **values: float) -> None:
+    def advance(self, n: int = 1, /, **values: float) -> None:
         self.seen.add(tuple(values))
 
     def finish(self, stage: str, **values: float) -> None:

@@ -21,7 +21,8 @@ LAYERS: list[Layer] = [Named(name) for name in ("conv1", "conv2", "fc")]  # type
 def test_a_choice_holds_the_request_and_copies_nothing_of_it() -> None:
     settings = PruneSettings(ratio=2.0, method="random", pattern="2:4", seed=3)
     choice = Choice(settings)
-    assert choice.asked is settings and set(vars(choice)) == {"asked", "stopwatch", "preferences", "order"}
+    measured = {"stopwatch", "preferences", "order", "routed", "blocks"}
+    assert choice.asked is settings and set(vars(choice)) == {"asked", *measured}
     assert (choice.asked.rates, choice.asked.pattern.window) == ("random", (2, 4))
 
 
