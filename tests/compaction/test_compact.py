@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from compressor.compaction import compact
+from compressor.compaction import compact, foresee, preview
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import CompressError, ModelError, VerificationError
 from compressor.program import InputSpec, Program, capture
@@ -112,6 +113,29 @@ def test_nothing_to_remove_is_an_error_unless_allowed(dense: Program) -> None:
         compact(scattered)
     same, report = compact(scattered, allow_noop=True)
     assert report.removed == 0 and same.n_parameters == dense.n_parameters and report.still_zeroed == 1
+
+
+def test_layers_that_were_looked_at_and_stay_dense_are_nothing_either(dense: Program) -> None:
+    mask = torch.ones(4, 6, 3, 3, dtype=torch.bool)
+    mask[:, :, 0] = False
+    columns = under(dense, {"two.weight": mask})
+    with pytest.raises(CompressError, match="nothing to remove: 72 weights"):
+        compact(columns, lowering="dense")
+    _, report = compact(columns, lowering="dense", allow_noop=True)
+    assert [(layer.name, layer.form) for layer in report.lowered] == [("two", "dense")] and report.n_units_removed == 0
+
+
+def test_the_time_told_is_that_of_the_call(masked: Program) -> None:
+    began = time.perf_counter()
+    _, report = compact(masked)
+    assert 0 < report.seconds <= time.perf_counter() - began
+
+
+def test_what_is_foreseen_has_the_widths_that_compact_leaves(masked: Program) -> None:
+    small, _ = compact(masked)
+    widths = {name: tensor.shape for name, tensor in small.parameters.items()}
+    assert 5 in widths["hidden.weight"] and widths == {n: t.shape for n, t in preview(masked).parameters.items()}
+    assert widths == {n: t.shape for n, t in foresee(masked).parameters.items()}
 
 
 def test_zeros_without_masks_count_in_weights_and_not_in_biases(dense: Program) -> None:
