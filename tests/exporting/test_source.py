@@ -326,17 +326,20 @@ def test_numbered_chains_are_sequential_and_what_follows_them_is_their_callers(t
     assert "class ConvBn(nn.Module)" in text
 
 
+class Cells(nn.Module):
+    """Two cells, each with something behind it that the other has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = Cell(3, 8), Cell(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.one(x), 2)
+        return self.head(self.two(x).mean((2, 3)))
+
+
 def test_siblings_share_a_class_whatever_stands_behind_each(tmp_path: Path) -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two, self.head = Cell(3, 8), Cell(8, 8), nn.Linear(8, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = F.max_pool2d(self.one(x), 2)
-            return self.head(self.two(x).mean((2, 3)))
-
-    text = source_of(capture(Two(), "3x6x6"), tmp_path)
+    text = source_of(capture(Cells(), "3x6x6"), tmp_path)
     assert text.count("class ") == 2 and "self.two = One(" in text
 
 

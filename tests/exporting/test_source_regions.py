@@ -6,24 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.exporting.source_regions import Regions, _until, _usual, common, divide, owner_of
 from compressor.program import InputSpec, capture
-from tests.exporting.test_source import Attention, Cell, Detector, Fixed, Heads, Tied, UNet
-
-
-class Cells(nn.Module):
-    """Two cells, each with something behind it that the other has not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two, self.head = Cell(3, 8), Cell(8, 8), nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.one(x), 2)
-        return self.head(self.two(x).mean((2, 3)))
+from tests.exporting.test_source import Attention, Cells, Detector, Fixed, Heads, Tied, UNet
 
 
 class Crossing(nn.Module):
