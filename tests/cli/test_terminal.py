@@ -57,12 +57,11 @@ def shown(here: Path, environment: dict[str, str]) -> str:
     return on_a_terminal(here, environment, *COMMAND)
 
 
-def test_bars_fit_with_count_and_time_left_first_and_values_cut(shown: str) -> None:
-    bars = [line for line in lines_of(shown) if re.search(r"\d+/\d+ +step", line)]
+def test_bars_fit_and_a_line_stands_before_seconds_of_silence(shown: str) -> None:
+    """What a bar holds at which moment is `tests/report/test_progress.py`: here it is drawn when its time comes."""
+    bars = [line for line in lines_of(shown) if re.search(r"━.*\d+/\d+ +step", line)]
     assert bars, shown
     assert all(len(line) <= 80 for line in bars)
-    whole = [line for line in bars if "loss" in line]
-    assert whole and all(re.search(r"━.*\d+/\d+ step +(\d+:)*(\d\d|--:--).* loss", line) for line in whole), whole[:3]
     assert "loading PyTorch" in lines_of(shown)[0], "a line before seconds of silence"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
 
 from compressor.progress import Silent
 from compressor.report.progress import Lines, open_progress
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Clock:
@@ -74,6 +77,19 @@ def test_a_terminal_gets_bars_and_a_line_per_stage(monkeypatch: Any) -> None:
     assert "admm [1]: done in" in stream.getvalue()
     assert "accuracy 50.00 %" in stream.getvalue()
     assert "note: a [note]" in stream.getvalue()
+
+
+def test_a_bar_has_count_and_time_left_first_and_values_cut_where_the_terminal_ends(monkeypatch: Any) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with open_progress(stream) as progress:
+        progress.start("admm", 12, "step")
+        progress.advance(loss=0.5, distance=0.25, learning_rate=0.001, agreement=0.99)
+        progress.note("a line makes the bar be drawn anew, whatever its clock says")
+    bars = [line for line in re.split(r"[\r\n]+", ESCAPES.sub("", stream.getvalue())) if "1/12 step" in line]
+    assert bars and all(len(line.rstrip()) == 80 for line in bars), bars
+    assert all(re.search(r"^admm [━╸]+ +1/12 step +(\d+:)*(\d\d|--:--) +loss 0.5, .*…$", line) for line in bars), bars
 
 
 def test_the_terminal_is_given_back_when_the_work_fails(monkeypatch: Any) -> None:
