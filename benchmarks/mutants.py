@@ -49,7 +49,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "axes/walk": ("axes/test_hard_cases.py",),
     "axes/rules_norm": ("axes/test_through_norm.py",),
     "compaction/compact": ("compaction/test_rounding.py",),
-    "compaction/removal": ("compaction/test_rounding.py", "pruning/test_layer_pattern.py"),
+    "compaction/removal": ("compaction/test_compact.py", "pruning/test_layer_pattern.py"),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),

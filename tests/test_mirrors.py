@@ -16,7 +16,6 @@ TOGETHER: Mapping[str, str] = {
     # networks cut at random and compared with their masked selves: every rule, transfer and rewrite runs there
     "axes/test_hard_cases.py": "axes/rules_norm",
     "axes/test_rules_more.py": "axes/rules_distance axes/rules_place program/weight_norm",
-    "compaction/test_compact.py": "compaction/removal",
     "compaction/test_oracle.py": "compaction/norms compaction/slicing",
     "compaction/test_dead_oracle.py": "compaction/dead",
     "compaction/test_kinds_of_constants.py": (
