@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from compressor.errors import CompressError
+from compressor.narrowing import is_dict
+from compressor.regular import read_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _INT64 = 2**63
+_MOST_BYTES = 1 << 26
+"""Of a file: the index of a model in a thousand shards has a tenth of it."""
 _DEEPEST = 50
 _MOST = 2**24
 """Characters and values together. Lists that hold themselves twice, forty levels deep, are small in a file and never
@@ -44,16 +48,33 @@ def read_as(kind: type[T], value: object, error: type[CompressError], where: str
 
 
 def read_json(path: Path, error: type[CompressError]) -> object:
-    """What a JSON file holds; how much of it is believed is for `read_as`.
+    """What a JSON file of at most 64 MiB holds; how much of it is believed is for `read_as`.
 
-    Raises:  `error` if it cannot be read or is none.
+    Raises:  `error` if it cannot be read, is too large, or is none.
+    """
+    return parse_json(read_regular(path, _MOST_BYTES, error), error, str(path))
+
+
+def read_table(path: Path, error: type[CompressError]) -> dict[str, Any]:
+    """The entries of a JSON file that holds one table.
+
+    Raises:  `error` as `read_json`, and for anything but a table.
+    """
+    found = read_json(path, error)
+    if not is_dict(found):
+        raise error(f"{path}: cannot be read: holds a {type(found).__name__}, no table of entries")
+    return found
+
+
+def parse_json(content: bytes | str, error: type[CompressError], where: str) -> object:
+    """What a JSON text says.
+
+    Raises:  `error` naming `where` if it is none.
     """
     try:
-        return json.loads(path.read_bytes())
-    except OSError as found:
-        raise error(f"{path}: cannot be read: {found.strerror}") from found
+        return json.loads(content)
     except (ValueError, RecursionError) as found:  # no JSON, no UTF-8, a number of thousands of digits, too deep
-        raise error(f"{path}: is no JSON: {str(found)[:100]}") from found
+        raise error(f"{where}: is no JSON: {str(found)[:100]}") from found
 
 
 def check_plain(value: object, error: type[CompressError], where: str) -> None:

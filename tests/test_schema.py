@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compressor.errors import DataError
-from compressor.schema import check_plain, is_number, read_as, read_json
+from compressor.schema import check_plain, is_number, parse_json, read_as, read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,23 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 def test_numbers_that_can_be_calculated_with() -> None:
     assert [is_number(value) for value in (1, 1.5, True, "1", float("nan"), None)] == [True, True] + [False] * 4
+
+
+def test_a_file_that_holds_no_table_or_is_too_large_for_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"a": [1]}')
+    assert read_table(file, DataError) == {"a": [1]}
+    monkeypatch.setattr("compressor.schema._MOST_BYTES", 9)
+    with pytest.raises(DataError, match=r"a\.json: is larger than 9 bytes"):
+        read_table(file, DataError)
+    file.write_text("[1]")
+    with pytest.raises(DataError, match=r"a\.json: cannot be read: holds a list, no table"):
+        read_table(file, DataError)
+
+
+@pytest.mark.parametrize("text", [b"{", "[" * 100_000, b"\xff", "1" * 5_000])
+def test_a_text_that_is_no_json_names_where_it_stands(text: bytes | str) -> None:
+    with pytest.raises(DataError, match=r"a member: is no JSON: "):
+        parse_json(text, DataError, "a member")

@@ -7,8 +7,6 @@ What the directory says about itself is looked at before the library is: a name 
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,11 +14,10 @@ from typing import Any
 from compressor.data.tables import Table, table_of_arrow
 from compressor.errors import CompressError, DataError
 from compressor.narrowing import is_dict, is_list
-from compressor.regular import read_regular
+from compressor.schema import read_table
 from compressor.sealed import sealed
 
 _OF_ALL, _OF_ONE = "dataset_dict.json", "state.json"
-_MOST_BYTES = 1 << 24
 
 
 def is_saved(folder: Path) -> bool:
@@ -34,7 +31,7 @@ def open_saved(folder: Path) -> dict[str, Table]:
     Raises:  DataError if the library is not installed, the directory is damaged, or a name in it leads elsewhere.
     """
     if (folder / _OF_ALL).is_file():
-        names = _listed(folder / _OF_ALL, _read(folder / _OF_ALL).get("splits"))
+        names = _listed(folder / _OF_ALL, read_table(folder / _OF_ALL, DataError).get("splits"))
         parts = {name: folder / name for name in names}
     else:
         parts = {"": folder}
@@ -71,7 +68,7 @@ def _table(datasets: Any, folder: Path, files: tuple[Path, ...]) -> Table:
 def _files(folder: Path) -> tuple[Path, ...]:
     """The shards that a split says it has, all in its own folder."""
     path = folder / _OF_ONE
-    listed = _read(path).get("_data_files")
+    listed = read_table(path, DataError).get("_data_files")
     names = [one.get("filename") for one in listed if is_dict(one)] if is_list(listed) else None
     files = tuple(folder / name for name in _listed(path, names))
     missing = next((file for file in files if not file.is_file()), None)
@@ -93,13 +90,3 @@ def _listed(path: Path, names: Any) -> list[str]:
 def _is_plain(name: str) -> bool:
     """Whether it names one thing in a folder, on every system and for the library, to which : and :: mean more."""
     return PurePath(name).name == name and name not in ("", "..") and not set(name) & set(":\\\0")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(read_regular(path, _MOST_BYTES, DataError))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON: {str(error)[:80]}") from error
-    if not is_dict(found):
-        raise DataError(f"{path}: is no object but a {type(found).__name__}")
-    return found

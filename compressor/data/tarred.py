@@ -6,7 +6,6 @@ Only ordinary files that lie in the archive as they are, and nothing is unpacked
 
 from __future__ import annotations
 
-import json
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from compressor.data.tables import Table
 from compressor.errors import DataError
 from compressor.narrowing import is_dict
 from compressor.regular import open_regular
+from compressor.schema import parse_json
 
 SUFFIX = ".tar"
 _TEXTS = ("txt", "text", "cls")
@@ -77,8 +77,5 @@ def _content(path: Path, place: _Place, name: str) -> Any:
 
 
 def _described(path: Path, row: dict[str, _Place]) -> dict[Any, Any]:
-    try:
-        found = json.loads(_content(path, row[_JSON], _JSON))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: a .{_JSON} is no JSON: {str(error)[:80]}") from error
+    found = parse_json(_content(path, row[_JSON], _JSON), DataError, f"{path}: a .{_JSON}")
     return found if is_dict(found) else {}

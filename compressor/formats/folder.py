@@ -5,7 +5,6 @@ It must never read a file outside the directory, whatever an index says, nor run
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,12 @@ from compressor.errors import ModelError
 from compressor.formats.archive import open_archive, open_safetensors
 from compressor.formats.names import shown
 from compressor.formats.state_dict import find_state_dict
+from compressor.narrowing import is_dict
+from compressor.schema import read_table
 
 _CONFIG = "config.json"
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_MOST_INDEX_BYTES = 1 << 26
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -50,18 +50,15 @@ def read_model_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        if index.stat().st_size > _MOST_INDEX_BYTES:
-            raise ModelError(f"{index}: is too large for an index")
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{index}: is not an index of weights: {type(error).__name__}") from error
-    for name in names:
+    listed = read_table(index, ModelError).get("weight_map")
+    if not is_dict(listed):
+        raise ModelError(f"{index}: is not an index of weights: it has no table weight_map")
+    for name in (names := list(listed.values())):
         if not isinstance(name, str) or not name.isprintable() or Path(name).name != name:
             raise ModelError(f"{index}: names the file {shown(name, 60)!r}, which is not beside it")
         if not (index.parent / name).is_file():
             raise ModelError(f"{index}: the shard {shown(name)} is not there; fetch it too")
-    return [index.parent / name for name in sorted(names)]
+    return [index.parent / name for name in sorted(set(names))]
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -13,12 +13,11 @@ from typing import Any
 
 from compressor.errors import CompressError, ModelError, UsageError
 from compressor.narrowing import is_dict, is_list
-from compressor.regular import read_regular
+from compressor.schema import read_table
 
 CONFIG = "config.json"
 _PROCESSOR = "preprocessor_config.json"
 _VERSION = "transformers_version"
-_MOST_BYTES = 1 << 24
 """Ten times that of a network with 21,843 named classes."""
 _DEEPEST = 20
 _OURS_ENDS = ("_implementation", "_implementation_internal")
@@ -33,12 +32,7 @@ def read_configuration(path: Path, changes: Mapping[str, object], largest: int) 
     Raises:  ModelError if it is no configuration, asks for quantised weights, or holds a number beyond `largest`;
              UsageError for a change to an entry that is ours.
     """
-    try:
-        entries = json.loads(read_regular(path, _MOST_BYTES, ModelError))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read: {type(error).__name__}: {str(error)[:100]}") from error
-    if not is_dict(entries):
-        raise ModelError(f"{path}: cannot be read: holds a {type(entries).__name__}")
+    entries = read_table(path, ModelError)
     for name in changes:
         if _is_ours(name):
             raise UsageError(f"--arch-arg {name}: does not belong to the network; how it is computed is chosen here")
@@ -71,13 +65,7 @@ def read_processor(folder: Path, error: type[CompressError]) -> dict[str, Any]:
     Raises:  `error` if it cannot be read.
     """
     path = folder / _PROCESSOR
-    if not path.is_file():
-        return {}
-    try:
-        entries = json.loads(read_regular(path, _MOST_BYTES, error))
-    except (ValueError, RecursionError) as cause:
-        raise error(f"{path}: cannot be read: {type(cause).__name__}: {str(cause)[:100]}") from cause
-    return entries if is_dict(entries) else {}
+    return read_table(path, error) if path.is_file() else {}
 
 
 def _walk(value: Any, path: Path) -> Iterator[tuple[str, Any]]:

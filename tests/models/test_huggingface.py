@@ -133,7 +133,7 @@ def test_weights_are_taken_whole_or_not_at_all(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is no JSON"),
         ('{"model_type": "none-such"}', "cannot be read"),
         ('{"model_type": "bert", "architectures": ["os"]}', "is not one of transformers'"),
         ('{"model_type": "bert", "architectures": ["AutoConfig"]}', "is not one of transformers'"),
@@ -189,9 +189,9 @@ def test_any_module_takes_inputs_by_the_names_of_its_forward() -> None:
         ('{"weight_map": {"w": 3}}', "which is not beside it"),
         ('{"weight_map": {"w": "model.safetensors.none"}}', "is not there"),
         ('{"weight_map": []}', "is not an index of weights"),
-        ("[]", "is not an index of weights"),
-        ("[" * 100_000, "is not an index of weights"),
-        ("", "is not an index of weights"),
+        ("[]", "holds a list, no table"),
+        ("[" * 100_000, "is no JSON"),
+        ("", "is no JSON"),
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, index: str, message: str) -> None:
