@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compressor.asking import WalkOptions
+from compressor.axes import find_units
 from tests.axes.tracing import Traced, trace
 
 
@@ -124,3 +126,38 @@ def test_an_added_matrix_is_united_with_the_product() -> None:
 
     traced = trace(Added(), (3,))
     assert traced.along("bias", 0) == traced.along("weight", 1) == traced.along("out.weight", 1) == [0, 1, 2, 3]
+
+
+def test_a_transposed_depthwise_convolution_takes_all_filters_of_its_channel() -> None:
+    traced = between(nn.ConvTranspose2d(4, 8, 3, groups=4), out=8)
+    assert traced.along("first.weight", 0) == traced.along("middle.weight", 0) == [0, 1, 2, 3]
+    assert traced.along("middle.bias", 0) == traced.along("last.weight", 1) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_filters_or_channels_that_nothing_is_known_of_keep_what_meets_them() -> None:
+    """Out of an operator without a rule comes a value without ids."""
+    unknown = torch.linalg.matrix_exp
+    for convolve in (F.conv_transpose2d, F.conv2d):
+        traced = trace(
+            lambda net, x, convolve=convolve: net.last(convolve(net.first(x), unknown(net.w), groups=4)),
+            (3, 6, 6), first=nn.Conv2d(3, 4, 1), w=nn.Parameter(torch.randn(4, 1, 3, 3)), last=nn.Conv2d(4, 2, 1),
+        )  # fmt: skip
+        assert traced.along("first.weight", 0) == traced.along("last.weight", 1) == [-1] * 4
+    for middle in (nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 4, 3, groups=4)):
+        traced = trace(
+            lambda net, x: net.last(net.middle(unknown(net.first(x)))),
+            (3, 6, 6), first=nn.Conv2d(3, 4, 1), middle=middle, last=nn.Conv2d(4, 2, 1),
+        )  # fmt: skip
+        assert traced.along("middle.weight", 0) == [-1] * 4
+
+
+def test_heads_of_queries_that_share_one_key_are_free() -> None:
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        q = net.q(x).unflatten(-1, (4, 2)).transpose(1, 2)
+        k, v = (layer(x).unflatten(-1, (1, 2)).transpose(1, 2) for layer in (net.k, net.v))
+        return net.out(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
+
+    traced = trace(forward, (5, 3), q=nn.Linear(3, 8), k=nn.Linear(3, 2), v=nn.Linear(3, 2), out=nn.Linear(8, 2))
+    units = find_units(traced.program, WalkOptions(keep_heads=True))
+    assert units.axes["q.weight", 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3] == units.axes["out.weight", 1].tolist()
+    assert not traced.reason("q.weight") and units.axes["k.weight", 0].tolist() == [-1, -1]

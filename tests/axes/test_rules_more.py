@@ -23,6 +23,7 @@ from compressor.compaction import compact
 from compressor.errors import ModelError
 from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import apply_masks, mask_units
+from tests.axes.tracing import trace
 
 aten = torch.ops.aten
 
@@ -290,3 +291,27 @@ def test_a_pin_names_the_input_that_it_meets() -> None:
     inputs = [InputSpec("x", (None, 5, 6)), InputSpec("mask", (None, 5, 8))]
     pin = find_units(capture(Masked(), inputs)).pin_at["a.weight", 0]
     assert pin.reason.endswith("no units along this dimension: it comes from an input of the network")
+
+
+@pytest.mark.parametrize(("left", "right"), [((2, 4, 5), (5, 6)), ((4, 5), (2, 5, 6)), ((3, 2, 4, 5), (2, 5, 6))])
+def test_batches_of_different_ranks_meet_from_the_right(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    """Rows of both factors pass to where they are in the product, whichever has more dimensions in front."""
+    for multiply, turned in ((torch.linalg.matmul, False), (torch.cdist, True)):
+        x, y = nn.Parameter(torch.randn(left)), nn.Parameter(torch.randn(right))
+        traced = trace(
+            lambda net, z, multiply=multiply, turned=turned: net.end(
+                multiply(net.x, net.y.transpose(-1, -2) if turned else net.y) + z.sum()
+            ),
+            (3,), x=x, y=y, end=nn.Linear(6, 2),
+        )  # fmt: skip
+        assert traced.along("y", len(right) - 1) == traced.along("end.weight", 1), multiply
+        assert len(set(traced.along("y", len(right) - 1)) - {-1}) == 6, multiply
+
+
+def test_outputs_of_a_bilinear_layer_are_0_where_they_are_cut() -> None:
+    traced = trace(
+        lambda net, x: net.end(net.two(net.a(x), net.b(x)).sum(-1, keepdim=True)),
+        (3,), a=nn.Linear(3, 4), b=nn.Linear(3, 5), two=nn.Bilinear(4, 5, 6), end=nn.Linear(1, 2),
+    )  # fmt: skip
+    assert len(set(traced.along("two.weight", 0)) - {-1}) == 6
+    assert traced.along("two.weight", 0) == traced.along("two.bias", 0)
