@@ -163,9 +163,12 @@ def _as_opened(network: nn.Module) -> None:
 
 
 def drop_weights(network: nn.Module) -> None:
-    """Lets go of the network's weights: its parts hold each other, so that it goes away some time later only."""
-    for parameter in network.parameters():
-        parameter.data = torch.empty(0, dtype=parameter.dtype)
+    """Lets go of the network's weights: its parts hold each other, so that it goes away some time later only.
+
+    Other tensors of the same memory stay as they are.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def _epsilons(entries: Entries, shares: Sequence[float]) -> dict[str, float]:

@@ -185,9 +185,13 @@ class _Roles:
         finally:
             drop_weights(trial)
         masks = mask_units(self._program.module, self._units, gone)
-        masked = {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()}
+        masked = ProgramModule(
+            {name: tensor * masks[name] if name in masks else tensor for name, tensor in tensors.items()},
+            self._program.module.graph,
+        )
         with computing_in(torch.float32) if in_float32 else nullcontext(), torch.no_grad():
-            leaves = tree_leaves(ProgramModule(masked, self._program.module.graph).eval()(*inputs))
+            leaves = tree_leaves(masked.eval()(*inputs))
+        drop_weights(masked)
         whole = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         return all(
             a.shape == b.shape and float((a - b).abs().max()) <= _ALIKE * float(a.abs().max())

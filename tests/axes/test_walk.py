@@ -120,7 +120,8 @@ def test_windows_stay_and_channels_do_not_where_a_kernel_is_read_flat_before_it_
         forward, (3, 6, 6),
         first=nn.Conv2d(3, 4, 1), w=nn.Parameter(torch.randn(4, 4, 3, 3)), last=nn.Conv2d(4, 2, 1),
     )  # fmt: skip
-    assert traced.along("w", 0) == traced.along("last.weight", 1) and -1 not in traced.along("w", 0)
+    for kernel, other in ((("w", 0), ("last.weight", 1)), (("w", 1), ("first.weight", 0))):
+        assert traced.along(*kernel) == traced.along(*other) and -1 not in traced.along(*kernel)
     assert traced.reason("w", 2) == traced.reason("w", 3) == "kernel window"
 
 
@@ -129,6 +130,7 @@ def test_numbers_of_experts_say_whose_they_are_wherever_they_are_moved(mix: Call
     walked = walk(open_choices(capture(nets.mixture(nets.topk_first, mix), [InputSpec("x", (None, 4, 5))])))
     placed = {name: value for name, value in _values(walked.values).items() if value.places is not None}
     assert len(placed) > 1
+    assert mix is nets.by_embedding or any(name.startswith("reshape") for name in placed)
     assert all(np.array_equal(value.places, walked.axes["router.weight", 0]) for value in placed.values())
 
 
@@ -156,3 +158,11 @@ def test_each_of_several_results_of_an_unknown_operator_says_why_its_reader_stay
     )  # fmt: skip
     assert traced.reason("first.weight").startswith("no axis rule for aten.linalg_qr")
     assert traced.reason("out.weight", 1).endswith("no axis rule for aten.linalg_qr.default")
+
+
+def test_a_reason_is_told_on_by_what_only_computes() -> None:
+    traced = trace(
+        lambda net, x: net.out(torch.linalg.matrix_exp(net.first(x)).relu() * 2),
+        (3, 4), first=nn.Linear(4, 3), out=nn.Linear(3, 2),
+    )  # fmt: skip
+    assert traced.reason("out.weight", 1).endswith("no axis rule for aten.linalg_matrix_exp.default")

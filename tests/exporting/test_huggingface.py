@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +174,28 @@ def test_heads_that_share_a_width_are_refused_before_any_training(transformers: 
     pinned = {axis: of * 0 - 1 if axis[0].endswith(inside) else of for axis, of in units.axes.items()}
     with pytest.raises(PatternError, match=r"hidden_size stays: .* normalised over 32 .*intermediate_size stays"):
         uniform_units(program, replace(units, axes=pinned))
+
+
+def test_networks_that_are_tried_let_go_of_their_weights(transformers: Any, tmp_path: Path) -> None:
+    """Parts of a network hold each other: without a word they stay until Python looks for circles."""
+
+    def held() -> int:
+        storages = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in gc.get_objects() if type(tensor) in (torch.Tensor, nn.Parameter)
+        }  # fmt: skip
+        return sum(storages.values())
+
+    save_small(transformers, "llama", tmp_path / "m")
+    program = load(tmp_path / "m")
+    units = find_units(program)
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        uniform_units(program, units)
+        after = held()
+    finally:
+        gc.enable()
+    weights = sum(parameter.nbytes for parameter in program.parameters.values())
+    assert after - before < weights / 4
