@@ -25,7 +25,7 @@ MAX_FUNCTION_LINES = 60
 ROWS: Mapping[str, int] = {
     "errors": 0, "units": 0, "progress": 0, "atomic": 0, "reference": 0, "asking": 0, "printable": 0, "places": 0,
     "sealed": 0, "regular": 0, "schema": 0, "narrowing": 0, "typed_torch": 0, "nearest": 0, "users_code": 0,
-    "architectures": 0, "data_reference": 0, "input_text": 0, "model_file": 0, "terminal": 0,
+    "architectures": 0, "data_reference": 0, "input_text": 0, "model_file": 0, "terminal": 0, "launched": 0,
     "program": 1, "data": 1, "models": 1,
     "axes": 2, "cost": 2, "formats": 2,
     "sparsity": 3, "training": 3,

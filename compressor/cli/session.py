@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from compressor.cli.origins import Origin, Origins
 from compressor.cli.standard import writing_result
+from compressor.launched import is_first_process
 from compressor.printable import printable
 from compressor.terminal import is_movable, prefix
 
@@ -39,7 +39,7 @@ class Session:
         self.resume_point: Path | None = None
         self.resources = ExitStack()
         self.preprocessing: dict[str, Any] = {}
-        self.is_main = os.environ.get("RANK", "0") == "0"
+        self.is_main = is_first_process()
         self.stdout_is_model = getattr(options, "output", None) == "-"
 
     def show(self, table: Callable[[], RenderableType], body: Mapping[str, Any]) -> None:

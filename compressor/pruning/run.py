@@ -18,6 +18,7 @@ from torch import Tensor
 from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, identity_of_data, identity_of_task, open_task
 from compressor.errors import CompressError, TrainingError, UsageError
+from compressor.launched import is_first_process
 from compressor.program import Program, families
 from compressor.progress import Progress
 from compressor.pruning.matching import matched, of_its_own
@@ -227,8 +228,9 @@ class ResumeFile:
         self, phase: int, fit_state: dict[str, Any] | None, program: Program, stages: Sequence[StageRow],
         drawn: Mapping[str, Tensor], ratio: float = 1.0,
     ) -> None:  # fmt: skip
-        """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept)."""
-        if self.path is None:
+        """At the end of an epoch (`fit_state`) or at the start of a phase (None: the module's own state is kept); of
+        several processes the first one does."""
+        if self.path is None or not is_first_process():
             return
         module = None if fit_state is not None else dict(program.module.state_dict())
         rows = json.loads(json.dumps([asdict(row) for row in stages]))  # plain lists, as they are read
