@@ -38,7 +38,7 @@ TOGETHER: Mapping[str, str] = {
     "formats/test_contracts.py": "formats/divisors",
     "cli/test_faults.py": "cli/signals cli/standard exporting/publish",
     # what people have and write: names and texts checked before anything is loaded, data in any form, whose fault it is
-    "cli/test_named.py": "architectures data_reference input_text model_file nearest",
+    "cli/test_named.py": "architectures data_reference input_text nearest",
     "cli/test_help.py": "asking/presets",
     "cli/test_terminal.py": "terminal",
     "cli/test_true_words.py": "users_code",

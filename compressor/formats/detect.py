@@ -26,23 +26,43 @@ class Kind(Enum):
     TORCHSCRIPT = "a TorchScript archive"
 
 
+_MODEL_ENDS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """What torch.save wrote first before 1.6: pickle protocol 2 of its magic number."""
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 """The format's own limit."""
 
 _FOREIGN = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run git lfs pull"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (b"BZh", "compressed with bzip2; unpack it first"),
-    (b"\xfd7zXZ", "compressed with xz; unpack it first"),
-    (b"\x89HDF", "an HDF5 file (Keras?); export the model to ONNX"),
-    (b"\x93NUMPY", "a NumPy array, not a model"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself; run git lfs pull"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (0, b"BZh", "compressed with bzip2; unpack it first"),
+    (0, b"\xfd7zXZ", "compressed with xz; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (0, b"\x89HDF", "an HDF5 file (Keras?); export the model to ONNX"),
+    (0, b"\x93NUMPY", "a NumPy array, not a model"),
     (
+        0,
+        b"GGUF",
+        "a model of llama.cpp (GGUF); give the directory of transformers that it was made from, and convert the result",
+    ),
+    (4, b"TFL3", "a model of TensorFlow Lite; export the network that it was made from to ONNX"),
+    (4, b"ORTM", "a model in onnxruntime's own format; give the .onnx file that it was made from"),
+    (0, b"ftrt", "an engine of TensorRT, made for one kind of GPU; give the .onnx file that it was made from"),
+    (0, b"7767517", "a model of ncnn; give the network that it was made from"),
+    (257, b"ustar", "a tar archive; unpack it and give the checkpoint inside"),
+    (
+        0,
         b"\x80",
         "a pickle that torch.save did not write; save the weights with torch.save(model.state_dict(), path)",
     ),
 )
+"""Where in a file, what stands there, what it is."""
+_ARCHIVED = (
+    ("model.weights.h5", "an archive of Keras; export the model to ONNX"),
+    ("MANIFEST.json", "an archive of TorchServe; unpack it and give the checkpoint inside"),
+    ("com.apple.CoreML", "a package of Core ML; give the network that it was made from"),
+)
+"""Ends of names in a zip archive, and what it is."""
 _WIRE_VARINT, _WIRE_64, _WIRE_BYTES, _WIRE_32 = 0, 1, 2, 5
 _ONNX_FIELDS = {
     1: _WIRE_VARINT, 2: _WIRE_BYTES, 3: _WIRE_BYTES, 4: _WIRE_BYTES, 5: _WIRE_VARINT, 6: _WIRE_BYTES,
@@ -114,6 +134,12 @@ def _zip_kind(file: BinaryIO, size: int, name: str) -> Kind:
         return Kind.TORCH
     if any(part.endswith(".npy") for part in inside):
         raise ModelError(f"{name}: is a NumPy archive, not a model; data is given with --data")
+    for end, told in _ARCHIVED:
+        if any(entry.filename.rstrip("/").endswith(end) for entry in entries):
+            raise ModelError(f"{name}: is {told}")
+    within = next((e.filename for e in entries if e.filename.endswith(_MODEL_ENDS) and e.filename.isprintable()), None)
+    if within is not None:
+        raise ModelError(f"{name}: is a zip archive; unpack it and give {within[:60]} in it")
     raise ModelError(f"{name}: is a zip archive without a model in it")
 
 
@@ -156,11 +182,11 @@ def _varint(file: BinaryIO) -> int | None:
 
 
 def _describe(head: bytes) -> str:
-    for magic, text in _FOREIGN:
-        if head.startswith(magic):
+    for at, magic, text in _FOREIGN:
+        if head[at : at + len(magic)] == magic:
             return text
-    if head[257:262] == b"ustar":
-        return "a tar archive; unpack it and give the checkpoint inside"
+    if b"<net " in head:
+        return "the description of an OpenVINO model; give the network that it was made from"
     if head.lstrip()[:1] == b"<":
         return "a web page or XML, not a model; was a download refused?"
     try:

@@ -17,7 +17,7 @@ WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\nfrom compressor.cli.ma
 WRONG = {
     "a model": (["analyze", "nope.pt"], "nope.pt: no such file"),
     "a model, nearly": (["prune", "modle.pt", "-r", "2x"], "did you mean model.pt?"),
-    "a directory": (["compact", "folder"], "folder: is a directory; name the model file in it"),
+    "a directory": (["compact", "folder"], "folder: is a directory without a model file in it"),
     "one of several models": (["bench", "model.pt", "nope.onnx"], "nope.onnx: no such file"),
     "a teacher": (["retrain", "model.pt", "--teacher", "nope.pth"], "nope.pth: no such file"),
     "weights to adopt": (["retrain", "model.pt", "--adopt", "nope.pth"], "nope.pth: no such file"),
