@@ -55,6 +55,11 @@ class Components:
     edges: tuple[Edge, ...]
     pinned: tuple[Ids, ...] = ()
 
+    def is_one_unit(self, ids: Ids) -> bool:
+        """Whether all of `ids` are one component, and a free one."""
+        found = self.component[ids]
+        return bool((found == found[0]).all()) and bool(self.pin_of[found[0]] < 0)
+
 
 @dataclass
 class IdSpace:

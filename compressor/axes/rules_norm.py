@@ -2,7 +2,8 @@
 
 A mean or a variance changes when its divisor does. `WalkOptions.through_norm` says what follows from that: the units
 stay (`pin`), or they may go because the compacted graph keeps the original divisor (`exact`), or because the user
-retrains afterwards (`rescale`).
+retrains afterwards (`rescale`). What a norm takes apart from all else may go as a whole without any of that: with `pin`
+a group of a group norm is one unit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 
 from torch.fx import Node
 
-from compressor.axes.ids import PASSABLE
+from compressor.axes.ids import PASSABLE, Ids, Pin
 from compressor.axes.labels import Label, Value
 from compressor.axes.meeting import ids_along, join, no_partner, unify
 from compressor.axes.rules_contract import tie_groups
@@ -49,7 +50,8 @@ def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
 
 @rule(families.GROUP_NORM)
 def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
-    """x.C = w.C = b.C; pinned unless --through-norm or a group is one channel; equal offsets of all groups tied."""
+    """x.C = w.C = b.C; each group is one unit, and a norm of one group pinned; with --through-norm equal offsets of
+    all groups are."""
     x, groups = a["input"], a["num_groups"]
     width = x.sizes[1] // groups
     scales = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
@@ -59,15 +61,35 @@ def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
     for scale in scales:
         if scale.sizes[0] > 1:
             join(ctx, channels, ids_along(ctx, scale, 0))
-    if width > 1:
-        pass_statistics(ctx, x.along(1), [1], f"normalised over {width} channels each")
-        if channels is not None:
-            tie_groups(ctx, channels, groups)
-    zero = a.get("weight") is not None and all(label.zero for scale in scales for label in scale.labels)
+    is_whole = width == 1 or (groups > 1 and ctx.options.through_norm == "pin")
+    given_zero = all(label.zero for label in x.along(1))
+    if channels is not None and width > 1:
+        _tie_channels(ctx, x, channels, groups, is_whole=is_whole)
+    if is_whole and given_zero and not a["eps"] > 0:
+        ctx.pin(x.along(1), "a removed group has a variance of 0, and nothing is added to it")
+    silenced = a.get("weight") is not None and _is_zero([a["weight"]])
+    zero = (silenced or (is_whole and given_zero)) and _is_zero(scales[-1:] if a.get("bias") is not None else [])
     return Value(
         ctx.out.sizes,
         tuple(label.with_zero(zero and label.dims == (1,)) for label in x.labels if label.dims in ((0,), (1,))),
     )
+
+
+def _tie_channels(ctx: Context, x: Value, channels: Ids, groups: int, *, is_whole: bool) -> None:
+    """What of a group norm goes together: the other groups do not notice that a whole one goes; of one group, or of
+    parts of groups, the divisor changes."""
+    if is_whole:
+        per_group = channels.reshape(groups, -1)
+        ctx.unite(per_group[:, :1], per_group)
+        reason = f"the {groups} groups that this is normalised in are tied to one unit {PASSABLE}"
+        ctx.whole.append((channels, Pin(reason, ctx.node)))
+    else:
+        pass_statistics(ctx, x.along(1), [1], f"normalised over {len(channels) // groups} channels each")
+        tie_groups(ctx, channels, groups)
+
+
+def _is_zero(scales: Iterable[Value]) -> bool:
+    return all(label.zero for scale in scales for label in scale.labels)
 
 
 @rule(families.CHANNEL_NORMS)

@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.asking.walk import WalkOptions
-from compressor.axes.ids import Ids, IdSpace
+from compressor.axes.ids import Components, Ids, IdSpace, Pin
 from compressor.axes.labels import Label, Value, Walked, from_array
 from compressor.narrowing import is_dict, is_row
 from compressor.program.family import Family, Group, OperatorTable
@@ -35,7 +35,8 @@ class Context:
     `head_splits` names the dimensions of views that are attention heads, `channel_splits` those that become channels;
     rules put the ids of heads into `heads`, and those of dimensions along which all is equal (stretched from size 1,
     constants) into `stretched`. Widths that must not become equal are in `unequal`: torch tells a projected LSTM from a
-    plain one by its two widths. What is chosen among, and how many are chosen, is in `choices`.
+    plain one by its two widths. What is chosen among, and how many are chosen, is in `choices`. Ids in `whole` get
+    their pin if all of them turn out to be one unit: a layer would go with it.
     """
 
     ids: IdSpace
@@ -49,6 +50,7 @@ class Context:
     stretched: set[int] = field(default_factory=set[int])
     unequal: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
     choices: list[tuple[Ids, int]] = field(default_factory=list[tuple[Ids, int]])
+    whole: list[tuple[Ids, Pin]] = field(default_factory=list[tuple[Ids, Pin]])
 
     def unite(self, a: Ids, b: Ids) -> None:
         self.ids.unite(a, b, self.node)
@@ -84,6 +86,14 @@ class Context:
         ids = self.ids.new(n)
         self.ids.pin(ids, reason, self.node)
         return ids
+
+    def resolve(self) -> Components:
+        """All components, with what is pinned because it is one unit."""
+        found = self.ids.resolve()
+        one = [(ids, pin) for ids, pin in self.whole if found.is_one_unit(ids)]
+        for ids, pin in one:
+            self.ids.pin(ids, pin.reason, pin.node)
+        return self.ids.resolve() if one else found
 
     def label_of(self, ids: Ids, zero: bool, reason: str) -> tuple[Label, ...]:
         """The label of an array of ids as a tuple; when nothing varies any more the ids are pinned with `reason`."""

@@ -85,7 +85,7 @@ def walk(program: Program, options: WalkOptions | None = None) -> Walk:
             map_arg(node.args, lambda n: ctx.pin_values(values[n.name], "output of the network"))
     heads = np.concatenate([np.zeros(0, dtype=np.int64), *(ids.ravel() for ids in ctx.heads)])
     unequal, choices = tuple(ctx.unequal), tuple(ctx.choices)
-    return Walk(values, axes, ctx.ids.resolve(), dict(ctx.unknown), chosen, heads, unequal, choices)
+    return Walk(values, axes, ctx.resolve(), dict(ctx.unknown), chosen, heads, unequal, choices)
 
 
 def _input(ctx: Context, spec: InputSpec) -> Value:

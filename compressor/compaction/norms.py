@@ -21,11 +21,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import Node
 
-from compressor.axes import Keep, UnitMap, Value
+from compressor.axes import Ids, Keep, UnitMap, Value
 from compressor.compaction.slicing import Sizes, rewrites
+from compressor.errors import ModelError
 from compressor.program import Program, arguments, families, layer_name, set_argument
 
 aten = torch.ops.aten
@@ -58,7 +60,8 @@ def _lost(node: Node, sizes: Sizes) -> tuple[int, ...]:
     if node.target in families.FEATURE_NORMS:
         over: Sequence[int] = range(source.rank - len(bound["normalized_shape"]), source.rank)
     elif node.target in families.GROUP_NORM:
-        over = [1] if source.sizes[1] > bound["num_groups"] else []
+        per_group = sizes.kept(source, 1).reshape(bound["num_groups"], -1)
+        over = [1] if (per_group != per_group[:, :1]).any() else []
     else:
         over = [source.normal_dim(dim) for dim in bound.get("dim") or range(source.rank)]
     return tuple(dim for dim in over if not sizes.kept(source, dim).all())
@@ -127,16 +130,29 @@ def _scaled(write: Callable[..., Node], x: Node, weight: Node | None, bias: Node
     return x if bias is None else write(aten.add.Tensor, x, bias)
 
 
+def _check_widths(node: Node, widths: Ids) -> None:
+    """Groups that stay are equally wide: a group norm has no other form. Shapes: widths (groups,)"""
+    found = np.unique(widths[widths > 0])
+    if len(found) > 1:
+        raise ModelError(
+            f"{_name(node)}: its groups would be {', '.join(map(str, found))} channels wide after removal, and it has"
+            " only one width for all; this is a bug in an axis rule, please report the model\nnothing was written"
+        )
+
+
 @rewrites(families.GROUP_NORM)
 def _group_norm(node: Node, sizes: Sizes) -> None:
-    """Groups of one channel go with it; wider ones all lose the same offsets."""
+    """Whole groups go and leave the others as they are; else all of them lose the same offsets."""
     bound, write = arguments(node), _writer(node)
     value, source = sizes.value(node), sizes.value(bound["input"])
     assert isinstance(value, Value) and isinstance(source, Value)
     groups, left, lost = bound["num_groups"], sizes.of(source), _lost(node, sizes)
-    if source.sizes[1] == groups:
-        set_argument(node, "num_groups", left[1])
-    if not lost or sizes.options.through_norm == "rescale":
+    widths = sizes.kept(source, 1).reshape(groups, -1).sum(1)
+    _check_widths(node, widths)
+    if not lost:
+        set_argument(node, "num_groups", int((widths > 0).sum()))
+        return
+    if sizes.options.through_norm == "rescale":
         return
     grouped = write(aten.reshape.default, bound["input"], [-1, groups, left[1] // groups, *left[2:]])
     n_dense = math.prod(source.sizes[1:]) // groups

@@ -101,8 +101,17 @@ def layer_norm(node: Node, a: Arguments, out: Any) -> Found:
 
 @transfer(families.GROUP_NORM, families.INSTANCE_NORM)
 def group_norm(node: Node, a: Arguments, out: Any) -> Found:
-    """Known where the weight is 0."""
-    return _where_scaled_by_zero(a["input"], a["weight"], a["bias"], (1,))
+    """Known where the weight is 0, and in groups of channels that are all 0: these are as far from their mean."""
+    x: Constants = a["input"]
+    return _where_scaled_by_zero(x, a["weight"], a["bias"], (1,), _zero_groups(x, a))
+
+
+def _zero_groups(x: Constants, a: Arguments) -> Tensor:
+    """The channels of groups that hold only zeros, at the rank of `x`."""
+    zero = x.zero_everywhere(1)
+    whole = zero.reshape(a.get("num_groups", x.sizes[1]), -1).all(1, keepdim=True)
+    is_centred = a.get("use_input_stats", True) and a["eps"] > 0
+    return _placed(whole.expand(-1, x.sizes[1] // len(whole)), x, (1,)) & bool(is_centred)
 
 
 def _silent(x: Constants, weight: Constants | None, dims: tuple[int, ...]) -> Tensor:
@@ -117,9 +126,10 @@ def _placed(tensor: Tensor, x: Constants, dims: tuple[int, ...]) -> Tensor:
 
 
 def _where_scaled_by_zero(
-    x: Constants, weight: Constants | None, bias: Constants | None, dims: tuple[int, ...]
+    x: Constants, weight: Constants | None, bias: Constants | None, dims: tuple[int, ...], also: Tensor | None = None
 ) -> Found:
     silent = _silent(x, weight, dims)
+    silent = silent if also is None else silent | also
     if not silent.any() or (bias is not None and not bias.all_known):
         return None
     value = torch.zeros(silent.shape, dtype=torch.float64) if bias is None else _placed(bias.exact, x, dims)

@@ -97,8 +97,13 @@ CASES = {
     "GroupNorm": Case(
         nets.layer_chain(nets.conv(3, 8), nn.GroupNorm(2, 8), nets.conv(8, 6), nn.ReLU(), nets.conv(6, 4)),
         (IMAGE,),
+        (("0.weight", 0), ("1.weight", 0), ("2.weight", 0)),
+    ),
+    "GroupNorm of one group": Case(
+        nets.layer_chain(nets.conv(3, 8), nn.GroupNorm(1, 8), nets.conv(8, 6), nn.ReLU(), nets.conv(6, 4)),
+        (IMAGE,),
         (("2.weight", 0),),
-        {("0.weight", 0): "normalised over 4 channels", ("1.weight", 0): "normalised over 4 channels"},
+        {("0.weight", 0): "normalised over 8 channels", ("1.weight", 0): "normalised over 8 channels"},
     ),
     "InstanceNorm": Case(
         nets.layer_chain(nets.conv(3, 8), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nets.conv(8, 4)),

@@ -51,7 +51,7 @@ def test_exact_without_what_is_removed(function: Callable[[Tensor], Tensor]) -> 
         (lambda x: x.softmax(1), "softmax over this dimension"),
         (lambda x: x.cumsum(1), "cumsum over this dimension"),
         (lambda x: F.layer_norm(x.movedim(1, -1), (4,)).movedim(-1, 1), "normalised over 4 features"),
-        (lambda x: F.group_norm(x, 2), "normalised over 2 channels"),
+        (lambda x: F.group_norm(x, 1), "normalised over 4 channels"),
     ],
 )
 def test_pinned_with_its_reason(function: Callable[[Tensor], Tensor], reason: str) -> None:

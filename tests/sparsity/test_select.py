@@ -272,7 +272,7 @@ def test_equal_weights_are_chosen_by_place_every_time(bundled: Bundled) -> None:
         assert mask.flatten()[:n].all(), "the first ones stay"
 
 
-FIRST, NORM, LAST = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), [nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)]
+FIRST, NORM, LAST = nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), [nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)]
 REFUSED: dict[str, tuple[list[nn.Module], float, bool]] = {
     "nothing may go": ([FIRST, NORM], 1.01, True),
     "less than asked may go": ([FIRST, NORM, *LAST], 50.0, True),
