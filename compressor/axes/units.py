@@ -125,10 +125,15 @@ class UnitMap:
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Units that live on exactly the same axes: the widths that a network has."""
-        by_axes: dict[tuple[tuple[str, int], ...], list[int]] = {}
-        for unit, axes in enumerate(self.slices):
-            by_axes.setdefault(axes, []).append(unit)
+        """Units that live on exactly the same axes, equally often: the widths that a network has."""
+        found: list[list[tuple[int, int]]] = [[] for _ in range(self.n_units)]
+        for number, of_index in enumerate(self.axes.values()):
+            times = np.bincount(of_index[of_index >= 0])
+            for unit in np.flatnonzero(times):
+                found[unit].append((number, int(times[unit])))
+        by_axes: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for unit, axes in enumerate(found):
+            by_axes.setdefault(tuple(axes), []).append(unit)
         return tuple(tuple(units) for units in by_axes.values())
 
     @cached_property

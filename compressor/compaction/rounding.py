@@ -14,8 +14,8 @@ from compressor.axes import Ids, Keep, UnitMap
 from compressor.compaction.dead import Living
 from compressor.cost import USUAL, Preferences
 from compressor.errors import UsageError
-from compressor.program import Program
-from compressor.sparsity import FilledWork, find_likes
+from compressor.program import Program, find_layers
+from compressor.sparsity import FilledWork, find_likes, steps_of
 
 _SAME = 1e-6
 
@@ -45,13 +45,15 @@ class Rounding:
             raise UsageError(f"--round-to {self.multiple}: a whole number from 1, or auto")
         if self.multiple == 1:
             return verdict
-        keep = self._liked(program, units, verdict.keep) if self.multiple == 0 else self._multiples(units, verdict.keep)
+        more = self._liked if self.multiple == 0 else self._multiples
+        keep = more(program, units, verdict.keep)
         return replace(verdict, keep=keep, fillers=verdict.fillers | (keep & ~verdict.keep))
 
-    def _multiples(self, units: UnitMap, keep: Keep) -> Keep:
+    def _multiples(self, program: Program, units: UnitMap, keep: Keep) -> Keep:
+        steps = steps_of(units, find_layers(program), self.multiple)
         for members in _partly_dead(units, keep):
-            n = int(keep[members].sum())
-            keep = _with_fillers(keep, members, -(-n // self.multiple) * self.multiple)
+            n, step = int(keep[members].sum()), int(steps[units.group_of[members[0]]])
+            keep = _with_fillers(keep, members, -(-n // step) * step)
         return keep
 
     def _liked(self, program: Program, units: UnitMap, keep: Keep) -> Keep:

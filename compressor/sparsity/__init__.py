@@ -7,7 +7,7 @@ from compressor.sparsity.choice import Choice, Selection, Selector, matching_lay
 from compressor.sparsity.criteria import PER_SAMPLE, Moments, rate
 from compressor.sparsity.cut_blocks import cut_blocks, without_cut_blocks
 from compressor.sparsity.latency import LatencyBudget, layer_trial
-from compressor.sparsity.likes import FilledWork, Likes, find_likes
+from compressor.sparsity.likes import FilledWork, Likes, find_likes, steps_of
 from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import block_prices, make_selector
@@ -40,5 +40,6 @@ __all__ = [
     "rate",
     "routed_scores",
     "score_units",
+    "steps_of",
     "without_cut_blocks",
 ]

@@ -32,7 +32,7 @@ class Rules:
     its `step` where it has as many. Of each of `widths` one unit stays, too: parts of a split share their tensors and
     thus their group, but none may be empty. Of the places in `least`, each with its unit, so many stay: a router takes
     no fewer experts. `gone` units are cut already, by an earlier run or stage: they stay cut, count as cut, and are no
-    part of any floor.
+    part of any floor. `multiple` is what was asked for in filters, of which a unit may have several.
     """
 
     group: Ids
@@ -42,6 +42,7 @@ class Rules:
     widths: tuple[Ids, ...] = ()
     gone: NDArray[np.bool_] | None = None
     least: tuple[tuple[Ids, int], ...] = ()
+    multiple: int = 1
 
     @property
     def alive(self) -> NDArray[np.bool_]:
@@ -112,8 +113,7 @@ def choose_units(
         raise RatioError(
             f"--ratio {format_ratio(ratio)}: the largest feasible is {format_reachable(dense / least)}; the rest is"
             f" pinned or under the floor of each layer\nlower --floor (now {rules.floor:g})"
-            + (f" or --round-to (now {rules.step})" if isinstance(rules.step, int) else "")
-            + ", or see `compress analyze` for what is pinned and why"
+            f" or --round-to (now {rules.multiple}), or see `compress analyze` for what is pinned and why"
         )
     while low < high:
         middle = (low + high) // 2

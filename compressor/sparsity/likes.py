@@ -7,7 +7,7 @@ at once, some of which count a unit several times: each index of a group of filt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compressor.axes import Ids, Keep, UnitMap, Value
 from compressor.cost import Contraction, Preference, Preferences, contractions, macs_of_layers
-from compressor.program import Program, TensorShape, arguments, families
+from compressor.program import Layer, Program, TensorShape, arguments, families
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,22 @@ def find_likes(program: Program, units: UnitMap, preferences: Preferences) -> Li
     for of_index in _concatenated(program, units):
         note(of_index, 1, 1, preferences["concat"].block)
     return Likes(multiples, np.maximum(blocks, multiples))
+
+
+def steps_of(units: UnitMap, layers: Sequence[Layer], multiple: int) -> Ids:
+    """For each group of units how many of them make a multiple of filters in every layer whose filters they are; units
+    that no layer has for filters count as one each. Shapes: -> (groups,)"""
+    sizes = np.array([len(members) for members in units.groups], dtype=np.int64)
+    steps, is_owned = np.ones_like(sizes), np.zeros(len(sizes), dtype=bool)
+    for layer in layers:
+        of_index = units.axes.get((layer.weight, layer.out_dim))
+        if of_index is None:
+            continue
+        counts = np.bincount(units.group_of[of_index[of_index >= 0]], minlength=len(sizes))
+        for g in np.flatnonzero(counts):
+            steps[g] = math.lcm(int(steps[g]), _per_unit(multiple, max(int(counts[g] // sizes[g]), 1)))
+            is_owned[g] = True
+    return np.where(is_owned, steps, multiple)
 
 
 def _concatenated(program: Program, units: UnitMap) -> Iterator[Ids]:

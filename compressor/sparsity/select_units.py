@@ -25,7 +25,7 @@ from compressor.sparsity.choice import Choice, Selection
 from compressor.sparsity.closest import Closeness, choose_liked
 from compressor.sparsity.fastest import WidthSearch, keep_widths
 from compressor.sparsity.latency import LatencyBudget, untimed
-from compressor.sparsity.likes import FilledWork, Likes, find_likes
+from compressor.sparsity.likes import FilledWork, Likes, find_likes, steps_of
 from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import Scores, random_scores, score_units
 
@@ -48,8 +48,9 @@ def unit_selector(
     if not free.any():
         raise PatternError(f"--pattern {choice.asked.pattern}: nothing in scope can be pruned; {units.way_out}")
     members = tuple(members for _, members in units.widths)
-    step = 1 if kind == "expert" else max(choice.asked.round_to, 1)
-    rules = Rules(units.group_of, free, choice.asked.floor, step, members, least=units.choices)
+    multiple = 1 if kind == "expert" else max(choice.asked.round_to, 1)
+    steps = steps_of(units, layers, multiple)
+    rules = Rules(units.group_of, free, choice.asked.floor, steps, members, least=units.choices, multiple=multiple)
     demands = find_demands(choice, layers, producers(units, layers, rules))
     is_exact = kind == "expert" or choice.asked.round_to > 0
     likes = None if is_exact else find_likes(program, units, choice.preferences)
