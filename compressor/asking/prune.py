@@ -51,9 +51,9 @@ class Cut:
     `of` is the unit of the budget over the layers in `scope`: params, MACs or latency. Time is what a stopwatch
     measures for each layer; with `allocation="latency"` it decides between widths that cost the same. Layers keep a
     multiple of `round_to` filters; with 0 whole units leave widths that the runtime likes, as a stopwatch finds or as
-    is usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio that whole units carry where
-    columns are cut as well, as a power: of 16x at 1/2, 4x; or that blocks carry, where widths are. `through_norm` says
-    whether units that pass a mean or a variance may go (`WalkOptions`). `uniform` ties units over the layers, as a
+    is usual, and 1 leaves them as the scores have it. `unit_share` is the part of the ratio that whole units carry
+    where columns are cut as well, as a power: of 16x at 1/2, 4x; or that blocks carry, where widths are. `through_norm`
+    says whether units that pass a mean or a variance may go (`WalkOptions`). `uniform` ties units over the layers, as a
     configuration of transformers says their widths.
 
     `pattern` may be given as text and is a `Pattern` from then on.

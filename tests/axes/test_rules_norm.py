@@ -60,9 +60,7 @@ def test_which_channels_are_one_unit() -> None:
     stream = find_units(network("two group counts on one stream")).axes["a.weight", 0]
     assert stream.tolist() == [i // 6 for i in range(24)], "groups of 2 and of 3"
     grouped = find_units(network("grouped")).axes["layer2.weight", 0]
-    assert (grouped - grouped[0]).tolist() == [0, 0, 0, 1, 1, 1] * 2, (
-        "a convolution loses the same of each group"
-    )
+    assert (grouped - grouped[0]).tolist() == [0, 0, 0, 1, 1, 1] * 2, "a convolution loses the same of each group"
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -115,7 +115,8 @@ def build(
     results: Any = traced[0].node if len(traced) == 1 else dict(zip(keys, (v.node for v in traced), strict=True))
     emitter.graph.output(results)
     _remove_unread(emitter)
-    fuse(emitter.graph, emitter.tensors)
+    if fuse(emitter.graph, emitter.tensors):
+        _remove_unread(emitter)
     emitter.graph.lint()
     traced_at = traced_shapes(emitter.graph, emitter.tensors)
     traces = {node.name: tuple(node.meta.pop(_TRACE)) for node in emitter.graph.nodes if _TRACE in node.meta}

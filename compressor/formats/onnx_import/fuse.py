@@ -229,7 +229,7 @@ def _scaled(
 
 def _group_norm(norm: Node, tensors: dict[str, Tensor]) -> _Made | None:
     """An instance norm over groups of channels that a reshape made rows of, with the scale per channel behind it."""
-    if not _is(norm, aten.instance_norm.default) or arguments(norm)["weight"] is not None:
+    if not _is(norm, aten.instance_norm.default) or not _scales_nothing(norm, tensors):
         return None
     rows, back = arguments(norm)["input"], _only_reader(norm)
     if not _is(rows, aten.reshape.default) or not _is(back, aten.reshape.default) or back is None:
@@ -246,6 +246,12 @@ def _group_norm(norm: Node, tensors: dict[str, Tensor]) -> _Made | None:
         if scale is not None:
             _flatten(scale, tensors)
     return last, aten.group_norm.default, (x, int(groups[1]), weight, bias, arguments(norm)["eps"], False)
+
+
+def _scales_nothing(norm: Node, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a norm has no scale and shift of its own: exporters write 1 and 0, some as if they were trained."""
+    given = ((arguments(norm)[name], neutral) for name, neutral in (("weight", 1), ("bias", 0)))
+    return all(one is None or (one.op == "get_attr" and (tensors[one.target] == to).all()) for one, to in given)
 
 
 def _flatten(scale: Node, tensors: dict[str, Tensor]) -> None:

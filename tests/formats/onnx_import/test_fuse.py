@@ -119,20 +119,33 @@ def group_norm(n_groups: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarra
         node("Shape", ["x"], ["shape"]), node("Reshape", ["i", "shape"], ["n"]),
         node("Mul", ["n", "w"], ["s"]), node("Add", ["s", "b"], ["y"]),
     ]  # fmt: skip
-    ones = helper.make_node("Constant", [], ["ones"], value=onnx.numpy_helper.from_array(np.ones(n_groups, np.float32)))
-    zeros = helper.make_node(
-        "Constant", [], ["zeros"], value=onnx.numpy_helper.from_array(np.zeros(n_groups, np.float32))
-    )
     constants = {"rows": np.array([0, n_groups, -1]), "w": numbers(8, 1, 1), "b": numbers(8, 1, 1, seed=1)}
-    return [ones, zeros, *nodes], constants
+    return nodes, constants
 
 
-def test_group_norm() -> None:
+@pytest.mark.parametrize("form", ["constants", "initializers"])
+def test_group_norm(form: str) -> None:
     nodes, constants = group_norm(2)
+    plain = {"ones": np.ones(2, np.float32), "zeros": np.zeros(2, np.float32)}
+    if form == "constants":
+        made = [onnx.numpy_helper.from_array(value) for value in plain.values()]
+        nodes = [
+            *(helper.make_node("Constant", [], [name], value=one) for name, one in zip(plain, made, strict=True)),
+            *nodes,
+        ]
+    else:
+        constants |= plain
     program = agrees(model_of(nodes, {"x": ("N", 8, 3, 4)}, constants))
     assert targets(program) == [aten.group_norm.default]
     assert {tuple(p.shape) for p in program.parameters.values()} == {(8,)}
     assert infer_shapes(program.module, program.inputs, 2) == program.traced
+
+
+def test_scales_of_whole_groups_stay_what_they_are() -> None:
+    nodes, constants = group_norm(2)
+    constants |= {"ones": numbers(2), "zeros": np.zeros(2, np.float32)}
+    program = agrees(model_of(nodes, {"x": ("N", 8, 3, 4)}, constants))
+    assert aten.instance_norm.default in targets(program)
 
 
 def test_a_fused_norm_lets_units_through_that_a_chain_would_not() -> None:
