@@ -35,6 +35,10 @@ def network(name: str) -> Program:
     return captured(NETWORKS[name])
 
 
+def exact(program: Program) -> Program:
+    return program.replace(module=program.module.clone(torch.float64))
+
+
 def n_groups(program: Program) -> list[int]:
     nodes = (node for node in program.module.graph.nodes if node.target in families.GROUP_NORM)
     return [arguments(node)["num_groups"] for node in nodes]
@@ -61,8 +65,7 @@ def test_an_onnx_file_has_the_same_units_and_the_small_one_the_same_answers(name
     assert report.agreement is not None and report.agreement.float64_relative < 1e-12
     export_onnx(small, tmp_path / "small.onnx")
     read = load(tmp_path / "small.onnx")
-    exact = [one.replace(module=one.module.clone(torch.float64)) for one in (small, read)]
-    assert difference(*exact) < 1e-5
+    assert difference(exact(small), exact(read)) < 1e-5
 
 
 WIDE = chain(conv(3, 48), nn.GroupNorm(8, 48), nn.ReLU(), conv(48, 48), nn.GroupNorm(24, 48), nn.ReLU(), conv(48, 2))
@@ -91,7 +94,7 @@ def test_fillers_are_whole_groups(multiple: int, width: int) -> None:
     keep[units.axes["layer0.weight", 0][18:]] = False
     masked = program.clone().replace(masks=mask_units(program.module, units, keep))
     apply_masks(masked.module, masked.masks)
-    small, report = compact(masked, round_to=multiple, lowering="dense")
+    small, report = compact(masked, round_to=multiple, lowering="dense", allow_noop=True)
     assert report.agreement is not None and report.agreement.float64_relative < 1e-12
     assert small.parameters["layer0.weight"].shape[0] == width
     assert n_groups(small)[0] == width // 6
@@ -125,7 +128,7 @@ def test_what_is_left_survives_a_file_and_python_source(name: str, tmp_path: Pat
     small, _ = compact(prune(network(name), CUT)[0], lowering="dense")
     save(small, tmp_path / "small.pt")
     again = load(tmp_path / "small.pt")
-    assert n_groups(again) == n_groups(small) and difference(small, again) == 0
+    assert n_groups(again) == n_groups(small) and difference(exact(small), exact(again)) == 0
     export_python(again, tmp_path / "small.py")
     text = (tmp_path / "small.py").read_text()
     assert all(f"GroupNorm({n}, " in text for n in n_groups(small))
