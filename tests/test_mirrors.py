@@ -14,9 +14,8 @@ SOURCES, TESTS = ROOT / "compressor", ROOT / "tests"
 
 TOGETHER: Mapping[str, str] = {
     # networks cut at random and compared with their masked selves: every rule, transfer and rewrite runs there
-    "axes/test_hard_cases.py": "axes/rules_norm",
     "axes/test_rules_more.py": "axes/rules_distance axes/rules_place program/weight_norm",
-    "compaction/test_oracle.py": "compaction/norms compaction/slicing",
+    "compaction/test_oracle.py": "compaction/slicing",
     "compaction/test_dead_oracle.py": "compaction/dead",
     "compaction/test_kinds_of_constants.py": (
         "compaction/constants compaction/transfer_contract compaction/transfer_move compaction/transfer_pointwise "

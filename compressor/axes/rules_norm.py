@@ -50,8 +50,7 @@ def layer_norm(ctx: Context, node: Node, a: Arguments) -> Value:
 
 @rule(families.GROUP_NORM)
 def group_norm(ctx: Context, node: Node, a: Arguments) -> Value:
-    """x.C = w.C = b.C; each group is one unit, and a norm of one group pinned; with --through-norm equal offsets of
-    all groups are."""
+    """x.C = w.C = b.C; each group one unit, one alone pinned; with --through-norm equal offsets of all are tied."""
     x, groups = a["input"], a["num_groups"]
     width = x.sizes[1] // groups
     scales = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
