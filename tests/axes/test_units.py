@@ -158,3 +158,13 @@ class Attention(nn.Module):
         query, key, value = (part.view(x.shape[0], 5, 2, 3).transpose(1, 2) for part in projected)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return mixed.transpose(1, 2).reshape(x.shape[0], 5, 6)
+
+
+def test_a_width_is_of_units_that_are_there_equally_often() -> None:
+    """Of six channels two are read twice: the cost of a unit is that of any other of its width."""
+    traced = trace(
+        lambda net, x: net.two(torch.cat([(y := net.one(x)), y[:, :2]], 1)),
+        (3, 6, 6), one=nn.Conv2d(3, 6, 3), two=nn.Conv2d(8, 5, 3),
+    )  # fmt: skip
+    assert traced.along("two.weight", 1) == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert traced.units.groups == ((0, 1), (2, 3, 4, 5))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import WalkOptions
 from compressor.axes import find_units
 from compressor.cost import USUAL, Preference, Preferences, filled_work
-from compressor.program import InputSpec, Program, capture
-from compressor.sparsity import FilledWork, find_likes
+from compressor.program import InputSpec, Program, capture, find_layers
+from compressor.sparsity import FilledWork, find_likes, steps_of
 from compressor.sparsity.likes import Likes
 
 TABLE = Preferences(
@@ -113,3 +114,45 @@ def test_the_work_of_a_choice_is_that_of_the_network_it_leaves(table: Preference
     keep[units.axes["0.weight", 0][21:]] = False
     keep[units.axes["3.weight", 0][30:]] = False
     assert work.at(keep) == pytest.approx(filled_work(build(21, 30), table))
+
+
+@pytest.mark.parametrize(
+    ("made", "layer", "multiple", "step"),
+    [
+        (lambda: net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)), "0", 8, 8),
+        # a filter of each of two groups; the channels of a group; both at once
+        (lambda: net(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=2), nn.Conv2d(64, 8, 1)), "2", 8, 4),
+        (lambda: net(nn.Conv2d(3, 60, 3), nn.GroupNorm(10, 60), nn.Conv2d(60, 8, 1)), "0", 8, 4),
+        (lambda: net(nn.Conv2d(3, 60, 3), nn.GroupNorm(10, 60), nn.Conv2d(60, 8, 1)), "0", 6, 1),
+        (
+            lambda: net(
+                nn.Conv2d(3, 60, 1), nn.ReLU(), nn.Conv2d(60, 60, 3, groups=2), nn.GroupNorm(10, 60),
+                nn.Conv2d(60, 8, 1),
+            ),
+            "2", 8, 2,
+        ),
+        # what one layer writes and reads flat: its filters count
+        (lambda: net(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 36, 8)), "0", 8, 8),
+    ],
+)  # fmt: skip
+def test_a_multiple_is_one_of_filters(made: Callable[[], Program], layer: str, multiple: int, step: int) -> None:
+    program = made()
+    units = find_units(program)
+    group = units.group_of[units.axes[f"{layer}.weight", 0][0]]
+    assert int(steps_of(units, find_layers(program), multiple)[group]) == step
+
+
+def test_a_head_has_as_many_filters_as_features() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(36, 36) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (y(x).unflatten(-1, (6, 6)).transpose(1, 2) for y in (self.q, self.k, self.v))
+            return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    program = capture(Attention(), [InputSpec("x", (None, 5, 36))])
+    units = find_units(program, WalkOptions(keep_heads=True))
+    steps = [int(steps_of(units, find_layers(program), n)[units.group_of[units.heads][0]]) for n in (1, 6, 4, 8)]
+    assert steps == [1, 1, 2, 4]
