@@ -13,7 +13,7 @@ from torch import nn
 from compressor.asking import PruneSettings
 from compressor.axes import find_units
 from compressor.compaction import compact
-from compressor.exporting import export_onnx, export_python
+from compressor.exporting import export_onnx, export_pt2, export_python
 from compressor.formats import load, save
 from compressor.program import Program, arguments, capture, families
 from compressor.pruning import prune
@@ -124,7 +124,7 @@ def test_half_a_group_that_is_0_stays() -> None:
 
 @pytest.mark.parametrize("name", ["time as scale and shift", "attention", "concatenation", "1-D"])
 def test_what_is_left_survives_a_file_and_python_source(name: str, tmp_path: Path) -> None:
-    """`export_python` runs what it wrote and raises when it differs."""
+    """`export_python` and `export_pt2` run what they wrote and raise when it differs."""
     small, _ = compact(prune(network(name), CUT)[0], lowering="dense")
     save(small, tmp_path / "small.pt")
     again = load(tmp_path / "small.pt")
@@ -132,3 +132,4 @@ def test_what_is_left_survives_a_file_and_python_source(name: str, tmp_path: Pat
     export_python(again, tmp_path / "small.py")
     text = (tmp_path / "small.py").read_text()
     assert all(f"GroupNorm({n}, " in text for n in n_groups(small))
+    export_pt2(again, tmp_path / "small.pt2")
