@@ -38,7 +38,7 @@ def fuse(graph: fx.Graph, tensors: dict[str, Tensor]) -> int:
 
     Needs the size of every value at `node.meta["val"]`, and puts it there for what it makes.
     """
-    n_fused = 0
+    n_fused, of_channels = 0, dict[Node, None]()
     for node in list(graph.nodes):
         for attempt in (_gelu, _gated, _layer_norm, _rms_norm, _group_norm):
             made = attempt(node, tensors) if node.op == "call_function" and node.users else None
@@ -46,9 +46,16 @@ def fuse(graph: fx.Graph, tensors: dict[str, Tensor]) -> int:
                 last, target, args = made
                 _replace(graph, last, target, args)
                 n_fused += 1
+                if target is aten.group_norm.default:
+                    of_channels.update(dict.fromkeys(scale for scale in args[2:4] if scale is not None))
                 break
+    for scale in of_channels:
+        _flatten(scale, tensors)
     return n_fused
 
+
+_MOST_PLACES = 64
+"""Calls of one norm that may share its scale: heads on a pyramid are called some five times."""
 
 _Made = tuple[Node, Any, tuple[Any, ...]]
 
@@ -228,7 +235,23 @@ def _scaled(
 
 
 def _group_norm(norm: Node, tensors: dict[str, Tensor]) -> _Made | None:
-    """An instance norm over groups of channels that a reshape made rows of, with the scale per channel behind it."""
+    """An instance norm over groups of channels that a reshape made rows of, with the scale per channel behind it.
+
+    The scale is (C, 1, 1) until `fuse` is done: a norm that is called at several places has one for all.
+    """
+    made = _grouped(norm, tensors)
+    scales = () if made is None else made[2][2:4]
+    return made if all(_is_of_norms(one, scales, tensors) for one in scales if one is not None) else None
+
+
+def _is_of_norms(scale: Node, scales: tuple[Node | None, ...], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether nothing but group norms with these scales reads one of them: made already, or still chains."""
+    if any(_is(reader, aten.group_norm.default) for reader in scale.users):
+        return True  # the first one was made because all others can be
+    return len(scale.users) <= _MOST_PLACES and all(_takes_channels(one, scales, tensors) for one in scale.users)
+
+
+def _grouped(norm: Node, tensors: Mapping[str, Tensor]) -> _Made | None:
     if not _is(norm, aten.instance_norm.default) or not _scales_nothing(norm, tensors):
         return None
     rows, back = arguments(norm)["input"], _only_reader(norm)
@@ -239,13 +262,19 @@ def _group_norm(norm: Node, tensors: dict[str, Tensor]) -> _Made | None:
     if back.meta["val"].shape != sizes or len(groups) != 3 or groups[0] != sizes[0] or sizes[1] % groups[1]:
         return None
     last, weight, bias = _scaled(back, [int(sizes[1]), *[1] * (len(sizes) - 2)], tensors, biased=True)
-    for scale in (weight, bias):
-        if scale is not None and len(scale.users) > 1:
-            return None
-    for scale in (weight, bias):
-        if scale is not None:
-            _flatten(scale, tensors)
     return last, aten.group_norm.default, (x, int(groups[1]), weight, bias, arguments(norm)["eps"], False)
+
+
+def _takes_channels(reader: Node, scales: tuple[Node | None, ...], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether what reads one of these scales is at the end of a chain that becomes a group norm with both."""
+    node = reader
+    while _is(node, aten.mul.Tensor) or _is(node, aten.add.Tensor):
+        others = [one for one in node.all_input_nodes if one.op != "get_attr"]
+        if len(others) != 1:
+            return False
+        node = others[0]
+    made = _grouped(arguments(node)["self"], tensors) if _is(node, aten.reshape.default) else None
+    return made is not None and scales == made[2][2:4] and (reader is made[0] or reader in made[0].all_input_nodes)
 
 
 def _scales_nothing(norm: Node, tensors: Mapping[str, Tensor]) -> bool:

@@ -141,6 +141,23 @@ def test_group_norm(form: str) -> None:
     assert infer_shapes(program.module, program.inputs, 2) == program.traced
 
 
+@pytest.mark.parametrize(("read", "second_bias", "fused"), [("half", "b", 2), ("w", "b", 0), ("b2", "b2", 0)])
+def test_a_norm_at_two_places_has_one_scale(read: str, second_bias: str, fused: int) -> None:
+    """Both become group norms, or none: what else reads a scale needs it in the shape that it has."""
+    nodes, constants = group_norm(2)
+    constants |= {"ones": np.ones(2, np.float32), "zeros": np.zeros(2, np.float32)}
+    constants |= {"half": np.array(0.5, np.float32), "b2": numbers(8, 1, 1, seed=2)}
+    again = [onnx.NodeProto.FromString(one.SerializeToString()) for one in nodes]
+    names = {"x": "y", "b": second_bias, **{name: f"{name}_2" for name in ("g", "i", "shape", "n", "s", "y")}}
+    for one in again:
+        one.input[:] = [names.get(name, name) for name in one.input]
+        one.output[:] = [names[name] for name in one.output]
+    last = node("Mul", ["y_2", read], ["z"])
+    program = agrees(model_of([*nodes, *again, last], {"x": ("N", 8, 3, 4)}, constants, outputs=("z",)))
+    assert targets(program).count(aten.group_norm.default) == fused
+    assert targets(program).count(aten.instance_norm.default) == 2 - fused
+
+
 def test_scales_of_whole_groups_stay_what_they_are() -> None:
     nodes, constants = group_norm(2)
     constants |= {"ones": numbers(2), "zeros": np.zeros(2, np.float32)}
