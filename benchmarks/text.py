@@ -45,7 +45,7 @@ METHODS = ("magnitude", "admm")
 _WIDTH, _LAYERS, _HEADS, _INNER, _LENGTH = 128, 6, 4, 512, 64
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _TOKENS = 256 + len(_SPECIAL)
-"""Bytes: of 250,000 tokens that a row has time for, a network of this size learns them and not a thousand pairs."""
+"""Bytes: of the tokens that a row has time for, a network of this size learns them and not a thousand pairs."""
 
 Row = dict[str, Any]
 
@@ -268,12 +268,12 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/data/text.jsonl"))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--dense", type=int, default=12, help="epochs of the dense network")
+    parser.add_argument("--dense", type=int, default=15, help="epochs of the dense network")
     parser.add_argument("--heal", type=int, default=4, help="epochs of everything pruned")
-    parser.add_argument("--steps", type=int, default=20, help="steps of an epoch")
+    parser.add_argument("--steps", type=int, default=100, help="steps of an epoch")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=25.0, help="processor time after which no row is begun")
+    parser.add_argument("--minutes", type=float, default=90.0, help="processor time after which no row is begun")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
