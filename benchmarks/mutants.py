@@ -47,7 +47,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
         for name in ("meeting", "rules_contract", "rules_distance", "rules_move", "rules_pointwise", "rules_reduce")
     },
     "axes/walk": ("axes/test_hard_cases.py",),
-    "axes/rules_norm": ("axes/test_through_norm.py",),
+    "axes/rules_norm": ("axes/test_through_norm.py", "axes/test_rules_pointwise.py", "axes/test_rules_reduce.py"),
     "compaction/compact": ("compaction/test_rounding.py",),
     "compaction/removal": ("compaction/test_compact.py", "pruning/test_layer_pattern.py"),
     "compaction/verify": ("program/test_runs.py",),

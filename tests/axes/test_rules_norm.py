@@ -6,6 +6,9 @@ import functools
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from compressor.asking import WalkOptions
 from compressor.axes import find_units, rules_norm
@@ -14,6 +17,7 @@ from compressor.errors import ModelError
 from compressor.program import Program, ProgramModule, arguments, families, set_argument
 from tests.axes.attention_networks import difference, masked_and_compact, program_of
 from tests.axes.group_networks import NETWORKS, PINNED
+from tests.axes.tracing import trace
 
 LIMIT = 1e-12
 
@@ -96,3 +100,18 @@ def test_pinned_with_its_reason(name: str) -> None:
     assert units.pin_at[weight, 0].reason == reason
     is_told = "--through-norm exact" in units.way_out
     assert is_told == reason.endswith("(--through-norm)")
+
+
+@pytest.mark.parametrize(("placed", "free"), [(False, True), (True, False)])
+def test_a_group_without_scale_is_0_where_it_was_cut_only_if_what_it_normalises_is(placed: bool, free: bool) -> None:
+    """A sum over channels may lose one that is 0; one that holds a map of places is not, nor is its normalised form."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = net.first(x) + net.places if placed else net.first(x)
+        return net.end(F.group_norm(y, 2).sum(1, keepdim=True))
+
+    traced = trace(
+        forward, (3, 6, 6),
+        first=nn.Conv2d(3, 8, 1), places=nn.Parameter(torch.randn(1, 6, 6)), end=nn.Conv2d(1, 2, 1),
+    )  # fmt: skip
+    assert traced.along("first.weight", 0) == ([0] * 4 + [1] * 4 if free else [-1] * 8)
