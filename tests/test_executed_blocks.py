@@ -38,6 +38,9 @@ NOT_RUN = {
     "bert": "a directory of transformers: tests/cli/test_transformers_walk.py, tests/cli/test_transformers.py",
     "retinanet": "34 million parameters: tests/models",
     "pruned-elsewhere": "45 MB of weights: tests/cli/test_compact_foreign.py does it on a small network",
+    "net.py:unet": "needs diffusers: benchmarks/group_norms.py",
+    "unet.pruned.pt": "needs diffusers: benchmarks/group_norms.py",
+    "unet.compact.pt": "needs diffusers: benchmarks/group_norms.py",
     "net.py:Detector": "code that no graph holds, and where it may end: tests/cli/test_until.py",
     "torch-compile": "needs a compiler of C++: tests/timing",
     "--of latency": "measures for a minute: tests/cli/test_latency.py",
@@ -47,6 +50,7 @@ NOT_RUN = {
 """Words of a line that is not run here."""
 PYTHON_NOT_RUN = {
     "from ultralytics": ELSEWHERE["docs/ultralytics.md"],
+    "import diffusers": "needs diffusers: benchmarks/group_norms.py",
     "fasterrcnn_resnet50_fpn": "41 million parameters: tests/models/test_boundary.py does it on a small head",
     "transformers.Trainer": "needs accelerate and a training: tests/integrations/test_transformers.py, examples/",
 }  # fmt: skip
