@@ -114,3 +114,14 @@ def _repeated(given: Given) -> str | None:
     if abs(given["n"]) > _MOST_TIMES:
         return f"it is repeated {given['n']:,} times; more than {_MOST_TIMES} are not read"
     return None
+
+
+@_contract(
+    "select", "select_scatter", "slice_scatter", "diagonal_scatter", "softmax", "_softmax", "sort", "argsort"
+)  # fmt: skip
+def _along(given: Given) -> str | None:
+    """Dimensions that the meta form takes for others."""
+    rank = max(len(given["self"].sizes), 1)
+    dims = [given[name] for name in ("dim", "dim1", "dim2") if type(given.get(name)) is int]
+    wrong = [dim for dim in dims if not -rank <= dim < rank]
+    return f"there is no dimension {wrong[0]} of {rank}" if wrong else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compressor.errors import ModelError
 from compressor.formats import contracts
+from compressor.formats.allowed import refusal
 from compressor.formats.contracts import check_contracts
 from compressor.program.shapes import TensorShape
 
@@ -56,6 +59,8 @@ FITS = {
     "one without weights": (aten.batch_norm.default, IMAGE, None, None, THREE, THREE, False, 0.1, 1e-5, False),
     "a group norm": (aten.group_norm.default, of(2, 6, 5), 3, of(6), None),
     "another": (aten.native_group_norm.default, IMAGE, THREE, None, 2, 3, 36, 3, 1e-5),
+    "the first dimension, from behind": (aten.select.int, of(4, 3), -2, 3),
+    "that of a number": (aten.softmax.int, of(), 0),
     "some differences": (aten.diff.default, FOUR, 64),
 }
 DOES_NOT = {
@@ -87,6 +92,10 @@ DOES_NOT = {
     "another batch": (aten.native_group_norm.default, IMAGE, None, None, 4, 3, 36, 3, 1e-5),
     "another area": (aten.native_group_norm.default, IMAGE, None, None, 2, 3, 35, 3, 1e-5),
     "differences without end": (aten.diff.default, FOUR, 65),
+    "a dimension before the first": (aten.select.int, FOUR, -2, 3),
+    "one behind the last": (aten.softmax.int, of(4, 4), 2),
+    "one of a number": (aten.sort.default, of(), 1),
+    "the second of two": (aten.diagonal_scatter.default, of(4, 4), FOUR, 0, 0, 2),
     "powers without end": (aten.linalg_matrix_power.default, of(4, 4), -65),
 }  # fmt: skip
 
@@ -159,3 +168,54 @@ def test_a_divisor_that_cannot_be_minus_one_is_let_pass(name: str) -> None:
 def test_one_that_may_be_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="may be -1"):
         guarded(OPEN[name])
+
+
+def _with_dims() -> list[Any]:
+    """Every overload that a checkpoint may call and that is told a dimension."""
+    packets = [getattr(aten, name) for name in dir(aten)]
+    overloads = [getattr(p, name) for p in packets if hasattr(p, "overloads") for name in p.overloads()]
+    allowed = [overload for overload in overloads if refusal(overload) is None]
+    return [overload for overload in allowed if any(_is_dim(a) for a in overload._schema.arguments)]
+
+
+def _is_dim(argument: Any) -> bool:
+    return "dim" in argument.name and str(argument.type) in ("int", "Optional[int]", "List[int]", "Optional[List[int]]")
+
+
+def _filled(overload: Any, tensor: Tensor, dim: int) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments with that tensor and dimension wherever one goes, and the plainest value for all else."""
+    plain: dict[str, Any] = {
+        "Tensor": tensor, "List[Tensor]": [tensor, tensor], "int": 1, "number": 1, "bool": False, "float": 1.0,
+        "List[int]": [1],
+    }  # fmt: skip
+    found = {
+        a.name: ([dim] if "List" in str(a.type) else dim) if _is_dim(a)
+        else a.default_value if a.has_default_value() else plain.get(str(a.type))
+        for a in overload._schema.arguments
+    }  # fmt: skip
+    by_name = [a.name for a in overload._schema.arguments if a.kwarg_only]
+    return [value for name, value in found.items() if name not in by_name], {name: found[name] for name in by_name}
+
+
+def _refuses(overload: Any, args: list[Any], kwargs: dict[str, Any]) -> bool:
+    try:
+        overload(*args, **kwargs)
+    except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError):
+        return True
+    return False
+
+
+def test_a_dimension_that_only_the_meta_form_takes_is_refused() -> None:
+    """Shape inference stands for the kernel everywhere: what it lets pass and the kernel does not has a contract."""
+    seen = set()
+    for overload, dim in itertools.product(_with_dims(), (-4, -3, 2, 3)):
+        for dtype in (torch.float32, torch.int64):
+            args, kwargs = _filled(overload, torch.ones(4, 4, dtype=dtype), dim)
+            with FakeTensorMode():
+                fake_args, fake_kwargs = _filled(overload, torch.ones(4, 4, dtype=dtype), dim)
+                passes = not _refuses(overload, fake_args, fake_kwargs)
+            if passes and _refuses(overload, args, kwargs):
+                seen.add(str(overload))
+                with pytest.raises(ModelError, match=r"dimension|must be"):
+                    checked(overload, *args, **kwargs)
+    assert "aten.select.int" in seen
