@@ -91,8 +91,10 @@ TOGETHER: Mapping[str, str] = {
     # runs, and the selectors of one pattern beside those of another
     "pruning/test_prune.py": "pruning/rating pruning/recovery pruning/reporting pruning/run pruning/searching",
     "pruning/test_admm.py": "pruning/drawing",
+    "pruning/test_reconstruct.py": "pruning/equations",
     "pruning/test_live.py": "pruning/live_model",
     "sparsity/test_select.py": ("sparsity/budget sparsity/select_units sparsity/select_weights"),
+    "sparsity/test_criteria.py": "asking/score",
     "sparsity/test_select_shape.py": "sparsity/columns",
     "sparsity/test_select_blocks.py": "sparsity/cut_blocks",
     "axes/test_blocks.py": "program/unread",

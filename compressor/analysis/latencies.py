@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from compressor.cost import Stopwatch
 from compressor.program import (
-    CONTRACTIONS,
+    FILTERED,
     Excerpt,
     Layer,
     Program,
@@ -63,7 +63,7 @@ def _trials(program: Program, batch: int) -> dict[str, list[Program | None]]:
     nodes = {node.name: node for node in program.module.graph.nodes}
     trials: dict[str, list[Program | None]] = {}
     for layer in find_layers(program):
-        if layer.kind in CONTRACTIONS:
+        if layer.kind in FILTERED:
             trials.setdefault(layer.name, []).append(_trial(program, layer, nodes[layer.node], batch))
     return trials
 

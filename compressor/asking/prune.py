@@ -15,6 +15,7 @@ from compressor.asking.recipe import Recipe
 from compressor.asking.recovery import Healing
 from compressor.asking.rounding import MEASURED, read_multiple
 from compressor.asking.scan import Sensitivity, load_sensitivity
+from compressor.asking.score import MEASURED_SCORES, NEEDS_INPUTS, NEEDS_UNITS, OUTPUT, ROUTING, Score
 from compressor.asking.walk import ThroughNorm, WalkOptions
 from compressor.errors import UsageError
 from compressor.units import format_ratio, parse_ratio, parse_share, ratio_from_sparsity
@@ -23,25 +24,13 @@ Method = Literal["admm", "group-lasso", "magnitude", "random"]
 Of = Literal["params", "macs", "latency"]
 Allocation = Literal["global", "uniform", "sensitivity", "latency"]
 Course = Literal["geometric", "cubic"]
-Score = Literal["l2", "l1", "taylor", "fisher", "bn", "fpgm", "output", "routing"]
 
-Rates = Literal["magnitude", "filter", "random"]
-"""What a selector compares: every slice that goes with a unit, the filters themselves, or nothing."""
+Rates = Literal["magnitude", "filter", "reader", "random"]
+"""What a selector compares: every slice that goes with a unit, the filters themselves, what reads them, or nothing."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 SEARCHING = ("admm", "group-lasso")
 """Methods that draw the weights towards the ratio before they cut."""
-OUTPUT: Score = "output"
-"""What the output loses without a residual block."""
-ROUTING: Score = "routing"
-"""What a router sends to an expert, times what it weighs and what the expert answers."""
-MEASURED_SCORES = (OUTPUT, ROUTING)
-"""What is measured of the network, once, and no criterion of weights."""
-CRITERIA: tuple[Score, ...] = tuple(score for score in get_args(Score) if score not in MEASURED_SCORES)
-"""Names of the criteria of weights; `l2` is plain magnitude, and the one that ADMM's projection uses."""
-NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
-NEEDS_UNITS = frozenset({"bn", "fpgm"})
-"""Criteria that rate whole filters and say nothing about single weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +238,7 @@ class PruneSettings(Cut, Healing):
     but the last), `stage_recipe` the masked retraining after every stage but the last, `retrain_recipe` the final one;
     None leaves training out.
 
-    `score` rates what is cut (gradients over `score_batches` batches where it needs them); `recovery` heals every cut
+    `score` rates what is cut (by gradients or inputs over `score_batches` batches); `recovery` heals every cut
     before it is retrained. `rescale_dropout`, `alternate` and `reinit` are Han's dropout rates, layers retrained in
     turn, and the control to surviving weights. `select_inputs` lets inputs of a fully connected first layer go.
     """
@@ -273,13 +262,17 @@ class PruneSettings(Cut, Healing):
     admm: Admm = group(Admm)
     score: Score = option(
         None,
-        "What magnitude rates by: weights (l2, l1), loss (taylor, fisher), scale of batch norm (bn), distance "
-        "to the layer's other filters (fpgm); of layer, what the output loses (output); of expert, what is sent to it "
-        "(routing).",
+        "What magnitude rates by: weights (l2, l1), loss (taylor, fisher), weights times their inputs (activation: "
+        "Wanda), scale of batch norm (bn), distance to the layer's other filters (fpgm); of layer, what the output "
+        "loses (output); of expert, what is sent to it (routing).",
         panel=HOW, shown="l2, output with layer, routing with expert",
     )  # fmt: skip
     score_batches: int = option(
-        8, "Training batches for the gradients of taylor and fisher.", metavar="N", panel=EXPERIMENTS, range=at_least(1)
+        8,
+        "Training batches for the gradients of taylor and fisher, and for activation.",
+        metavar="N",
+        panel=EXPERIMENTS,
+        range=at_least(1),
     )
     select_inputs: bool = option(False, "Cut inputs of a fully connected first layer (pixels), too.", panel=HOW)
     rescale_dropout: bool = option(False, "Scale dropout rates by the root of the connections kept.", panel=EXPERIMENTS)
@@ -362,7 +355,8 @@ class PruneSettings(Cut, Healing):
                 "--quality: a threshold on weights; goes with --method magnitude --score l2, without --ratio"
             )
         is_drawn = self.score in MEASURED_SCORES and self.method == "admm"
-        if self.score != "l2" and self.method != "magnitude" and not is_drawn:
+        is_free = is_drawn or self.chooses_by_outputs  # then a score says how much of each layer goes
+        if self.score != "l2" and self.method != "magnitude" and not is_free:
             draws = "draws to 0 what weighs least, which is l2"
             reason = {"admm": draws, "group-lasso": draws, "random": "does not score"}
             raise UsageError(
@@ -378,6 +372,8 @@ class PruneSettings(Cut, Healing):
         """What a selector compares, by method and score."""
         if self.method == "random":
             return "random"
+        if self.score in NEEDS_INPUTS:
+            return "reader"
         return "filter" if self.score in NEEDS_UNITS else "magnitude"
 
     @property
@@ -389,6 +385,12 @@ class PruneSettings(Cut, Healing):
     def searches(self) -> bool:
         """Whether the structure is found by training, not by one cut."""
         return self.method in SEARCHING or self.steps > 1
+
+    @property
+    def chooses_by_outputs(self) -> bool:
+        """Whether ADMM has no training to find the structure by but outputs to fit: then each layer finds its own."""
+        searches = self.method != "admm" or self.prune_recipe is not None
+        return not searches and self.recovery.reconstruct > 0 and not self.pattern.is_physical
 
     def untrained(self) -> PruneSettings:
         """The same without any training."""

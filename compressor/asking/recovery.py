@@ -18,7 +18,8 @@ class Recovery:
 
     reconstruct: int = option(
         0,
-        "Fit the weights that a cut leaves to the dense outputs on N training batches, by least squares.",
+        "Fit the weights that a cut leaves to the dense outputs on N training batches, by least squares; with ADMM "
+        "and --epochs 0 single weights are chosen by that, too.",
         metavar="N", panel=HEALING, range=at_least(0),
     )  # fmt: skip
     recalibrate: int = option(

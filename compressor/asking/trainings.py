@@ -39,8 +39,9 @@ class Trainings:
 
     epochs: int | None = option(
         None,
-        "Epochs of the search (ADMM, growing regularisation), or of each magnitude step but the last. Default: 20.",
-        metavar="N", panel=SEARCH, flags=("-e",), range=at_least(1),
+        "Epochs of the search (ADMM, growing regularisation), or of each magnitude step but the last; 0: none. "
+        "Default: 20.",
+        metavar="N", panel=SEARCH, flags=("-e",), range=at_least(0),
     )  # fmt: skip
     search_optimizer: Optimizer | None = _like("optimizer")
     search_lr: float | None = _like("lr", "RATE")
@@ -89,6 +90,7 @@ class Trainings:
             return Recipes(None, None, None)
         last = None if self.no_retrain else build(Recipe, {**said, "epochs": self.retrain_epochs})
         between = build(Recipe, {**said, "epochs": self.stage_epochs}) if self.stage_epochs else None
+        searches = searches and self.epochs != 0
         search = build(Recipe, {**self._for_search(said), "epochs": self.epochs}) if searches else None
         return Recipes(search, between, last)
 

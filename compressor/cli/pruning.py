@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from compressor.asking import PruneSettings, Trainings
-from compressor.asking.prune import NEEDS_GRADIENTS
+from compressor.asking.score import NEEDS_DATA
 from compressor.cli.html_report import ReportOptions
 from compressor.cli.latency import LatencyOptions, clock
 from compressor.cli.options import GateOptions, ModelOptions, OutputOptions, RecipeOptions, ResumeOptions, option
@@ -67,7 +67,7 @@ def needed_for(settings: PruneSettings) -> str | None:
         return f"pruning by {settings.method} with training"
     if settings.recovery:
         return "--reconstruct and --recalibrate"
-    return f"--score {settings.score}" if settings.score in NEEDS_GRADIENTS else None
+    return f"--score {settings.score}" if settings.score in NEEDS_DATA else None
 
 
 def measured_for_record(report: PruneReport) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from compressor.program.choices import (
 from compressor.program.excerpt import Excerpt, between
 from compressor.program.gather import insert_gather
 from compressor.program.interface import Interface, Port
-from compressor.program.layers import CONTRACTIONS, Layer, find_layers, layer_name, why_columns_stay
+from compressor.program.layers import CONTRACTIONS, FILTERED, Layer, find_layers, layer_name, why_columns_stay
 from compressor.program.module import ProgramModule, is_learned, of_same_kind
 from compressor.program.naming import free_name
 from compressor.program.own_positions import own_positions
@@ -33,6 +33,7 @@ from compressor.program.tapped import is_same_graph, landmarks, tapped
 
 __all__ = [
     "CONTRACTIONS",
+    "FILTERED",
     "Excerpt",
     "InputSpec",
     "Inputs",

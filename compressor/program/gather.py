@@ -13,7 +13,7 @@ from torch.fx import Node
 from compressor.errors import UsageError
 from compressor.program import families
 from compressor.program.arguments import arguments, set_argument
-from compressor.program.layers import CONTRACTIONS, Layer, find_layers
+from compressor.program.layers import FILTERED, Layer, find_layers
 from compressor.program.module import ProgramModule
 from compressor.program.program import Program
 
@@ -32,9 +32,9 @@ def insert_gather(program: Program, layer_name: str) -> Program:
     Raises:  UsageError if no layer with weights to contract has that name.
     """
     layers = find_layers(program)
-    found = [layer for layer in layers if layer.name == layer_name and layer.kind in CONTRACTIONS]
+    found = [layer for layer in layers if layer.name == layer_name and layer.kind in FILTERED]
     if not found:
-        known = ", ".join([layer.name for layer in layers if layer.kind in CONTRACTIONS][:6])
+        known = ", ".join([layer.name for layer in layers if layer.kind in FILTERED][:6])
         raise UsageError(f"{layer_name}: no convolution or linear layer has that name; there are {known}")
     name = index_name(found[0])
     tensors = program.module.tensors()

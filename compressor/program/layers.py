@@ -5,9 +5,10 @@ It must never hold costs or labels; it only says which tensor plays which part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import nn
 from torch.fx import Node
 
 from compressor.program import families
@@ -38,7 +39,13 @@ class Layer:
         return self.in_dim is not None or self.kind in _WITHOUT_CHANNELS
 
 
-CONTRACTIONS = frozenset(family.name for family in families.WITH_FILTERS.families)
+_BY_MATRIX = families.MATMUL | families.MM | families.ADDMM
+"""Products whose second operand, where it is a matrix of parameters, is a linear layer's weight (I, O)."""
+
+FILTERED = frozenset(family.name for family in families.WITH_FILTERS.families)
+"""Kinds whose operators call their operands `input` and `weight`: what is timed alone, and selected in front of."""
+
+CONTRACTIONS = FILTERED | frozenset(family.name for family in _BY_MATRIX.families)
 """Kinds whose weights are multiplied and summed: what filter and unstructured patterns apply to."""
 
 _WITHOUT_CHANNELS = frozenset(
@@ -71,12 +78,15 @@ def find_layers(program: Program) -> tuple[Layer, ...]:
     """Every layer in graph order; a parameter that only arithmetic reads is a layer of kind `parameter`."""
     layers: list[Layer] = []
     owned: set[str] = set()
+    parameters = program.parameters
     for node in program.module.graph.nodes:
-        found = _layer(node) or _recurrent_layer(node) if node.op == "call_function" else None
+        if node.op != "call_function":
+            continue
+        found = _layer(node) or _product(node, parameters) or _recurrent_layer(node)
         if found is not None:
             layers.append(found)
             owned.update(found.tensors)
-    for name in program.parameters:
+    for name in parameters:
         if name not in owned:
             layers.append(Layer(name, "parameter", _node_of(program, name), name, (name,), 0, None))
     return tuple(layers)
@@ -94,6 +104,21 @@ def _layer(node: Node) -> Layer | None:
     name = str(weight.target)
     tensors = (name, *(str(other.target) for other in read.values()))
     return Layer(layer_name(name), family.name, node.name, name, tensors, family.filter_dim, family.channel_dim)
+
+
+def _product(node: Node, parameters: Mapping[str, nn.Parameter]) -> Layer | None:
+    """A linear layer written as a product with a matrix (GPT-2's), and what is added if it is a parameter."""
+    if node.target not in _BY_MATRIX:
+        return None
+    bound, (first, last) = arguments(node), families.operands_of(node.target)
+    names = {name: str(v.target) for name, v in bound.items() if isinstance(v, Node) and v.op == "get_attr"}
+    weight, added = names.get(last, ""), names.get("self")
+    if first in names or weight not in parameters or parameters[weight].dim() != 2:
+        return None
+    family = families.family_of(node.target)
+    assert family is not None
+    tensors = (weight,) if added is None else (weight, added)
+    return Layer(layer_name(weight), family.name, node.name, weight, tensors, out_dim=1, in_dim=0)
 
 
 def _recurrent_layer(node: Node) -> Layer | None:

@@ -100,6 +100,14 @@ def merge_masks(*parts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return held(positions, dense)
 
 
+def replaced(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The masks, held as they were, with the others in place of those of the same names."""
+    if not isinstance(masks, UnitMasks):
+        return {**masks, **others}
+    positions = {name: kept for name, kept in masks.positions.items() if name not in others}
+    return UnitMasks(positions, {**masks.dense, **others})
+
+
 @torch.no_grad()
 def cut(module: ProgramModule, masks: Mapping[str, Tensor]) -> ProgramModule:
     """The module with every weight that the masks cut at 0: what loses nothing is shared, and nothing is written to."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from compressor.asking.prune import OUTPUT, PruneSettings
+from compressor.asking.prune import PruneSettings
+from compressor.asking.score import OUTPUT
 from compressor.axes import Block
 from compressor.data import DataSource
 from compressor.program import Program

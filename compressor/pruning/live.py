@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.asking import PruneSettings, Recipe, build
-from compressor.asking.prune import NEEDS_GRADIENTS, SEARCHING
+from compressor.asking.prune import SEARCHING
+from compressor.asking.score import NEEDS_DATA, NEEDS_GRADIENTS
 from compressor.axes import UnitMap
 from compressor.cost import USUAL, Stopwatch, find_preferences
 from compressor.errors import UsageError
@@ -370,8 +371,9 @@ def _recipe_of(optimizer: torch.optim.Optimizer) -> Recipe:
 
 def _refuse(settings: PruneSettings, steps: int) -> None:
     """Raises:  UsageError for what only the tool's own loop can do, and for a search without a length."""
-    if settings.score in NEEDS_GRADIENTS:
-        raise UsageError(f"Pruner: --score {settings.score} takes gradients of its own; prune with compressor.prune")
+    if settings.score in NEEDS_DATA:
+        what = "takes gradients" if settings.score in NEEDS_GRADIENTS else "makes runs"
+        raise UsageError(f"Pruner: --score {settings.score} {what} of its own; prune with compressor.prune")
     for name, asked in (
         ("recovery", bool(settings.recovery)),
         ("alternate", settings.alternate),

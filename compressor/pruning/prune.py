@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.asking.prune import NEEDS_GRADIENTS, PruneSettings
+from compressor.asking.prune import PruneSettings
+from compressor.asking.score import NEEDS_GRADIENTS, NEEDS_INPUTS
 from compressor.axes import UnitMap
 from compressor.cost import (
     USUAL,
@@ -22,6 +23,7 @@ from compressor.data import DataSource, Task, in_batches_of, open_task
 from compressor.errors import UsageError
 from compressor.program import (
     Program,
+    find_layers,
     narrowed,
     open_choices,
     open_heads,
@@ -29,6 +31,7 @@ from compressor.program import (
     own_positions,
     widened,
 )
+from compressor.program.masks import replaced
 from compressor.progress import Progress, Silent
 from compressor.pruning.alternate import AlternateHook
 from compressor.pruning.block_order import order_of
@@ -39,6 +42,7 @@ from compressor.pruning.dropout import rescale_dropout
 from compressor.pruning.freeze import FreezeHook
 from compressor.pruning.hooks import MaskHook
 from compressor.pruning.inputs import select_inputs
+from compressor.pruning.least_squares import Support
 from compressor.pruning.phases import Phase, plan
 from compressor.pruning.pruned import PruneReport, StageRow
 from compressor.pruning.rating import rated_tensors
@@ -55,6 +59,7 @@ from compressor.sparsity import (
     apply_masks,
     make_selector,
     merge_masks,
+    supports_of,
     without_cut_blocks,
 )
 from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
@@ -186,6 +191,8 @@ def _why_data(settings: PruneSettings) -> str | None:
         return "pruning retrains the network; give --data, or --no-retrain to only cut"
     if settings.score in NEEDS_GRADIENTS:
         return f"--score {settings.score} takes gradients of the loss; give --data, or --score l2"
+    if settings.score in NEEDS_INPUTS:
+        return f"--score {settings.score} measures what reaches each weight; give --data, or --score l2"
     if settings.recovery:
         return "--reconstruct and --recalibrate run the network on training batches; give --data"
     return None
@@ -330,8 +337,15 @@ class _Run:
         if settings.recovery and self.trainer is not None and self.program.n_zeroed > before.n_zeroed:
             self._record(f"{phase.name}: cut", 0, 0.0, {})
             clock = Clock()
-            found = self.trainer.recover(self.program, settings.recovery, before)
-            self._record(f"{phase.name}: recovered", 0, clock.seconds, found)
+            found = self.trainer.recover(self.program, settings.recovery, before, supports=self._supports(before))
+            self.program = self.program.replace(masks=replaced(self.program.masks, found.masks))
+            self._record(f"{phase.name}: recovered", 0, clock.seconds, found.numbers)
+
+    def _supports(self, before: Program) -> Mapping[str, Support] | None:
+        """How layers choose what they keep, where their outputs are what decides."""
+        if not self.settings.chooses_by_outputs:
+            return None
+        return supports_of(find_layers(before), self.settings.pattern, self.program.masks, before.masks)
 
     def _record(
         self, name: str, epochs: int, seconds: float, extra: dict[str, float],

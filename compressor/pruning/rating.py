@@ -1,4 +1,4 @@
-"""Weights as the criterion of a run sees them, gradients taken where it needs them; it must never choose what goes."""
+"""Weights as the criterion of a run sees them, with what it needs of the data; it must never choose what goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from compressor.asking.prune import MEASURED_SCORES, NEEDS_GRADIENTS, PruneSettings
+from compressor.asking.prune import PruneSettings
+from compressor.asking.score import MEASURED_SCORES, NEEDS_GRADIENTS, NEEDS_INPUTS
 from compressor.axes import UnitMap
 from compressor.program import Program, find_layers
 from compressor.pruning.run import Trainer
@@ -18,7 +19,7 @@ def rated_tensors(
 ) -> Mapping[str, Tensor]:
     """What a selector ranks by squared magnitude, by the parameters' names; what is cut already rates 0.
 
-    Raises:  UsageError if the criterion needs gradients and there is no data; PatternError as `sparsity.rate`.
+    Raises:  UsageError if the criterion needs data and there is none; PatternError as `sparsity.rate`.
     """
     if settings.score in ("l2", *MEASURED_SCORES):
         return program.parameters
@@ -26,7 +27,10 @@ def rated_tensors(
     if settings.score in NEEDS_GRADIENTS and trainer is not None:
         gradients = trainer.gradients(program, settings.score_batches, per_sample=settings.score in PER_SAMPLE)
         moments = {name: Moments(*pair) for name, pair in gradients.items()}
-    rated = rate(settings.score, program.parameters, find_layers(program), units, moments)
+    energies = None
+    if settings.score in NEEDS_INPUTS and trainer is not None:
+        energies = trainer.input_energies(program, settings.score_batches)
+    rated = rate(settings.score, program.parameters, find_layers(program), units, moments, energies)
     return {
         name: tensor.masked_fill(~program.masks[name], 0.0) if name in program.masks else tensor
         for name, tensor in rated.items()

@@ -90,7 +90,7 @@ def _recovered(
 ) -> StageRow:
     """What healing in place came to."""
     clock = Clock()
-    found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment)
+    found = trainer.recover(tuned, recovery, teacher, augment=recipe is not None and recipe.augment).numbers
     return StageRow("recovered", ratio, _left(tuned), 0, clock.seconds, trainer.evaluate(tuned), found)
 
 

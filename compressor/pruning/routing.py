@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from compressor.asking.prune import ROUTING, PruneSettings
+from compressor.asking.prune import PruneSettings
+from compressor.asking.score import ROUTING
 from compressor.data import DataSource
 from compressor.program import Program, Router, TensorShape, find_routers, rows_of, tapped
 from compressor.program.shapes import Shapes

@@ -21,9 +21,11 @@ from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.launched import is_first_process
 from compressor.program import Program, families
 from compressor.progress import Progress
+from compressor.pruning.activations import input_energies
+from compressor.pruning.least_squares import Support
 from compressor.pruning.matching import matched, of_its_own
 from compressor.pruning.pruned import StageRow
-from compressor.pruning.recovery import recover
+from compressor.pruning.recovery import Recovered, recover
 from compressor.pruning.training_form import SettleHook, TrainingForm
 from compressor.training import (
     EpochRecord,
@@ -40,6 +42,7 @@ from compressor.training import (
     plain_as,
     refuse_spread,
     save_state,
+    share_masks,
     share_state,
     spread,
     steps_per_epoch,
@@ -120,15 +123,23 @@ class Trainer:
         program.module.to("cpu")
         return moments
 
+    def input_energies(self, program: Program, n_batches: int) -> dict[str, Tensor]:
+        """What reaches every weight; the program ends on the CPU."""
+        return input_energies(
+            program, self.data, n_batches=n_batches, batch_size=_GRADIENT_BATCH, seed=self.seed, device=self.device
+        )
+
     def recover(
-        self, program: Program, recovery: Recovery, dense: Program | None, *, augment: bool = False
-    ) -> dict[str, float]:
-        """Heal in place without training; what was done, as numbers."""
+        self, program: Program, recovery: Recovery, dense: Program | None, *, augment: bool = False,
+        supports: Mapping[str, Support] | None = None,
+    ) -> Recovered:  # fmt: skip
+        """Heal in place without training."""
         found = recover(
-            program, recovery, self.data, dense=dense, seed=self.seed, device=self.device, augment=augment
+            program, recovery, self.data, dense=dense, seed=self.seed, device=self.device, augment=augment,
+            supports=supports,
         )  # fmt: skip
         share_state(program.module, self.device)
-        return found
+        return Recovered(found.numbers, share_masks(found.masks, self.device))
 
     def evaluate(self, program: Program) -> dict[str, float]:
         return evaluate(program.module, self.data, self.task, device=self.device)

@@ -1,6 +1,6 @@
 """Which weights go: scores, masks, budgets, allocation, projection; it must never train anything."""
 
-from compressor.asking.prune import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS
+from compressor.asking.score import CRITERIA, NEEDS_GRADIENTS, NEEDS_UNITS
 from compressor.program.masks import apply_masks, merge_masks
 from compressor.sparsity.budget import Budget
 from compressor.sparsity.choice import Choice, Selection, Selector, matching_layers
@@ -12,6 +12,7 @@ from compressor.sparsity.masks import kept_units, mask_units
 from compressor.sparsity.scores import score_units
 from compressor.sparsity.select import block_prices, make_selector
 from compressor.sparsity.select_units import free_units, routed_scores
+from compressor.sparsity.supports import supports_of
 
 __all__ = [
     "CRITERIA",
@@ -41,5 +42,6 @@ __all__ = [
     "routed_scores",
     "score_units",
     "steps_of",
+    "supports_of",
     "without_cut_blocks",
 ]

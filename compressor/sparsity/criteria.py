@@ -13,18 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from compressor.asking.score import CRITERIA, NEEDS_GRADIENTS, NEEDS_INPUTS
 from compressor.axes import UnitMap
 from compressor.errors import PatternError, UsageError
 from compressor.program import CONTRACTIONS, Layer
 
-CRITERIA = ("l2", "l1", "taylor", "fisher", "bn", "fpgm")
-"""Names of the criteria; `l2` is plain magnitude, and the one that ADMM's projection uses."""
-
-NEEDS_GRADIENTS = frozenset({"taylor", "fisher"})
 PER_SAMPLE = frozenset({"fisher"})
 """Criteria that take gradients of single samples: the square of a batch's mean gradient is not the mean of squares."""
-NEEDS_UNITS = frozenset({"bn", "fpgm"})
-"""Criteria that rate whole filters and say nothing about single weights."""
 
 
 class Moments(NamedTuple):
@@ -65,6 +60,16 @@ def fisher(weight: Tensor, moments: Moments) -> Tensor:
     return weight.detach().square() * moments.square / 2
 
 
+def activation(weight: Tensor, energy: Tensor) -> Tensor:
+    """w² · Σ x² of each weight: what the squared output of its layer loses, were its inputs independent.
+
+    Shapes:  weight (...), energy any that broadcasts with it -> (...)
+    Source:  Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models" (Wanda), eq. 1,
+             squared; `energy` is that of its input.
+    """
+    return weight.detach().to(torch.float32).square() * energy.to(weight.device, torch.float32)
+
+
 def fpgm(weight: Tensor, out_dim: int) -> Tensor:
     """Summed distance of each filter to all others of its layer: a filter near the geometric median can be replaced.
 
@@ -86,11 +91,12 @@ def rate(
     layers: Sequence[Layer],
     units: UnitMap,
     moments: Mapping[str, Moments] | None = None,
+    energies: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Tensors whose squares are the criterion's scores, by the parameters' names; those without a say are left out.
 
-    Raises:  UsageError for an unknown criterion, or one that needs gradients without them; PatternError for `bn` in a
-             network without batch norm.
+    Raises:  UsageError for an unknown criterion, or one that needs gradients or inputs without them;
+             PatternError for `bn` in a network without batch norm.
     """
     if criterion == "l2":
         return dict(tensors)
@@ -102,6 +108,14 @@ def rate(
         score = taylor if criterion == "taylor" else fisher
         # What is frozen has no gradient; it keeps its weights as a score rather than none, which would cut it first.
         return {name: score(t, moments[name]).sqrt() if name in moments else t for name, t in tensors.items()}
+    if criterion in NEEDS_INPUTS:
+        if energies is None:
+            raise UsageError(f"--score {criterion}: needs what reaches each weight, and so training data; give --data")
+        # What has no input (a bias, a norm) keeps its own size, for the same reason.
+        return {
+            name: activation(t, energies[name]).sqrt_().to(t.dtype) if name in energies else t
+            for name, t in tensors.items()
+        }
     if criterion == "fpgm":
         return _spread_distances(tensors, layers)
     if criterion == "bn":

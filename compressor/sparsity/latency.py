@@ -17,7 +17,7 @@ from torch.fx import Node
 from compressor.axes import Ids, Keep, UnitMap
 from compressor.cost import LatencyTable, Stopwatch, width_grid
 from compressor.cost.terms import dense_cost, mac_terms
-from compressor.program import CONTRACTIONS, Excerpt, Layer, Program, TensorShape, find_layers, measured_arguments
+from compressor.program import FILTERED, Excerpt, Layer, Program, TensorShape, find_layers, measured_arguments
 
 BLOCK = 16
 """Widths are measured at multiples of this: the block of the CPU's kernels (8 or 16), which a width in between fills
@@ -61,7 +61,7 @@ class LatencyBudget:
         nodes = {node.name: node for node in program.module.graph.nodes}
         found: list[LayerTime] = []
         for layer in find_layers(program):
-            if layer.kind in CONTRACTIONS and (names is None or layer.name in names) and layer.in_dim is not None:
+            if layer.kind in FILTERED and (names is None or layer.name in names) and layer.in_dim is not None:
                 table = measure_layer(program, layer, nodes[layer.node], stopwatch, batch)
                 filters, channels = (units.axes[layer.weight, dim] for dim in (layer.out_dim, layer.in_dim))
                 found.append(LayerTime(layer.node, filters, channels, table))
@@ -70,14 +70,14 @@ class LatencyBudget:
 
 def untimed(program: Program) -> tuple[str, ...]:
     """What to tell about operators that multiply without a weight of their own: no table of widths holds their time."""
-    owners = {layer.node for layer in find_layers(program) if layer.kind in CONTRACTIONS}
+    owners = {layer.node for layer in find_layers(program) if layer.kind in FILTERED}
     costs = [(term.owner, dense_cost(program, term)) for term in mac_terms(program)]
     left_out = {owner for owner, _ in costs if owner not in owners}
     if not left_out:
         return ()
     share = sum(cost for owner, cost in costs if owner in left_out) / max(sum(cost for _, cost in costs), 1)
     targets = {str(node.target).split(".")[1] for node in program.module.graph.nodes if node.name in left_out}
-    told = f"{', '.join(sorted(targets))}, which have no weight of their own, are in no table of widths"
+    told = f"{', '.join(sorted(targets))}, which are not timed alone, are in no table of widths"
     return (f"latency leaves out {100 * share:.1f} % of the MACs: {told}",)
 
 

@@ -134,13 +134,15 @@ def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: str, score: str
 
     What no filter produces (a hidden unit of an LSTM, a feature of an embedding) has its own weights in what does.
     A selected input's own weights are its column of the layer that selects it. A score of whole filters says nothing
-    about the slices of the layers that read them, whatever the pattern; batch norms have filters, too.
+    about the slices of the layers that read them, whatever the pattern; batch norms have filters, too. A score by what
+    reaches a weight says of the layers that read a unit what they lose, and of the one that makes it nothing of that:
+    slices of readers count alone, and for a unit that no weight reads all that it has.
     """
     if score == "filter":
         every = {(layer.weight, layer.out_dim) for layer in layers}
         return lambda name, dim: (name, dim) in every
     if kind in ("channel", "head", "expert"):
-        return lambda name, dim: True
+        return _of_readers(units, layers) if score == "reader" else lambda name, dim: True
     own = {(layer.weight, layer.out_dim) for layer in layers if layer.kind in CONTRACTIONS}
     of_filters = np.zeros(units.n_units + 1, dtype=bool)
     for axis in own & units.axes.keys():
@@ -154,6 +156,15 @@ def _slice_choice(units: UnitMap, layers: Sequence[Layer], kind: str, score: str
         if layer.in_dim is not None and (index_name(layer), 0) in units.axes
     }
     return lambda name, dim: (name, dim) in own
+
+
+def _of_readers(units: UnitMap, layers: Sequence[Layer]) -> Callable[[str, int], bool]:
+    reads = {(layer.weight, layer.in_dim) for layer in layers if layer.kind in CONTRACTIONS}
+    read = np.zeros(units.n_units + 1, dtype=bool)
+    read[-1] = True  # pinned
+    for axis in units.axes.keys() & reads:
+        read[units.axes[axis]] = True
+    return lambda name, dim: (name, dim) in reads or not read[units.axes[name, dim]].all()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
 from compressor.training.hooks import BaseHook, StepHook
 from compressor.training.loop import fit, steps_per_epoch
-from compressor.training.processes import open_processes, share_state
+from compressor.training.processes import open_processes, share_masks, share_state
 from compressor.training.records import EpochRecord, FitResult, StepReport
 from compressor.training.resume import load_state, save_state
 from compressor.training.spread import gathered, held, is_spread, own_part, refuse_spread, spread, total
@@ -56,6 +56,7 @@ __all__ = [
     "resolve_device",
     "save_state",
     "seed_epoch",
+    "share_masks",
     "share_state",
     "spread",
     "steps_per_epoch",

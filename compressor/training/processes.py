@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -91,6 +91,16 @@ def share_state(module: nn.Module, device: str | torch.device) -> None:
         module.to(processes.device)
         processes.share([*module.parameters(), *module.buffers()])
         module.to("cpu")
+
+
+def share_masks(masks: Mapping[str, torch.Tensor], device: str | torch.device) -> dict[str, torch.Tensor]:
+    """The first process's masks, on the CPU, for every process."""
+    processes = open_processes(device)
+    if processes.accelerator is None:
+        return dict(masks)
+    bits = {name: mask.to(processes.device, torch.uint8) for name, mask in masks.items()}
+    processes.share(bits.values())
+    return {name: mask.bool().cpu() for name, mask in bits.items()}
 
 
 def open_processes(device: str | torch.device) -> Processes:

@@ -54,3 +54,26 @@ def test_records_go_through_plain_values() -> None:
     record = Record(arch="a", notes=("n",)).after(Step("prune", {"ratio": 2.0}, seed=3), dense_params=7)
     again = Record.from_mapping({**record.to_mapping(), "of a newer version": 1})
     assert again == record and again.steps[0].options == {"ratio": 2.0}
+
+
+def test_a_product_with_a_matrix_of_parameters_is_a_linear_layer() -> None:
+    """As GPT-2 has it: the weight's filters lie behind. One of two values, of a vector, or from the left is not."""
+
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.added, self.bias = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(4))
+            self.plain, self.left = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(3, 3))
+            self.vector = nn.Parameter(torch.randn(5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.addmm(self.bias, x.reshape(-1, 6), self.added).reshape(-1, 3, 4)
+            y = self.left @ (y @ self.plain)
+            return (y @ y.mT) @ (y @ self.vector).unsqueeze(-1)
+
+    program = capture(Products(), [InputSpec("x", (None, 3, 6))])
+    found = {layer.name: layer for layer in find_layers(program) if layer.kind != "parameter"}
+    assert {name: (layer.kind, layer.out_dim, layer.in_dim) for name, layer in found.items()} == {
+        "added": ("addmm", 1, 0), "plain": ("matmul", 1, 0),
+    }  # fmt: skip
+    assert found["added"].tensors == ("added", "bias")

@@ -477,6 +477,7 @@ def test_a_model_that_computes_something_else_gives_no_program() -> None:
     [
         ({"steps": 0}, "say over how many optimizer steps"),
         ({"score": "taylor", "method": "magnitude"}, "takes gradients of its own"),
+        ({"score": "activation", "method": "magnitude"}, "makes runs of its own"),
         ({"alternate": True}, "alternate is of the tool's own loop"),
         ({"stages": 2}, "stages above 1"),
         ({"settings": PruneSettings(ratio=2)}, "give settings or single values, not both"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def trained(tiny: Program, data: ArraySource) -> Program:
     return retrain(tiny, Recipe(epochs=8, batch_size=32, lr=1e-2), data=data)[0]
 
 
-@pytest.mark.parametrize("score", ["l1", "taylor", "fisher", "bn", "fpgm"])
+@pytest.mark.parametrize("score", ["l1", "taylor", "fisher", "bn", "fpgm", "activation"])
 def test_every_score_reaches_the_ratio_and_chooses_for_itself(trained: Program, data: ArraySource, score: str) -> None:
     pruned, report = prune(trained, replace(ONE_SHOT, score=score), data=data)
     again, _ = prune(trained, replace(ONE_SHOT, score=score), data=data)
@@ -53,7 +54,7 @@ def test_fisher_takes_the_gradients_of_single_samples(trained: Program, data: Ar
         assert torch.allclose(rated[name].square(), weight.detach().square() * squares[name][1] / 2)
 
 
-@pytest.mark.parametrize("score", ["l1", "taylor", "fisher"])
+@pytest.mark.parametrize("score", ["l1", "taylor", "fisher", "activation"])
 def test_scores_of_single_weights_serve_the_other_patterns(trained: Program, data: ArraySource, score: str) -> None:
     for pattern in ("unstructured", "shape"):
         settings = replace(ONE_SHOT, score=score, pattern=pattern, steps=2, prune_recipe=SHORT, retrain_recipe=SHORT)
@@ -72,6 +73,40 @@ def test_recovery_gives_accuracy_back_without_a_step(trained: Program, data: Arr
     assert healed.metrics["loss"] < cut.metrics["loss"]
     assert healed.extra["output error"] < healed.extra["unfitted"] and healed.extra["norms"] == 2
     assert all(not pruned.parameters[name].detach()[~mask].any() for name, mask in pruned.masks.items())
+
+
+def test_admm_without_training_chooses_by_what_layers_answer(trained: Program, data: ArraySource) -> None:
+    """As many weights of each layer stay as by magnitude, others of them, and the outputs are nearer the dense ones."""
+    recovery = Recovery(reconstruct=4)
+    cuts: list[dict[str, Any]] = [{"ratio": 4.0, "pattern": "unstructured"}, {"pattern": "2:4"}]
+    for asked in [*cuts, {"ratio": 2.0, "pattern": "block:2x2"}]:
+        found = {}
+        for method in ("magnitude", "admm"):
+            settings = PruneSettings(method=method, recovery=recovery, **asked)  # type: ignore[arg-type]
+            pruned, report = prune(trained, settings, data=data)
+            pruned.check_masks()
+            assert report.got >= asked.get("ratio", 1.3)
+            found[method] = pruned, report.stages[-2].extra["output error"]
+        (plain, error), (chosen, less) = found["magnitude"], found["admm"]
+        assert less < error, asked
+        assert {name: int(mask.sum()) for name, mask in plain.masks.items()} == {
+            name: int(mask.sum()) for name, mask in chosen.masks.items()
+        }  # fmt: skip
+        assert any(not torch.equal(mask, plain.masks[name]) for name, mask in chosen.masks.items())
+    again, _ = prune(chosen, replace(settings, ratio=4.0), data=data)
+    assert all(not (again.masks[name] & ~mask).any() for name, mask in chosen.masks.items()), "cut is cut"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": "magnitude"}, {"prune_recipe": SHORT}, {"recovery": Recovery()}, {"pattern": "channel"}]
+)
+def test_what_else_decides_is_not_asked_of_outputs(changes: dict[str, object]) -> None:
+    settings = PruneSettings(ratio=2.0, pattern="unstructured", recovery=Recovery(reconstruct=1))
+    assert settings.chooses_by_outputs and replace(settings, score="activation").score == "activation"
+    if "method" not in changes:
+        with pytest.raises(UsageError, match="--method admm draws to 0 what weighs least, which is l2"):
+            replace(settings, score="l1", **changes)  # type: ignore[arg-type]
+    assert not replace(settings, **changes).chooses_by_outputs  # type: ignore[arg-type]
 
 
 def test_admm_is_healed_once_per_cut(tiny: Program, data: ArraySource) -> None:
@@ -216,6 +251,7 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, object], told: 
     ("changes", "told"),
     [
         ({"score": "taylor"}, "no data: --score taylor takes gradients of the loss; give --data, or --score l2"),
+        ({"score": "activation"}, "no data: --score activation measures what reaches each weight; give --data, or"),
         ({"recovery": Recovery(recalibrate=1)}, "no data: --reconstruct and --recalibrate run the network on training"),
     ],
 )

@@ -1,8 +1,9 @@
-"""Least squares after a cut: the normal equations, every kind of layer, and that what can be made good is made good."""
+"""Least squares after a cut: every kind of layer, tokens, and that what can be made good is made good."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from compressor.data.arrays import Arrays, ArraySource
 from compressor.errors import DataError, UsageError
 from compressor.program import InputSpec, Program, capture
-from compressor.pruning.reconstruct import reconstruct, ridge_rows
+from compressor.pruning.reconstruct import reconstruct
 from compressor.sparsity import apply_masks
 
 Forward = Callable[[Any, Tensor], Tensor]
@@ -56,26 +57,6 @@ def away(pruned: Program, dense: Program, data: ArraySource) -> float:
         return float((pruned.module.eval()(x) - wanted).norm() / wanted.norm())
 
 
-def test_ridge_rows_solves_the_normal_equations_of_each_support() -> None:
-    torch.manual_seed(0)
-    x, y = torch.randn(50, 4, dtype=torch.float64), torch.randn(50, 3, dtype=torch.float64)
-    free = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    start = torch.randn(3, 4, dtype=torch.float64)
-    got = ridge_rows(x.T @ x, x.T @ y, start, free, 1e-12)
-    assert torch.allclose(got[0], torch.linalg.lstsq(x, y[:, 0]).solution)
-    fixed = y[:, 1] - x[:, [1, 3]] @ start[1, [1, 3]]
-    assert torch.allclose(got[1, [0, 2]], torch.linalg.lstsq(x[:, [0, 2]], fixed).solution)
-    assert torch.equal(got[1, [1, 3]], start[1, [1, 3]]) and torch.equal(got[2], start[2])
-
-
-def test_a_strong_ridge_leaves_the_weights_as_they_are() -> None:
-    torch.manual_seed(0)
-    x, y, start = torch.randn(50, 4), torch.randn(50, 2), torch.randn(2, 4)
-    free = torch.ones(2, 4, dtype=torch.bool)
-    assert torch.allclose(ridge_rows(x.T @ x, x.T @ y, start, free, 1e6), start, atol=1e-3)
-    assert not torch.allclose(ridge_rows(x.T @ x, x.T @ y, start, free, 1e-3), start, atol=1e-1)
-
-
 def test_a_channel_that_is_a_copy_of_another_costs_nothing() -> None:
     dense = program(
         lambda net, x: net.two(net.one(x).relu()), (2, 7, 7), one=nn.Conv2d(2, 4, 3), two=nn.Conv2d(4, 3, 3, padding=1)
@@ -115,6 +96,9 @@ LAYERS: dict[str, tuple[Forward, tuple[int, ...], dict[str, nn.Module]]] = {
         lambda net, x: net.two(net.one(x).relu()), (2, 6, 6),
         {"one": nn.Conv2d(2, 8, 3), "two": nn.Conv2d(8, 4, (2, 3), padding="same")},
     ),
+    "product": (
+        lambda net, x: net.one(x).relu() @ net.two.weight, (5, 6), {"one": nn.Linear(6, 8), "two": nn.Linear(3, 8)}
+    ),
     "conv1d": (
         lambda net, x: net.two(net.one(x).relu()), (2, 12),
         {"one": nn.Conv1d(2, 8, 3), "two": nn.Conv1d(8, 4, 3, stride=2, padding=2, dilation=2)},
@@ -135,6 +119,65 @@ def test_every_kind_of_layer_is_fitted(kind: str) -> None:
     assert list(done.after) == ["two"], "what reads the same as before is left alone"
     assert after < 0.9 * before and done.after["two"] < done.before["two"]
     assert done.after["two"] == pytest.approx(after, rel=0.2), "the error that is told is the error"
+
+
+class Words(nn.Module):
+    """Token by token, or along time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.up, self.flat = nn.Embedding(16, 8), nn.Linear(8, 12), nn.Parameter(torch.randn(12, 8))
+        self.time, self.bias = nn.Conv1d(8, 8, 1), nn.Parameter(torch.zeros(8))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.up(self.table(input_ids)).relu() * (1 + 0 * attention_mask.unsqueeze(-1))
+        x = torch.addmm(self.bias, x.reshape(-1, 12), self.flat).reshape(*input_ids.shape, 8)
+        return self.time(x.transpose(1, 2).relu())
+
+
+class Padded(ArraySource):
+    """Its second input is a mask that hides the last four of seven tokens."""
+
+    def batches(self, split: Any, batch_size: int, **options: Any) -> Any:
+        for batch in super().batches(split, batch_size, **options):
+            mask = (torch.arange(7) < 3).long().expand(len(batch.inputs[0]), 7)
+            yield batch._replace(inputs=(batch.inputs[0], mask))
+
+
+def test_padding_is_no_equation() -> None:
+    """What the hidden tokens are changes nothing; where nobody says that they are hidden it changes every layer."""
+    torch.manual_seed(0)
+    names = (("input_ids", 16), ("attention_mask", 2))
+    dense = capture(Words().eval(), [InputSpec(name, (None, 7), dtype="int64", high=high) for name, high in names])
+    ids = torch.randint(16, (64, 7))
+    other = ids.clone()
+    other[:, 3:] = 1
+    unsaid = dense.replace(inputs=(dense.inputs[0], replace(dense.inputs[1], name="mask")))
+    random = torch.Generator().manual_seed(2)
+    layers = {"up.weight": "up", "flat": "flat", "time.weight": "time"}
+    masks = {name: torch.rand(dense.parameters[name].shape, generator=random) > 0.4 for name in layers}
+    for told, are_equal in ((dense, True), (unsaid, False)):
+        weights: list[dict[str, Tensor]] = []
+        for x in (ids, other):
+            data = Padded("words", *(Arrays(x, torch.zeros(64)) for _ in range(2)), None)
+            pruned = cut(told, **masks)
+            done = reconstruct(pruned, told, data, n_batches=1)  # type: ignore[arg-type]
+            assert set(done.after) == set(layers.values())
+            assert all(done.after[name] < done.before[name] for name in done.after)
+            weights.append({name: pruned.parameters[name].detach().clone() for name in layers})
+        assert [torch.equal(weight, weights[1][name]) for name, weight in weights[0].items()] == [are_equal] * 3
+
+
+def test_batches_add_up_to_the_same_equations() -> None:
+    """However many samples run together, and wherever the graph is cut."""
+    dense, data = program(*LAYERS["strided"][:2], **LAYERS["strided"][2]), source((2, 9, 8))
+    keep = torch.rand(dense.parameters["two.weight"].shape, generator=torch.Generator().manual_seed(0)) > 0.4
+    answers = []
+    for n_batches, batch_size in ((1, 64), (4, 16), (8, 8)):
+        pruned = cut(dense, two__weight=keep)
+        reconstruct(pruned, dense, data, n_batches=n_batches, batch_size=batch_size)
+        answers.append(pruned.parameters["two.weight"].detach().clone())
+    assert all(torch.allclose(answers[0], other, atol=1e-4) for other in answers[1:])
 
 
 def test_an_uncut_network_stays_bit_for_bit() -> None:

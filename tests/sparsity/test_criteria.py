@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.asking.prune import CRITERIA, NEEDS_UNITS, PruneSettings
+from compressor.asking.prune import PruneSettings
+from compressor.asking.score import CRITERIA, NEEDS_UNITS
 from compressor.errors import PatternError, UsageError
 from compressor.program import find_layers
 from compressor.sparsity import Choice, Moments, make_selector, rate, score_units
-from compressor.sparsity.criteria import bn, fisher, fpgm, l1, l2, taylor
+from compressor.sparsity.criteria import activation, bn, fisher, fpgm, l1, l2, taylor
 from compressor.sparsity.scores import normalise_lamp
 from compressor.sparsity.select_units import UnitSelector
 from tests.axes.tracing import Traced, trace
@@ -46,6 +47,7 @@ def test_weight_scores_are_their_formulas() -> None:
     assert l2(W).tolist() == [[1, 4], [0.25, 0]]
     assert torch.allclose(taylor(W, G), torch.tensor([[0.1, 0.4], [2.0, 0.0]]))
     assert torch.allclose(fisher(W, G), torch.tensor([[0.005, 0.08], [2.0, 0.0]]))
+    assert activation(W, torch.tensor([[4.0, 0.5]])).tolist() == [[4, 2], [1, 0]]
     assert bn(torch.tensor([-3.0, 1.0])).tolist() == [3, 1]
 
 
@@ -67,6 +69,21 @@ def test_what_a_selector_squares_is_the_score(criterion: str) -> None:
             l1(tensor) if criterion == "l1" else {"taylor": taylor, "fisher": fisher}[criterion](tensor, moments[name])
         )
         assert torch.allclose(rated[name].square(), score)
+
+
+def test_what_reaches_a_weight_overrules_its_size() -> None:
+    traced = normed()
+    tensors = weights(traced)
+    energies = {"two.weight": torch.tensor([1.0, 1.0, 1e-6, 1.0], dtype=torch.float64).reshape(1, 4, 1, 1)}
+    rated = rate("activation", tensors, find_layers(traced.program), traced.units, None, energies)
+    assert torch.allclose(rated["two.weight"].square(), tensors["two.weight"].square() * energies["two.weight"].float())
+    assert rated["norm.weight"] is tensors["norm.weight"], "what has no input keeps its own size"
+    choice = Choice(
+        PruneSettings(ratio=1.3, method="magnitude", score="activation", floor=0.0, round_to=1, pattern="channel")
+    )
+    selector = make_selector(traced.program, traced.units, choice)
+    keep = selector.select(rated, 1.3).masks["one.weight"].flatten(1).any(1)
+    assert keep.tolist() == [True, True, False, True], "whatever made it, nothing that reads it loses anything"
 
 
 def test_l2_hands_the_weights_through() -> None:
@@ -124,6 +141,8 @@ def test_gradient_criteria_without_gradients_are_a_usage_error() -> None:
     for criterion in ("taylor", "fisher"):
         with pytest.raises(UsageError, match=f"--score {criterion}: needs gradients, and so training data"):
             rate(criterion, weights(traced), find_layers(traced.program), traced.units)
+    with pytest.raises(UsageError, match="--score activation: needs what reaches each weight, and so training data"):
+        rate("activation", weights(traced), find_layers(traced.program), traced.units)
 
 
 def test_an_unknown_criterion_names_the_known() -> None:

@@ -108,7 +108,7 @@ def test_what_no_table_holds_is_said(program: Program) -> None:
     scaled = program_of("scaled weights")
     share = 100 * 64 * (16 * 27 + 32 * 144) / count_macs(scaled)
     _, report = prune(scaled, settings, stopwatch=ByWork())
-    told = "conv2d, which have no weight of their own, are in no table of widths"
+    told = "conv2d, which are not timed alone, are in no table of widths"
     assert f"latency leaves out {share:.1f} % of the MACs: {told}" in report.warnings
 
 
