@@ -160,19 +160,23 @@ class _Meeting:
         operand = self._at[node]
         name = self._moved[operand]
         bound = {key: map_arg(given, lambda n: run.env[n]) for key, given in arguments(node).items()}
-        narrow = _one_filter(node, bound) if operand.op == "get_attr" else None
+        narrow = _one_filter(node, bound, operand) if operand.op == "get_attr" else None
         probe = narrow
         if probe is None:
             probe = probes[operand] if operand in probes else self._leaf(name, leaves)
         leaf = narrow if narrow is not None else self._leaf(name, leaves)
-        given = {key: _squared(value, arguments(node)[key], operand, probe) for key, value in bound.items()}
-        if narrow is not None:
-            given = {**given, **{key: None for key in ("bias",) if key in given}}
-            given = {**given, **{key: torch.zeros_like(narrow).sum() for key in ("self",) if _is_added(node)}}
         with torch.enable_grad():
+            sources = arguments(node)
+            wide = probe.to(torch.float32)
+            given = {key: _squared(value, sources[key], operand, wide) for key, value in bound.items()}
+            if narrow is not None and "bias" in given:
+                given["bias"] = None
+            if narrow is not None and node.target in families.ADDED_PRODUCTS:
+                given["self"] = torch.zeros_like(narrow).sum()
             out = cast(Any, node.target)(**given)
             counts = counted(out, mask, channel_of(node.target))
-            (energy,) = torch.autograd.grad((out if counts is None else out * counts).sum(), leaf)
+            total = (out if counts is None else out * counts).sum()
+            (energy,) = torch.autograd.grad(total, leaf, retain_graph=operand in probes)
         energy = _of_all_filters(node, energy, self._parameters[name]).to(torch.float64)
         self.sums[name] = self.sums[name] + energy if name in self.sums else energy
 
@@ -206,15 +210,11 @@ def _operands(node: Node) -> set[Node]:
     bound = arguments(node)
     if node.target in families.EINSUM:
         return set(bound["tensors"])
-    names = families.operands_of(node.target) or ("weight", "other")
+    names = families.operands_of(node.target) or ("weight", "self", "other")
     return {bound[name] for name in names if isinstance(bound.get(name), Node)}
 
 
-def _is_added(node: Node) -> bool:
-    return node.target in families.ADDED_PRODUCTS
-
-
-def _one_filter(node: Node, bound: Mapping[str, Any]) -> Tensor | None:
+def _one_filter(node: Node, bound: Mapping[str, Any], operand: Node) -> Tensor | None:
     """A weight of one filter, of each group, for an operator in which all filters of a group meet the same; None where
     that is not known of it."""
     groups = bound.get("groups", 1)
@@ -224,7 +224,7 @@ def _one_filter(node: Node, bound: Mapping[str, Any]) -> Tensor | None:
     elif node.target in families.PRODUCTS | families.ADDED_PRODUCTS:
         names = families.operands_of(node.target)
         last = bound[names[-1]] if len(names) == 2 else None
-        if last is None or arguments(node)[names[-1]].op != "get_attr" or last.dim() < 2:
+        if last is None or arguments(node)[names[-1]] is not operand:
             return None
         weight, dim, n = last, last.dim() - 1, 1
     else:

@@ -64,7 +64,7 @@ class Equations:
         if self._node.target not in families.CONVOLUTIONS:
             rows, targets = x.reshape(-1, x.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
             if counts is not None:
-                chosen = counts.reshape(-1)
+                chosen = counts.expand(*wanted.shape[:-1], 1).reshape(-1)
                 rows, targets = rows[chosen], targets[chosen]
             picked = self._sample(len(rows), self._n_rows(share), x.device)
             return rows[picked].float(), targets[picked].float()

@@ -10,8 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_CG_STEPS = 100
-_CG_CLOSE = 1e-6
+_MOST_EXACT = 1 << 24
+"""Supports times the square of the columns, up to which each support has a factorisation: half a second."""
+_CG_STEPS = 40
+_CG_CLOSE = 1e-5
 """Residual at which conjugate gradients end, relative to the right side of a row."""
 _TINY = float(torch.finfo(torch.float32).tiny)
 
@@ -45,8 +47,7 @@ def ridge_rows(gram_KK: Tensor, cross_KO: Tensor, start_OK: Tensor, free_OK: Ten
     Units:   `ridge` is λ as a share of the mean of the gram's diagonal.
     """
     supports, which_O = torch.unique(free_OK, dim=0, return_inverse=True)
-    n_columns = gram_KK.shape[0]
-    if len(supports) * n_columns > 6 * _CG_STEPS * len(start_OK):  # n K³ / 3 against 2 K² O steps
+    if len(supports) > 1 and len(supports) * gram_KK.numel() > _MOST_EXACT:
         return conjugate_rows(gram_KK, cross_KO, start_OK, free_OK, ridge)
     solved = start_OK.clone()
     for number, support in enumerate(supports):

@@ -110,13 +110,15 @@ def test_what_multiplies_nothing_has_no_macs_and_a_scalar_is_one_filter(branched
         def __init__(self) -> None:
             super().__init__()
             self.scale, self.matrix = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(4, 3))
+            self.product = nn.Parameter(torch.ones(4, 3))
 
         def forward(self, x: Tensor) -> Tensor:
-            return x @ self.matrix * self.scale
+            return (x.unsqueeze(-1) * self.matrix).sum(1) * self.scale + x @ self.product
 
     rows = {row.name: row for row in analyze(capture(Scaled(), [InputSpec("x", (None, 4))])).layers}
     assert (rows["scale"].n_filters, rows["scale"].n_prunable) == (1, 0)
     assert (rows["matrix"].n_filters, rows["matrix"].pinned) == (4, "input of the network"), "of equals the first"
+    assert (rows["product"].n_filters, rows["product"].pinned) == (3, "output of the network"), "a linear layer"
 
 
 def test_masks_show_as_sparsity(lenet: Program) -> None:
