@@ -115,7 +115,6 @@ def subjects(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     )  # fmt: skip
     of_text = {
         "weights 2x": {"pattern": weights, "ratio": 2.0}, "2:4": two, "channel 1.25x": {"ratio": 1.25},
-        "channel 1.5x": {"ratio": 1.5},
     }  # fmt: skip
 
     def gpt() -> Subject:
