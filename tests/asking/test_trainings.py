@@ -49,3 +49,10 @@ def test_every_search_option_is_one_of_the_training() -> None:
     assert of_search and of_search <= {one.name for one in declared(Recipe)}
     with pytest.raises(UsageError, match="--lr -1: must be above 0"):
         Trainings(search_lr=-1.0).recipes({}, searches=True)
+
+
+def test_no_epochs_leave_the_search_out_and_nothing_else() -> None:
+    search, between, last = Trainings(epochs=0, stage_epochs=2).recipes({}, searches=True)
+    assert search is None and between is not None and last == Recipe()
+    with pytest.raises(UsageError, match="--epochs -1: must be at least 0"):
+        Trainings(epochs=-1)

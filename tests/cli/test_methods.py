@@ -29,6 +29,21 @@ def test_a_score_that_needs_data_finds_the_remembered_one(run: Run, here: Path) 
     assert dry.code == 0 and [row["name"] for row in dry.json["stages"]] == ["dense", "prune"]
 
 
+def test_layers_choose_by_their_outputs_where_nothing_searches(run: Run, here: Path) -> None:
+    asked = ("prune", "model.pt", "-p", "2:4", "--epochs", "0", "--no-retrain", "--json")
+    done = run(*asked, "--reconstruct", "1", "--score", "activation", "-o", "a.pt")
+    assert done.code == 0, done.err
+    names = [row["name"] for row in done.json["stages"]]
+    assert names == ["dense", "hard prune: cut", "hard prune: recovered", "hard prune"]
+    plain = run(*asked, "--reconstruct", "1", "-m", "magnitude", "-o", "b.pt")
+    errors = [
+        next(row["extra"]["output error"] for row in one.json["stages"] if row["extra"]) for one in (done, plain)
+    ]
+    assert errors[0] < errors[1] and done.json["got"] == plain.json["got"]
+    searched = run("prune", "model.pt", "-p", "2:4", "--epochs", "1", "--reconstruct", "1", "--score", "activation")
+    assert searched.code == 2 and "--score activation: --method admm draws to 0" in said(searched.err)
+
+
 def test_admm_projects_and_says_so(run: Run, here: Path) -> None:
     done = run("prune", "model.pt", "-r", "2x", "--score", "taylor", "-n")
     assert done.code == 2 and "--score taylor: --method admm draws to 0 what weighs least" in said(done.err)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from compressor.errors import ProviderError
-from compressor.training.processes import Processes, open_processes, share_state
+from compressor.training.processes import Processes, open_processes, share_masks, share_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,6 +167,9 @@ def test_the_second_of_two_gathers_wraps_and_takes_what_the_first_has(second: Pr
     assert module.weight.tolist() == [1, 1], "parameters are kept alike by their gradients"
     share_state(module, "cpu")
     assert module.weight.tolist() == module.bias.tolist() == [7, 7]
+    mine = torch.tensor([False, False])
+    (masks,) = share_masks({"one": mine}, "cpu").values()
+    assert masks.dtype == torch.bool and masks.all() and not mine.any()
 
 
 def test_alone_nothing_is_shared_and_accelerate_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +178,7 @@ def test_alone_nothing_is_shared_and_accelerate_is_not_asked_for(monkeypatch: py
     module = torch.nn.BatchNorm1d(2)
     share_state(module, "cpu")
     assert module.weight.tolist() == [1, 1]
+    assert share_masks({"one": torch.tensor([False])}, "cpu")["one"].tolist() == [False]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ProviderError, match="training in several processes needs accelerate: pip install accelerate"):
         open_processes("cpu")
