@@ -48,7 +48,16 @@ from compressor.pruning.pruned import PruneReport, StageRow
 from compressor.pruning.rating import rated_tensors
 from compressor.pruning.reporting import reached, report_of
 from compressor.pruning.routing import routed_of
-from compressor.pruning.run import Clock, ResumeFile, ResumePoint, Trainer, check_batch_size, epoch_rows, identity_of
+from compressor.pruning.run import (
+    Clock,
+    ResumeFile,
+    ResumePoint,
+    Trainer,
+    check_batch_size,
+    epoch_rows,
+    evaluated_at_once,
+    identity_of,
+)
 from compressor.pruning.searching import search_hook
 from compressor.pruning.survivors import reinitialise
 from compressor.pruning.training_form import TrainingForm, find_form, of_form
@@ -229,9 +238,12 @@ class _Run:
         self.aim: Callable[[], float] = lambda: settings.ratio
         distils = any(recipe.distill > 0 for recipe in settings.recipes)
         teacher = program.clone() if distils else None
-        self.trainer = (
-            None if data is None else Trainer(data, self.task, settings.seed, settings.device, progress, teacher, form)
-        )
+        self.trainer = None
+        if data is not None:
+            at_once = evaluated_at_once(program)
+            self.trainer = Trainer(
+                data, self.task, settings.seed, settings.device, progress, teacher, form, at_once
+            )  # fmt: skip
 
     def execute(self, resume: bool) -> None:
         point = self.file.read(self.program, len(plan(self.settings))) if resume else None

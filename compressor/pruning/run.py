@@ -19,7 +19,7 @@ from compressor.asking import Recipe, Recovery
 from compressor.data import DataSource, Task, identity_of_data, identity_of_task, open_task
 from compressor.errors import CompressError, TrainingError, UsageError
 from compressor.launched import is_first_process
-from compressor.program import Program, families
+from compressor.program import Program, TensorShape, families
 from compressor.progress import Progress
 from compressor.pruning.activations import input_energies
 from compressor.pruning.least_squares import Support
@@ -49,6 +49,9 @@ from compressor.training import (
 )
 
 _GRADIENT_BATCH = 64
+_EVALUATED = 1000
+_ANSWERS = 1 << 24
+"""Samples that are evaluated at once, and numbers that they are answered with at most."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Trainer:
     progress: Progress
     teacher: Program | None = None
     form: TrainingForm | None = None
+    at_once: int = _EVALUATED
+    """Samples of an evaluation that run together."""
 
     def train(
         self, stage: str, program: Program, recipe: Recipe, hooks_of: Callable[[], Sequence[StepHook]],
@@ -142,7 +147,18 @@ class Trainer:
         return Recovered(found.numbers, share_masks(found.masks, self.device))
 
     def evaluate(self, program: Program) -> dict[str, float]:
-        return evaluate(program.module, self.data, self.task, device=self.device)
+        return evaluate(program.module, self.data, self.task, device=self.device, batch_size=self.at_once)
+
+
+def evaluated_at_once(program: Program) -> int:
+    """How many samples: fewer where each is answered with much, as a text is with a number for every word it could go
+    on with."""
+    if program.fixed_batch is not None:
+        return _EVALUATED
+    (end,) = program.module.graph.find_nodes(op="output")
+    shapes = (program.shapes.get(node.name) for node in end.all_input_nodes)
+    n_answers = sum(math.prod(shape.sizes) for shape in shapes if isinstance(shape, TensorShape))
+    return max(1, min(_EVALUATED, _ANSWERS * program.sampled_batch // max(n_answers, 1)))
 
 
 def _check_spread(recipe: Recipe, graph: TrainedAs | None, form: TrainingForm | None) -> None:

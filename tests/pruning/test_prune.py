@@ -20,6 +20,7 @@ from compressor.progress import Silent
 from compressor.pruning import StageRow, prune
 from compressor.pruning.admm import AdmmHook
 from compressor.pruning.reporting import _unsettled
+from compressor.pruning.run import evaluated_at_once
 from compressor.sparsity import kept_units
 from compressor.units import Params
 
@@ -330,3 +331,17 @@ def test_a_search_tells_its_penalty_and_the_residual_of_every_tensor(
     fixed = replace(settings, admm=Admm(rho_growth=2.0))
     assert not any("planned residual" in row for row in prune(tiny, fixed, data=data)[1].stages[1].history), "no aim"
     assert "planned residual" not in search.extra
+
+
+def test_fewer_samples_are_evaluated_at_once_where_each_is_answered_with_much(tiny: Program) -> None:
+    class Words(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 5000)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.out(self.table(ids))
+            return out
+
+    words = capture(Words(), [InputSpec("ids", (None, 32), dtype="int64", high=9)])
+    assert evaluated_at_once(tiny) == 1000 and evaluated_at_once(words) == (1 << 24) // (32 * 5000)
