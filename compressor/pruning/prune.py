@@ -71,7 +71,7 @@ from compressor.sparsity import (
     supports_of,
     without_cut_blocks,
 )
-from compressor.training import EpochRecord, StepHook, steps_per_epoch, with_targets
+from compressor.training import EpochRecord, StepHook, is_measurable, steps_per_epoch, with_targets
 from compressor.units import Params, format_dtype, format_ratio
 
 
@@ -108,7 +108,8 @@ def prune(
     for recipe in (settings.prune_recipe, settings.retrain_recipe):
         check_batch_size(program, recipe)
     clock = Clock()
-    taught_by = program.module if data is None else program.clone().module
+    has_answers = data is None or is_measurable(data, task)
+    taught_by = program.module if has_answers else program.clone().module
     data, task = with_targets(in_batches_of(data, program.fixed_batch), task, taught_by)
     stored = _opened(program, settings)
     program = widened(stored) if _trains(settings) else stored
