@@ -36,9 +36,7 @@ def test_layers_choose_by_their_outputs_where_nothing_searches(run: Run, here: P
     names = [row["name"] for row in done.json["stages"]]
     assert names == ["dense", "hard prune: cut", "hard prune: recovered", "hard prune"]
     plain = run(*asked, "--reconstruct", "1", "-m", "magnitude", "-o", "b.pt")
-    errors = [
-        next(row["extra"]["output error"] for row in one.json["stages"] if row["extra"]) for one in (done, plain)
-    ]
+    errors = [next(row["extra"]["output error"] for row in one.json["stages"] if row["extra"]) for one in (done, plain)]
     assert errors[0] < errors[1] and done.json["got"] == plain.json["got"]
     searched = run("prune", "model.pt", "-p", "2:4", "--epochs", "1", "--reconstruct", "1", "--score", "activation")
     assert searched.code == 2 and "--score activation: --method admm draws to 0" in said(searched.err)
