@@ -302,7 +302,7 @@ def channel_shuffle(ctx: Context, node: Node, a: Arguments) -> Value:
             ctx.unite(groups[:1], groups)
         else:
             ctx.pin(label, "varies along several dimensions at once")
-    return Value(ctx.out.sizes, _moved(ctx, node, a, x, ()))
+    return Value(ctx.out.sizes, _moved(ctx, node, a, x, (1,)))
 
 
 @rule(families.TO_COLUMNS)

@@ -125,3 +125,11 @@ def _along(given: Given) -> str | None:
     dims = [given[name] for name in ("dim", "dim1", "dim2") if type(given.get(name)) is int]
     wrong = [dim for dim in dims if not -rank <= dim < rank]
     return f"there is no dimension {wrong[0]} of {rank}" if wrong else None
+
+
+@_contract("channel_shuffle", "native_channel_shuffle")
+def _shuffled(given: Given) -> str | None:
+    sizes, groups = given["self"].sizes, given["groups"]
+    if len(sizes) < 3 or groups < 1 or sizes[1] % groups:
+        return "the channels must be a multiple of the groups"
+    return None

@@ -19,6 +19,7 @@ from torch.fx.node import map_arg
 
 from compressor.data import DataSource
 from compressor.errors import DataError, TrainingError
+from compressor.narrowing import is_row
 from compressor.program import InputSpec, Program, arguments, families
 from compressor.training import open_processes
 
@@ -251,7 +252,7 @@ def _squared(value: Any, source: Any, operand: Node, probe: Tensor) -> Any:
         return probe
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(torch.float32).square()
-    if isinstance(value, (list, tuple)):
+    if is_row(value) and is_row(source):
         pairs = zip(value, source, strict=True)
         return [_squared(one, of, operand, probe) for one, of in pairs]
     return value

@@ -34,10 +34,10 @@ class Equations:
         self._node, self._random = node, random
         shape = weight.movedim(layer.out_dim, 0).shape
         self._shape, k, o = shape, shape[1:].numel() + 1, shape[0]
-        place = {"dtype": torch.float64, "device": weight.device}
-        self.gram = torch.zeros(self.n_groups, k, k, **place)
-        self.cross = torch.zeros(self.n_groups, k, o // self.n_groups, **place)
-        self.energy = torch.zeros(o, **place)
+        self.gram, self.cross, self.energy = (
+            torch.zeros(sizes, dtype=torch.float64, device=weight.device)
+            for sizes in ((self.n_groups, k, k), (self.n_groups, k, o // self.n_groups), (o,))
+        )
 
     @property
     def bias(self) -> str | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.axes import Value
 from tests.axes.tracing import Traced, trace
 
 
@@ -163,3 +164,14 @@ def test_what_is_fetched_by_computed_places_goes_with_the_places(pick: Callable[
     )
     first, order = traced.along("first.weight", 0), traced.along("order.weight", 0)
     assert first == order == traced.along("last.weight", 1) and len({*first} - {-1}) == 6
+
+
+def test_what_varies_elsewhere_passes_a_shuffle_of_channels() -> None:
+    """A map of places that has one channel of its own is not asked whether that is a multiple of the groups."""
+    traced = trace(
+        lambda net, x: net.end(F.channel_shuffle(net.places.expand(1, 6, 5) * net.scale, 3)[0].sum(0)) + x.sum(),
+        (3,), places=nn.Parameter(torch.randn(1, 1, 5)), scale=nn.Parameter(torch.randn(6, 1)), end=nn.Linear(5, 2),
+    )  # fmt: skip
+    assert traced.along("places", 2) == traced.along("end.weight", 1)
+    shuffled = next(v for n, v in traced.units.walk.values.items() if "shuffle" in n)
+    assert isinstance(shuffled, Value) and {label.dims for label in shuffled.labels} >= {(2,)}

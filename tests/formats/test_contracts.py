@@ -61,6 +61,7 @@ FITS = {
     "another": (aten.native_group_norm.default, IMAGE, THREE, None, 2, 3, 36, 3, 1e-5),
     "the first dimension, from behind": (aten.select.int, of(4, 3), -2, 3),
     "that of a number": (aten.softmax.int, of(), 0),
+    "channels shuffled": (aten.channel_shuffle.default, IMAGE, 3),
     "some differences": (aten.diff.default, FOUR, 64),
 }
 DOES_NOT = {
@@ -96,6 +97,8 @@ DOES_NOT = {
     "one behind the last": (aten.softmax.int, of(4, 4), 2),
     "one of a number": (aten.sort.default, of(), 1),
     "the second of two": (aten.diagonal_scatter.default, of(4, 4), FOUR, 0, 0, 2),
+    "channels shuffled in groups that do not fit": (aten.channel_shuffle.default, IMAGE, 2),
+    "in no groups": (aten.native_channel_shuffle.default, IMAGE, 0),
     "powers without end": (aten.linalg_matrix_power.default, of(4, 4), -65),
 }  # fmt: skip
 
