@@ -50,6 +50,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "axes/rules_norm": ("axes/test_through_norm.py", "axes/test_rules_pointwise.py", "axes/test_rules_reduce.py"),
     "compaction/compact": ("compaction/test_rounding.py",),
     "compaction/removal": ("compaction/test_compact.py", "pruning/test_layer_pattern.py"),
+    "compaction/norms": ("axes/test_through_norm.py", "compaction/test_plain_norms.py", "compaction/test_oracle.py"),
     "compaction/verify": ("program/test_runs.py",),
     "program/agreement": ("compaction/test_verify.py",),
     "sparsity/select": ("sparsity/test_unweighted.py", "sparsity/test_select_shape.py"),
