@@ -117,7 +117,8 @@ def _repeated(given: Given) -> str | None:
 
 
 @_contract(
-    "select", "select_scatter", "slice_scatter", "diagonal_scatter", "softmax", "_softmax", "sort", "argsort"
+    "select", "select_scatter", "slice_scatter", "diagonal_scatter", "softmax", "special_softmax", "_softmax", "sort",
+    "argsort",
 )  # fmt: skip
 def _along(given: Given) -> str | None:
     """Dimensions that the meta form takes for others."""
