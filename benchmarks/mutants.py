@@ -47,6 +47,8 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
         for name in ("meeting", "rules_contract", "rules_distance", "rules_move", "rules_pointwise", "rules_reduce")
     },
     "axes/walk": ("axes/test_hard_cases.py",),
+    "axes/table": ("axes/test_rules_norm.py",),
+    "axes/units": ("program/test_choices.py",),
     "axes/rules_norm": ("axes/test_through_norm.py", "axes/test_rules_pointwise.py", "axes/test_rules_reduce.py"),
     "compaction/compact": ("compaction/test_rounding.py",),
     "compaction/removal": ("compaction/test_compact.py", "pruning/test_layer_pattern.py"),

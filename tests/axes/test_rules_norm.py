@@ -102,16 +102,31 @@ def test_pinned_with_its_reason(name: str) -> None:
     assert is_told == reason.endswith("(--through-norm)")
 
 
-@pytest.mark.parametrize(("placed", "free"), [(False, True), (True, False)])
-def test_a_group_without_scale_is_0_where_it_was_cut_only_if_what_it_normalises_is(placed: bool, free: bool) -> None:
-    """A sum over channels may lose one that is 0; one that holds a map of places is not, nor is its normalised form."""
+@pytest.mark.parametrize("added", ["nothing", "a map of places", "the input"])
+def test_a_group_without_scale_is_0_where_it_was_cut_only_if_what_it_normalises_is(added: str) -> None:
+    """A sum over channels may lose one that is 0; one that holds something else is not, nor is its normalised form."""
 
     def forward(net: nn.Module, x: Tensor) -> Tensor:
-        y = net.first(x) + net.places if placed else net.first(x)
-        return net.end(F.group_norm(y, 2).sum(1, keepdim=True))
+        more = {"nothing": 0.0, "a map of places": net.places, "the input": x[:, :1]}[added]
+        return net.end(F.group_norm(net.first(x) + more, 2).sum(1, keepdim=True))
 
     traced = trace(
         forward, (3, 6, 6),
         first=nn.Conv2d(3, 8, 1), places=nn.Parameter(torch.randn(1, 6, 6)), end=nn.Conv2d(1, 2, 1),
     )  # fmt: skip
-    assert traced.along("first.weight", 0) == ([0] * 4 + [1] * 4 if free else [-1] * 8)
+    assert traced.along("first.weight", 0) == ([0] * 4 + [1] * 4 if added == "nothing" else [-1] * 8)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_norm_keeps_the_places_that_its_own_statistics_are_taken_over(training: bool) -> None:
+    traced = trace(
+        lambda net, x: net.end(net.norm((net.scale * net.places)[None])) + x.sum(),
+        (3,), scale=nn.Parameter(torch.randn(4, 1, 1)), places=nn.Parameter(torch.randn(1, 6, 6)),
+        norm=nn.BatchNorm2d(4), end=nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+    traced.program.module.train(training)
+    reason = find_units(traced.program).pin_at["places", 1].reason
+    told = (
+        "standardised over 6 positions of this dimension" if training else "a convolution slides along this dimension"
+    )
+    assert reason == told
