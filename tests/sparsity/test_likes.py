@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.asking import WalkOptions
 from compressor.axes import find_units
 from compressor.cost import USUAL, Preference, Preferences, filled_work
+from compressor.cost.preferences import KINDS
 from compressor.program import InputSpec, Program, capture, find_layers
 from compressor.sparsity import FilledWork, find_likes, steps_of
 from compressor.sparsity.likes import Likes
@@ -156,3 +157,24 @@ def test_a_head_has_as_many_filters_as_features() -> None:
     units = find_units(program, WalkOptions(keep_heads=True))
     steps = [int(steps_of(units, find_layers(program), n)[units.group_of[units.heads][0]]) for n in (1, 6, 4, 8)]
     assert steps == [1, 1, 2, 4]
+
+
+def test_whole_blocks_go_where_a_group_has_two_of_them() -> None:
+    steps = Likes(np.array([3, 3, 3, 3]), np.array([12, 12, 12, 12])).steps(np.array([5, 23, 24, 25]))
+    assert steps.tolist() == [3, 3, 12, 12]
+
+
+def test_the_first_unit_counts_as_often_as_any_other() -> None:
+    """32 filters tied to 16 units by a convolution in two groups: two of them make four."""
+    program = net(nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 6, 3, groups=2))
+    units = find_units(program)
+    fours = Preferences({**dict.fromkeys(KINDS, Preference(1, 1)), "pointwise": Preference(4, 4)})
+    likes = find_likes(program, units, fours)
+    assert units.axes["0.weight", 0].tolist() == [*range(16), *range(16)]
+    assert int(likes.multiples[units.group_of[0]]) == 2
+
+
+def test_a_network_without_layers_has_no_work() -> None:
+    program = net(nn.ReLU())
+    work = FilledWork.of(program, find_units(program), USUAL)
+    assert work.flat.size == 0 and work.at(np.zeros(0, dtype=bool)) == 0.0

@@ -182,3 +182,40 @@ def test_alone_nothing_is_shared_and_accelerate_is_not_asked_for(monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ProviderError, match="training in several processes needs accelerate: pip install accelerate"):
         open_processes("cpu")
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two processes, whose accelerate calls the CPU `cpu:0` and has the second GPU."""
+
+    def accelerator(cpu: bool, mixed_precision: str) -> SimpleNamespace:
+        device = torch.device("cpu:0") if cpu else torch.device("cuda:1")
+        return SimpleNamespace(device=device, process_index=1, num_processes=2)
+
+    monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(Accelerator=accelerator))  # type: ignore[arg-type]
+    monkeypatch.setattr("compressor.training.processes.resolve_device", torch.device)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("cpu", "cpu"), ("cuda", "cuda:1")])
+def test_the_cpu_keeps_its_name_and_a_gpu_is_the_one_that_accelerate_gives(
+    launched: None, asked: str, taken: str
+) -> None:
+    found = open_processes(asked)
+    assert found.device == torch.device(taken) and (found.rank, found.world, found.spreads) == (1, 2, False)
+
+
+@pytest.mark.parametrize("version", [None, "1", "2"])
+def test_weights_are_spread_by_the_second_version_only(
+    launched: None, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.delenv("FSDP_VERSION", raising=False)
+    if version is not None:
+        monkeypatch.setenv("FSDP_VERSION", version)
+    if version == "2":
+        assert open_processes("cpu").spreads
+    else:
+        with pytest.raises(ProviderError, match="FSDP2 only"):
+            open_processes("cpu")
