@@ -47,13 +47,13 @@ SCOPE = ("conv1", *LAYERS)
 """conv2's inputs are conv1's filters: they can go as whole units only if conv1 is in scope."""
 
 WAYS: dict[str, dict[str, Any]] = {
-    "channel": {"pattern": "channel", "round_to": 16, "scope": SCOPE},
-    "channel by work": {"pattern": "channel", "round_to": 16, "of": "macs", "scope": SCOPE},
-    "filter+shape": {"pattern": "filter+shape", "round_to": 16, "scope": LAYERS},
-    "filter+shape:channel": {"pattern": "filter+shape:channel", "round_to": 16, "scope": LAYERS},
-    "filter+shape 0.9": {"pattern": "filter+shape", "round_to": 16, "unit_share": 0.9, "scope": LAYERS},
-    "filter+shape 0.9, conv1": {"pattern": "filter+shape", "round_to": 16, "unit_share": 0.9, "scope": SCOPE},
-    "latency": {"pattern": "channel", "round_to": 16, "allocation": "latency", "scope": SCOPE},
+    "channel": {"pattern": "channel", "scope": SCOPE},
+    "channel by work": {"pattern": "channel", "of": "macs", "scope": SCOPE},
+    "filter+shape": {"pattern": "filter+shape", "scope": LAYERS},
+    "filter+shape:channel": {"pattern": "filter+shape:channel", "scope": LAYERS},
+    "filter+shape 0.9": {"pattern": "filter+shape", "unit_share": 0.9, "scope": LAYERS},
+    "filter+shape 0.9, conv1": {"pattern": "filter+shape", "unit_share": 0.9, "scope": SCOPE},
+    "latency": {"pattern": "channel", "allocation": "latency", "scope": SCOPE},
 }
 """How the 13.2x are spread: by what the weights are worth, but for the last, which measured time decides. `by work`
 counts multiply-adds, which leaves less of conv2: its weights work on four times as many positions. With 0.9 whole units
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=13.2, help="dense ÷ kept weights of conv2-conv5")
     parser.add_argument("--groups", nargs="+", type=int, default=[2, 1], help="2: as published; 1: without groups")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--round-to", type=int, default=16, help="a multiple of filters in every group of a layer")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--by", choices=("median", "min", "processor"), default="median", help=BY)
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace, groups: int) -> dict[str, Any]:
     """Everything about CaffeNet with so many groups, printed on the way."""
     program = load(groups, options.weights, options.seed)
     clock = OperatorClock(1, default_cache())
-    cases = [cut(program, way, options.ratio, clock) for way in options.ways]
+    cases = [cut(program, way, options.ratio, clock, options.round_to * groups) for way in options.ways]
     print(f"\nCaffeNet, {'two groups in conv2, conv4, conv5' if groups == 2 else 'no groups'}")
     for case in cases:
         print_case(case)
@@ -134,7 +135,7 @@ def weights_in(program: Program, layers: Sequence[str]) -> int:
     return sum(program.parameters[f"{name}.weight"].numel() for name in layers)
 
 
-def cut(program: Program, way: str, ratio: float, clock: OperatorClock) -> Case:
+def cut(program: Program, way: str, ratio: float, clock: OperatorClock, round_to: int) -> Case:
     """The compact network whose conv2-conv5 have 1/ratio of their weights or a little less.
 
     What is asked of the layers in scope is adjusted until conv2-conv5 come out right; widths are whole blocks, so that
@@ -143,7 +144,7 @@ def cut(program: Program, way: str, ratio: float, clock: OperatorClock) -> Case:
     dense, asked, best = weights_in(program, LAYERS), ratio, None
     too_little, enough = 0.0, float("inf")
     for _ in range(_TRIES):
-        settings = PruneSettings(ratio=asked, method="magnitude", **WAYS[way])
+        settings = PruneSettings(ratio=asked, method="magnitude", round_to=round_to, **WAYS[way])
         pruned, _ = prune(program, settings, stopwatch=clock)
         cut_away = sum(int((~pruned.masks[f"{n}.weight"]).sum()) for n in LAYERS if f"{n}.weight" in pruned.masks)
         got = dense / (dense - cut_away)
