@@ -113,7 +113,7 @@ def rate(
             raise UsageError(f"--score {criterion}: needs what reaches each weight, and so training data; give --data")
         # What has no input (a bias, a norm) keeps its own size, for the same reason.
         return {
-            name: activation(t, energies[name]).sqrt_().to(t.dtype) if name in energies else t
+            name: _narrow(activation(t, energies[name]).sqrt_(), t.dtype) if name in energies else t
             for name, t in tensors.items()
         }
     if criterion == "fpgm":
@@ -121,6 +121,11 @@ def rate(
     if criterion == "bn":
         return _batch_norm_scales(tensors, layers, units)
     raise UsageError(f"--score {criterion}: choose one of {', '.join(CRITERIA)}")
+
+
+def _narrow(score: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the weights' type, which takes as little room, unless that has too few exponents for what inputs are."""
+    return score if dtype is torch.float16 else score.to(dtype)
 
 
 def _spread_distances(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Tensor]:

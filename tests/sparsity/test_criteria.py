@@ -86,6 +86,21 @@ def test_what_reaches_a_weight_overrules_its_size() -> None:
     assert keep.tolist() == [True, True, False, True], "whatever made it, nothing that reads it loses anything"
 
 
+@pytest.mark.parametrize(
+    ("stored", "held"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)],
+)
+def test_inputs_beyond_what_float16_holds_are_still_told_apart(stored: torch.dtype, held: torch.dtype) -> None:
+    traced = normed()
+    tensors = {name: tensor.to(stored) for name, tensor in weights(traced).items()}
+    energies = {"two.weight": torch.tensor([1e12, 1e13, 1e14, 1e15], dtype=torch.float64).reshape(1, 4, 1, 1)}
+    rated = rate("activation", tensors, find_layers(traced.program), traced.units, None, energies)["two.weight"]
+    assert rated.dtype is held and bool(torch.isfinite(rated).all())
+    assert torch.allclose(
+        rated.float(), tensors["two.weight"].float().abs() * energies["two.weight"].float().sqrt(), 1e-2
+    )
+
+
 def test_l2_hands_the_weights_through() -> None:
     traced = normed()
     rated = rate("l2", traced.program.parameters, find_layers(traced.program), traced.units)
