@@ -9,7 +9,8 @@ from typing import BinaryIO
 from compressor.errors import ModelError
 from compressor.nearest import nearest
 
-_ENDS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".pt2", ".th"})
+MODEL_ENDS = (".pt", ".pth", ".th", ".ckpt", ".bin", ".safetensors", ".onnx", ".pt2")
+"""Ends of the names that model files have: to point at one, never to tell what it is."""
 _DIRECTORIES = (
     (
         "adapter_config.json",
@@ -62,7 +63,10 @@ def _of_directory(path: Path) -> str:
     for inside, told in _DIRECTORIES:
         if next(path.glob(inside), None) is not None:
             return told
-    files = sorted(entry.name for entry in path.iterdir() if entry.suffix in _ENDS)
+    try:
+        files = sorted(entry.name for entry in path.iterdir() if entry.suffix in MODEL_ENDS)
+    except OSError as error:
+        return f"is a directory that cannot be read: {error.strerror}"
     if not files:
         return "is a directory without a model file in it"
     more = f" or one of {len(files) - 1} more" if len(files) > 1 else ""

@@ -44,3 +44,12 @@ def test_twin_a_file_is_opened_and_a_name_like_it_is_found(tmp_path: Path) -> No
         assert file.read() == b"x"
     with pytest.raises(ModelError, match=r"no such file; did you mean .*model\.pt\?"):
         open_model_file(tmp_path / "modle.pt")
+
+
+def test_a_directory_that_may_not_be_listed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(ModelError, match=r"is a directory that cannot be read: Permission denied$"):
+        open_model_file(tmp_path)

@@ -116,10 +116,8 @@ def _repeated(given: Given) -> str | None:
     return None
 
 
-@_contract(
-    "select", "select_scatter", "slice_scatter", "diagonal_scatter", "softmax", "special_softmax", "_softmax", "sort",
-    "argsort",
-)  # fmt: skip
+@_contract("select", "select_scatter", "slice_scatter", "diagonal_scatter")
+@_contract("softmax", "special_softmax", "_softmax", "sort", "argsort")
 def _along(given: Given) -> str | None:
     """Dimensions that the meta form takes for others."""
     rank = max(len(given["self"].sizes), 1)

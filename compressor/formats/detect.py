@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from compressor.errors import ModelError
+from compressor.model_file import MODEL_ENDS
 
 
 class Kind(Enum):
@@ -26,7 +27,6 @@ class Kind(Enum):
     TORCHSCRIPT = "a TorchScript archive"
 
 
-_MODEL_ENDS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """What torch.save wrote first before 1.6: pickle protocol 2 of its magic number."""
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
@@ -59,7 +59,7 @@ _FOREIGN = (
 """Where in a file, what stands there, what it is."""
 _ARCHIVED = (
     ("model.weights.h5", "an archive of Keras; export the model to ONNX"),
-    ("MANIFEST.json", "an archive of TorchServe; unpack it and give the checkpoint inside"),
+    ("MAR-INF/MANIFEST.json", "an archive of TorchServe; unpack it and give the checkpoint inside"),
     ("com.apple.CoreML", "a package of Core ML; give the network that it was made from"),
 )
 """Ends of names in a zip archive, and what it is."""
@@ -137,7 +137,7 @@ def _zip_kind(file: BinaryIO, size: int, name: str) -> Kind:
     for end, told in _ARCHIVED:
         if any(entry.filename.rstrip("/").endswith(end) for entry in entries):
             raise ModelError(f"{name}: is {told}")
-    within = next((e.filename for e in entries if e.filename.endswith(_MODEL_ENDS) and e.filename.isprintable()), None)
+    within = next((e.filename for e in entries if e.filename.endswith(MODEL_ENDS) and e.filename.isprintable()), None)
     if within is not None:
         raise ModelError(f"{name}: is a zip archive; unpack it and give {within[:60]} in it")
     raise ModelError(f"{name}: is a zip archive without a model in it")

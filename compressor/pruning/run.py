@@ -28,6 +28,7 @@ from compressor.pruning.pruned import StageRow
 from compressor.pruning.recovery import Recovered, recover
 from compressor.pruning.training_form import SettleHook, TrainingForm
 from compressor.training import (
+    EVALUATED_AT_ONCE,
     EpochRecord,
     FitResult,
     StepHook,
@@ -49,9 +50,8 @@ from compressor.training import (
 )
 
 _GRADIENT_BATCH = 64
-_EVALUATED = 1000
 _ANSWERS = 1 << 24
-"""Samples that are evaluated at once, and numbers that they are answered with at most."""
+"""Numbers that samples which are evaluated at once are answered with, at most."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Trainer:
     progress: Progress
     teacher: Program | None = None
     form: TrainingForm | None = None
-    at_once: int = _EVALUATED
+    at_once: int = EVALUATED_AT_ONCE
     """Samples of an evaluation that run together."""
 
     def train(
@@ -154,11 +154,11 @@ def evaluated_at_once(program: Program) -> int:
     """How many samples: fewer where each is answered with much, as a text is with a number for every word it could go
     on with."""
     if program.fixed_batch is not None:
-        return _EVALUATED
+        return EVALUATED_AT_ONCE
     (end,) = program.module.graph.find_nodes(op="output")
     shapes = (program.shapes.get(node.name) for node in end.all_input_nodes)
     n_answers = sum(math.prod(shape.sizes) for shape in shapes if isinstance(shape, TensorShape))
-    return max(1, min(_EVALUATED, _ANSWERS * program.sampled_batch // max(n_answers, 1)))
+    return max(1, min(EVALUATED_AT_ONCE, _ANSWERS * program.sampled_batch // max(n_answers, 1)))
 
 
 def _check_spread(recipe: Recipe, graph: TrainedAs | None, form: TrainingForm | None) -> None:

@@ -2,7 +2,7 @@
 
 from compressor.training.auxiliary import AUXILIARY_SHARE, TrainedAs, TrainingOutputs, find_outputs, is_alike, names_of
 from compressor.training.devices import forked_rng, random_state, resolve_device, seed_epoch
-from compressor.training.evaluation import evaluate
+from compressor.training.evaluation import EVALUATED_AT_ONCE, evaluate
 from compressor.training.features import FeatureOutputs, feature_loss
 from compressor.training.form import check_form, plain_as
 from compressor.training.gradients import gradient_moments
@@ -23,6 +23,7 @@ from compressor.training.taught import (
 
 __all__ = [
     "AUXILIARY_SHARE",
+    "EVALUATED_AT_ONCE",
     "Agreement",
     "BaseHook",
     "EpochRecord",

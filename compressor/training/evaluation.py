@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from compressor.data.source import DataSource
     from compressor.data.task import Task
 
+EVALUATED_AT_ONCE = 1000
+"""Samples that run together where nobody says otherwise."""
+
 
 def evaluate(
     module: nn.Module,
@@ -23,7 +26,7 @@ def evaluate(
     task: Task,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 1000,
+    batch_size: int = EVALUATED_AT_ONCE,
     limit: int | None = None,
     split: Literal["train", "val"] = "val",
     on_step: Callable[[int, int], None] | None = None,
