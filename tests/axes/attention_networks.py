@@ -36,6 +36,18 @@ class PackedAttention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(n, t, d))
 
 
+class SixHeads(nn.Module):
+    """Six heads of six features, each part with a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(36, 36) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (y(x).unflatten(-1, (6, 6)).transpose(1, 2) for y in (self.q, self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 class Mlp(nn.Sequential):
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))

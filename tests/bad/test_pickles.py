@@ -240,7 +240,7 @@ def test_twin_what_is_shared_without_being_hashed_is_read() -> None:
     state = {f"layer{i}.weight": torch.zeros(2) for i in range(500)}
     for new in (True, False):
         content = saved({"x": shared, key: 1, "w": state}, _use_new_zipfile_serialization=new)
-        check_pickles(io.BytesIO(content))
+        assert check_pickles(io.BytesIO(content)) is None
 
 
 @pytest.mark.parametrize("name", ["keys", "values", "get", "copy"])

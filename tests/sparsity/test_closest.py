@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.asking import WalkOptions
 from compressor.axes import UnitMap, find_units
 from compressor.cost import USUAL, Preference, Preferences
 from compressor.errors import RatioError
 from compressor.program import InputSpec, Program, capture
 from compressor.sparsity import Budget, FilledWork, Selection, find_likes, make_selector
+from tests.axes.attention_networks import SixHeads
 from tests.choices import choice_of
 
 Bundled = Callable[[str], tuple[Program, UnitMap]]
@@ -159,18 +161,7 @@ def test_a_machine_without_blocks_gets_what_the_scores_say() -> None:
 
 
 def test_heads_are_not_rounded_inside() -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v, self.out = (nn.Linear(36, 36) for _ in range(4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = (y(x).unflatten(-1, (6, 6)).transpose(1, 2) for y in (self.q, self.k, self.v))
-            return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-    from compressor.asking import WalkOptions
-
-    program = capture(Attention(), [InputSpec("x", (None, 5, 36))])
+    program = capture(SixHeads(), [InputSpec("x", (None, 5, 36))])
     units = find_units(program, WalkOptions(keep_heads=True))
     exact, liked = (
         make_selector(program, units, choice_of("head", round_to=n)).select(program.parameters, 2.0).keep

@@ -16,6 +16,7 @@ from compressor.cost.preferences import KINDS
 from compressor.program import InputSpec, Program, capture, find_layers
 from compressor.sparsity import FilledWork, find_likes, steps_of
 from compressor.sparsity.likes import Likes
+from tests.axes.attention_networks import SixHeads
 
 TABLE = Preferences(
     {
@@ -144,16 +145,7 @@ def test_a_multiple_is_one_of_filters(made: Callable[[], Program], layer: str, m
 
 
 def test_a_head_has_as_many_filters_as_features() -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v, self.out = (nn.Linear(36, 36) for _ in range(4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            q, k, v = (y(x).unflatten(-1, (6, 6)).transpose(1, 2) for y in (self.q, self.k, self.v))
-            return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-    program = capture(Attention(), [InputSpec("x", (None, 5, 36))])
+    program = capture(SixHeads(), [InputSpec("x", (None, 5, 36))])
     units = find_units(program, WalkOptions(keep_heads=True))
     steps = [int(steps_of(units, find_layers(program), n)[units.group_of[units.heads][0]]) for n in (1, 6, 4, 8)]
     assert steps == [1, 1, 2, 4]

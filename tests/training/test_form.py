@@ -14,7 +14,8 @@ OWN = {"w": torch.zeros(2, 3), "n": 1, "share": 0.5, "names": ["a", "b"]}
 
 
 def test_the_same_form_with_other_values_is_taken() -> None:
-    check_form({"w": torch.ones(2, 3), "n": 7, "share": 1, "names": ["x", "y"]}, OWN, "fit")
+    form = {"w": torch.ones(2, 3), "n": 7, "share": 1, "names": ["x", "y"]}
+    assert check_form(form, OWN, "fit") is None
 
 
 @pytest.mark.parametrize(
